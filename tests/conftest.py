@@ -1,0 +1,20 @@
+"""Fixtures that every test file shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data sets named by ULMFIT_TEST_DATA; without it the test is skipped, and pytest says so."""
+    folder = os.environ.get("ULMFIT_TEST_DATA")
+    if not folder:
+        pytest.skip("real data: set ULMFIT_TEST_DATA to the folder that holds imdb/, trec6/, ...")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.skip(f"real data: ULMFIT_TEST_DATA={folder} is no folder")
+    return path
