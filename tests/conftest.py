@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# The models of the tests are so small that threads cost more than they give, and pytest-xdist runs a process per core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

@@ -1,0 +1,23 @@
+# Two commands do all the set-up:  make demo   and   make test
+# They make their own environment in .venv; README.md has the same in plain pip, for Windows and Colab.
+VENV ?= .venv
+python = $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+demo:  ## the whole method on synthetic reviews, minutes, offline
+	@bash .ci/environment $(VENV)
+	$(python) -m ulmfit_fastai demo
+
+test:  ## the tests, as CI runs them
+	@bash .ci/environment $(VENV) test,lint,parquet,zstd
+	$(python) -m pytest -n 2
+
+lint:  ## style and types
+	@bash .ci/environment $(VENV) test,lint,parquet,zstd
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+clean:  ## remove what these commands made, runs/demo included; other runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo
+	find ulmfit_fastai tests -name __pycache__ -type d -prune -exec rm -rf {} +

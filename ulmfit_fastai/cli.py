@@ -1,0 +1,358 @@
+"""The command line: `ulmfit-fastai COMMAND`, one small function for each command and one table of them at the end.
+
+A command is a function from the parsed arguments to an exit code; the first line of its docstring is its line in
+`ulmfit-fastai --help`, the rest is what `ulmfit-fastai COMMAND --help` says. To add one, write the function and give it
+a row in `COMMANDS`. Nothing heavy is imported before a command runs, so that help comes at once.
+
+Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+
+logger = logging.getLogger(__name__)
+
+DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
+
+
+# ---------------------------------------------------------------------------------------------- reading the arguments
+def seconds(text: str) -> float:
+    """Seconds in a duration such as `90m`, `2h`, `1h30m`, `45s` or a plain number of seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90m, 2h, 1h30m or 5400, found {text!r}")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"expected a duration above zero, found {text!r}")
+    return total
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Name and value of `classifier.bs=32`; the value is read as JSON where it is JSON, else as a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE such as classifier.bs=32, found {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a command: the flags, or the name of a positional one, and what argparse is told about it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def option(*flags: str, **settings: Any) -> Option:
+    return Option(flags, settings)
+
+
+def out(default: str) -> Option:
+    return option("--out", default=default, metavar="FOLDER",
+                  help="run folder: everything the run makes, and what it goes on from (default: %(default)s)")
+
+
+DEVICE = option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: the best one there is)")
+SEED = option("--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's)")
+SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
+             help="change one field of the recipe, e.g. classifier.bs=32; may be given several times "
+                  "(`ulmfit-fastai recipe NAME` lists the fields)")
+TIME_BUDGET = option("--time-budget", type=seconds, metavar="TIME",
+                     help="stop in good order after this long (90m, 2h, 5400); the same command goes on")
+NO_RESUME = option("--no-resume", action="store_true", help="start anew even if the run folder holds a run")
+DRY_RUN = option("--dry-run", action="store_true",
+                 help="say what would be done and how long it would take here, and stop there")
+TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
+COMMON = (
+    option("-v", "--verbose", action="store_true", help="say more while running"),
+    option("--traceback", action="store_true", help="show the Python traceback of an error"),
+)
+
+
+def directions(name: str | None) -> tuple[str, ...] | None:
+    """The recipe's word for `--direction`; None, when it was not given, leaves the recipe's own."""
+    return None if name is None else DIRECTIONS[name]
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the recipe that `--set` and `--seed` change, by dotted name."""
+    changed = dict(args.settings)
+    if args.seed is not None:
+        changed["seed"] = args.seed
+    return changed
+
+
+# --------------------------------------------------------------------------------------------------------- the commands
+def demo(args: argparse.Namespace) -> int:
+    """The whole method on synthetic reviews: a few minutes on two cores, offline.
+
+    Pretraining, language-model fine-tuning and the classifier, forward and backward, on reviews that the package makes
+    itself. They are made so that word order carries the label. It shows that everything works; its error says nothing
+    about real reviews.
+
+    examples:
+      ulmfit-fastai demo
+      ulmfit-fastai demo --out /tmp/demo
+    """
+    from .reproduce import demo as run_demo
+
+    show(run_demo(out=args.out, device=args.device), args.out)
+    return 0
+
+
+def imdb(args: argparse.Namespace) -> int:
+    """The paper's main result on the real IMDb reviews, resumable.
+
+    Fetches the data and the pretrained weights (or takes what --data and fastai's cache hold), fine-tunes the language
+    model and the classifier in each direction, averages them, and compares the error on the 25,000 test reviews with
+    the paper's. Interrupted, by you or by the time budget, the same command goes on where it stopped.
+
+    presets:
+      fastai    what works best on fastai v2, forward and backward: for a GPU (default)
+      paper     section 4.1 of the paper to the letter: for a GPU and patience
+      scripts   the settings of the authors' released code: for a GPU and patience
+      quick     a small model, forward, for two CPU cores: at most an hour
+      tiny      a model of no use, to see the machinery turn: seconds to minutes
+    --dry-run measures a few batches and says how long a preset takes on this machine.
+
+    examples:
+      ulmfit-fastai imdb --preset quick --data PATH/imdb.tgz --out runs/imdb-quick
+      ulmfit-fastai imdb --dry-run
+      ulmfit-fastai imdb --direction forward --time-budget 2h
+      ulmfit-fastai imdb --preset paper --set classifier.bs=32
+    """
+    from .reproduce import reproduce_imdb
+
+    result = reproduce_imdb(args.preset, data=args.data, out=args.out, directions=directions(args.direction),
+                            device=args.device, resume=not args.no_resume, time_budget=args.time_budget,
+                            dry_run=args.dry_run, **overrides(args))
+    show(result, args.out)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compare finished runs with the paper; exit code 1 if one falls short.
+
+    For each run folder: the error with its 95 % interval, the paper's, and the verdict, which is `reproduced`,
+    `within tolerance`, `short`, or `no claim` where the run is smaller than the paper's. Only `short` gives code 1.
+
+    examples:
+      ulmfit-fastai check runs/imdb
+      ulmfit-fastai check runs/*
+    """
+    from .paper import check as compare
+    from .results import Result
+
+    verdicts = []
+    for folder in args.runs:
+        verdict = compare(Result.load(folder))
+        verdicts.append(verdict.status)
+        print(f"{folder}: {verdict.status}\n  {verdict.text}")
+    return 1 if "short" in verdicts else 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what is installed, which device will be used, and whether data and weights can be had.
+
+    Versions beside the ranges the package is meant for; device and precision; memory and disk; what is in the caches;
+    which hosts answer; and for whatever is missing, where to get it and where to put it. Changes nothing. Exit code 1
+    if something stands in the way of a run.
+
+    examples:
+      ulmfit-fastai doctor
+      ulmfit-fastai doctor --offline
+    """
+    from .doctor import diagnose
+
+    diagnosis = diagnose(network=not args.offline)
+    print(diagnosis.text)
+    return 0 if diagnosis.healthy else 1
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the HTML report of a run again.
+
+    One page that opens offline: the result beside the paper, rates, losses, confusion, time and memory. A finished run
+    has one already; this makes it anew, also for a run that was stopped.
+
+    examples:
+      ulmfit-fastai report runs/imdb
+    """
+    from .report import write_report
+
+    print(f"report: {write_report(args.run)}")
+    return 0
+
+
+def recipe(args: argparse.Namespace) -> int:
+    """Print a recipe, or the difference between two.
+
+    NAME is a preset (paper, scripts, fastai, quick, tiny), a run folder, or a JSON file of a recipe.
+
+    examples:
+      ulmfit-fastai recipe fastai
+      ulmfit-fastai recipe quick --json > my.json
+      ulmfit-fastai recipe diff paper fastai
+      ulmfit-fastai recipe diff fastai runs/imdb
+    """
+    if args.names[0] == "diff" and len(args.names) == 3:
+        first, second = (find_recipe(name, args.task) for name in args.names[1:])
+        rows = [(str(field), str(a), str(b)) for field, a, b in first.diff(second)]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        for field, a, b in rows:
+            print(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
+        if not rows:
+            print("no difference")
+        return 0
+    if args.names[0] == "diff" or len(args.names) > 1:
+        raise ValueError("expected `recipe NAME` or `recipe diff NAME NAME`, found: recipe " + " ".join(args.names))
+    found = find_recipe(args.names[0], args.task)
+    print(found.to_json() if args.json else found)
+    return 0
+
+
+def find_recipe(name: str, task: str) -> Any:
+    """The recipe of that name: a run folder's, a JSON file's, or a preset. ValueError if there is none."""
+    from .recipe import Recipe, preset
+
+    path = Path(name)
+    if (path / "run.json").is_file():
+        return Recipe.from_json(json.dumps(json.loads((path / "run.json").read_text(encoding="utf-8"))["recipe"]))
+    if path.suffix == ".json" and path.is_file():
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    return preset(name, task)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Stage 1: train a language model on a corpus of your own, resumable.
+
+    CORPUS is a file or folder of JSON lines (.jsonl, also .xz .gz .bz2), text (.txt), WikiText (.tokens) or Parquet.
+    It is streamed, so it may be larger than memory. Use the result with `--set weights=FOLDER`. A small model over a
+    hundred million words takes a night on two CPU cores, minutes on a GPU.
+
+    examples:
+      ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
+      ulmfit-fastai pretrain wikitext-103/ --size full --direction both --time-budget 8h --out runs/wt103
+    """
+    from .training import pretrain_corpus
+
+    folder = pretrain_corpus(args.corpus, size=args.size, directions=DIRECTIONS[args.direction], out=args.out,
+                             valid=args.valid, time_budget=args.time_budget, device=args.device,
+                             resume=not args.no_resume, **overrides(args))
+    print(f"language model: {folder}")
+    return 0
+
+
+def show(result: Any, folder: str) -> None:
+    """Print a result and the path of its report."""
+    if result is None:  # a dry run has none
+        return
+    print(result)
+    page = Path(folder) / "report.html"
+    if page.is_file():
+        print(f"report: {page.resolve()}")
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+@dataclass(frozen=True)
+class Command:
+    """A row of the table: the word typed, the function it calls, the arguments it takes."""
+
+    name: str
+    run: Callable[[argparse.Namespace], int]
+    options: tuple[Option, ...]
+
+
+COMMANDS = (
+    Command("demo", demo, (out("runs/demo"), DEVICE)),
+    Command("imdb", imdb, (
+        option("--preset", default="fastai", metavar="NAME", help="recipe to follow, see above (default: %(default)s)"),
+        option("--data", metavar="PATH", help="IMDb, as a folder or .tgz, in fastai's or Stanford's layout (default: "
+                                              "fastai's cache, or its download of 144 MB)"),
+        out("runs/imdb"),
+        option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
+        DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+    Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
+    Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
+    Command("report", report, (option("run", metavar="RUN", help="run folder"),)),
+    Command("recipe", recipe, (
+        option("names", nargs="+", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
+        option("--json", action="store_true", help="as JSON, to be edited and used"))),
+    Command("pretrain", pretrain, (
+        option("corpus", metavar="CORPUS", help="file or folder to learn from"),
+        option("--size", choices=("small", "full"), default="small",
+               help="small: what two CPU cores can do; full: the paper's 400/1152/3 (default: %(default)s)"),
+        option("--direction", choices=DIRECTIONS, default="forward", help="(default: %(default)s)"),
+        option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
+        out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, SET)),
+)
+
+
+def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of the whole command line, made from the table."""
+    parser = argparse.ArgumentParser(
+        prog="ulmfit-fastai", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="ULMFiT (Howard & Ruder 2018) on fastai v2: from texts to a result checked against the paper.",
+        epilog="start here:\n  ulmfit-fastai demo      everything once, on synthetic reviews\n"
+               "  ulmfit-fastai doctor    is this machine ready?\n\n"
+               "`ulmfit-fastai COMMAND --help` explains a command, with examples.")
+    parser.add_argument("--version", action="version", version=f"ulmfit-fastai {__version__}")
+    lines = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    for command in commands:
+        summary, _, details = inspect.cleandoc(command.run.__doc__ or "").partition("\n")
+        line = lines.add_parser(command.name, help=summary, description=f"{summary}\n{details}".strip(),
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+        for item in (*command.options, *COMMON):
+            line.add_argument(*item.flags, **item.settings)
+        line.set_defaults(run_command=command.run)
+    return parser
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Send the package's log to stderr, as plain lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package_logger = logging.getLogger(__package__)
+    package_logger.handlers = [handler]
+    package_logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. A user's error is one message, not a traceback."""
+    args = build_parser().parse_args(argv)
+    set_up_logging(args.verbose)
+    try:
+        return args.run_command(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        if args.traceback:
+            raise
+        print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)
+        return 2
+
+
+def describe(error: Exception) -> str:
+    """The error's own message; with its kind in front where the message alone would say too little."""
+    return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
