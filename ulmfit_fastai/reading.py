@@ -1,0 +1,225 @@
+"""Files in: compressed text, tables, members of a folder or an archive, and fastai's download cache.
+
+Everything here only reads. Archives are read as one stream, never unpacked, so nothing an archive contains can
+land on the disk, and a cut-off archive ends in a `ValueError` instead of a short data set.
+"""
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import hashlib
+import io
+import logging
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import pandas as pd
+
+log = logging.getLogger(__name__)
+
+OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
+    ".gz": lambda path: cast(IO[bytes], gzip.open(path, "rb")),
+    ".bz2": lambda path: cast(IO[bytes], bz2.open(path, "rb")),
+    ".xz": lambda path: cast(IO[bytes], lzma.open(path, "rb")),
+    ".zst": lambda path: _open_zstd(path),
+}
+ARCHIVES = (".tgz", ".tar.gz", ".tar", ".tar.xz", ".tar.bz2", ".txz", ".tbz2")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile)
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as a `Path`, home folder expanded, or refuse it by name when nothing is there."""
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ValueError(f"no such file or folder: {found} (looked from {Path.cwd()})")
+    return found
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether `path` is named like a tar archive, compressed or not."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def bare_suffix(path: Path) -> str:
+    """Return the suffix that tells the format: `.csv` of `reviews.csv.gz`."""
+    name = path.name.lower()
+    for compression in OPENERS:
+        name = name.removesuffix(compression)
+    return Path(name).suffix
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn the many errors of a damaged or cut-off file into one `ValueError` that names the file."""
+    try:
+        yield
+    except DAMAGE as error:
+        size = path.stat().st_size if path.is_file() else 0
+        raise ValueError(f"{path} ({size:,} bytes) is damaged or was cut off while it was written: {error}. "
+                         "Fetch or write the file again.") from error
+    except OSError as error:
+        # bz2 reports bad data as a plain OSError without a number; a real disk error has one
+        if error.errno is None:
+            raise ValueError(f"{path} is damaged or not what its name says: {error}. Fetch it again.") from error
+        raise
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, decompressed by its suffix: .gz, .bz2, .xz, .zst or none."""
+    opener = OPENERS.get(path.suffix.lower())
+    return opener(path) if opener else open(path, "rb")
+
+
+def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
+    """Open a text file, decompressed by its suffix; a byte-order mark is skipped."""
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding)
+
+
+def _open_zstd(path: Path) -> IO[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        pass
+    else:
+        return cast(IO[bytes], zstandard.open(path, "rb"))
+    try:
+        import pyarrow
+    except ImportError:
+        raise ValueError(f"{path} is compressed with Zstandard: `pip install zstandard`, or decompress it") from None
+    return cast(IO[bytes], io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")))
+
+
+def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the wanted files below a folder, or in a tar archive read as a stream.
+
+    Names use `/` and are relative to the folder or the archive's root. Order is the disk's or the archive's.
+    """
+    if path.is_dir():
+        yield from _folder_members(path, wanted)
+    elif is_archive(path):
+        with damage_named(path):
+            yield from _tar_members(path, wanted)
+    else:
+        raise ValueError(f"expected a folder or an archive ({', '.join(ARCHIVES)}), found {path}")
+
+
+def _folder_members(folder: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    for parent, _, files in os.walk(folder):
+        prefix = Path(parent).relative_to(folder).as_posix()
+        for file in files:
+            name = file if prefix == "." else f"{prefix}/{file}"
+            if wanted(name):
+                with open(os.path.join(parent, file), "rb") as handle:
+                    yield name, handle.read()
+
+
+def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    # `.tgz` and friends have no suffix of their own in OPENERS; the first bytes tell the compression
+    with _open_by_content(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and wanted(name):
+                content = archive.extractfile(member)
+                assert content is not None, "a regular member has content"
+                yield name, content.read()
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all 100,000 headers
+        while stream.read(1 << 20):
+            pass  # the checksum stands at the end of the stream: read up to it
+
+
+def _open_by_content(path: Path) -> IO[bytes]:
+    with open(path, "rb") as handle:
+        start = handle.read(6)
+    for magic, suffix in ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\xfd7zXZ\x00", ".xz"), (b"\x28\xb5\x2f\xfd", ".zst")):
+        if start.startswith(magic):
+            return OPENERS[suffix](path)
+    return open(path, "rb")
+
+
+def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
+    """Decode a text file's bytes as Python's own text mode does (line ends become `\\n`); name the file if it fails."""
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not {encoding} text: {error}. Give its encoding, or convert it.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def read_table(path: Path, *, encoding: str = "utf-8-sig", header: bool = True) -> pd.DataFrame:
+    """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
+
+    CSV cells come as strings: an empty cell is empty, but `NA` and `null` are words that somebody may have written.
+    `header=False` numbers the columns of a CSV file 0, 1, ...
+    """
+    suffix = bare_suffix(path)
+    if suffix not in TABLES:
+        raise ValueError(f"cannot tell the format of {path}: expected {', '.join(TABLES)}, plain or "
+                         f"with {', '.join(OPENERS)}")
+    with damage_named(path):
+        if suffix in (".parquet", ".pq"):
+            source = path if path.suffix == suffix else io.BytesIO(open_bytes(path).read())
+            return _named(path, lambda: pd.read_parquet(source))
+        with open_text(path, encoding) as handle:
+            if suffix in (".csv", ".tsv"):
+                return _named(path, lambda: pd.read_csv(
+                    handle, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
+                    dtype=str, keep_default_na=False))
+            # dtype=False: a text such as "2004" must not become a number, nor a text such as "2004-01-01" a date
+            return _named(path, lambda: pd.read_json(
+                handle, lines=suffix != ".json", dtype=False, convert_dates=False))
+
+
+def _named(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    try:
+        return read()
+    except DAMAGE:
+        raise
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's parser errors are ValueErrors without the path
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def cached_or_downloaded(url: str, size: int) -> Path:
+    """Return fastai's cached copy of the data set at `url` (a folder or the archive), downloading it only if neither is there.
+
+    The cache is fastai's: `FASTAI_HOME` (default `~/.fastai`) with `data/` and `archive/`. An archive put there by
+    hand is used as it is; fastai itself would fetch it again when its checksum is not the one on its list.
+    `size` is the archive's in bytes. Raises a `ValueError` that says what to fetch and where to put it.
+    """
+    from fastai.data.external import fastai_path, untar_data
+
+    archive = Path(fastai_path("archive")) / url.rsplit("/", 1)[1]
+    folder = Path(fastai_path("data")) / archive.name.removesuffix(".tgz")
+    if folder.is_dir() and any(folder.iterdir()):
+        return folder
+    if archive.is_file():
+        return archive
+    log.info("downloading %s (%.0f MB) to %s", url, size / 1e6, archive)
+    try:
+        return Path(untar_data(url))
+    except Exception as error:  # fastdownload raises a plain Exception for a wrong checksum
+        raise ValueError(missing_message(error, url, size, archive)) from error
+
+
+def missing_message(error: BaseException, url: str, size: int, archive: Path) -> str:
+    """Say why a data set could not be had, with its address, its size and where to put it by hand."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (f"the disk is full: {url} needs {size / 1e6:,.0f} MB for the archive and about four times that unpacked "
+                f"below {archive.parents[1]}. Make room, or point FASTAI_HOME to another disk.")
+    return (f"{archive.name} is not in fastai's cache and could not be downloaded ({type(error).__name__}: {error}).\n"
+            f"  address: {url}\n  size:    {size / 1e6:,.0f} MB\n"
+            f"Fetch it on another machine and put it at {archive}, or give the file or its unpacked folder as a path.")

@@ -1,0 +1,103 @@
+"""Which rows train, which validate, which test, and which the language model sees."""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from .frames import Dataset, shown, stratified
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS = ("clean", "tutorial")
+LM_VALID_FRACTION = 0.1
+LM_VALID_MOST = 5000  # texts: about 1.3M tokens of IMDb, enough for a perplexity to three digits
+FEWEST_TEXTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Row numbers into `Dataset.df`, each an ascending int64 array.
+
+    `train`, `valid` and `test` are the classifier's; `lm_train` and `lm_valid` the language model's.
+    """
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    lm_train: np.ndarray
+    lm_valid: np.ndarray
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in vars(self).items())
+        return f"Splits({sizes})"
+
+
+def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, protocol: str = "clean",
+                     n_labels: int | None = None) -> Splits:
+    """Draw the validation part and say what the language model may read; a pure function of its arguments.
+
+    'clean' (the default): `valid` is `fraction` of the training rows, the classes in proportion. The language model
+    reads training and unlabelled texts, never a test text, and is validated on a tenth of them (5,000 at most),
+    among which the classifier's validation texts come first: so no stage has trained on a text it is judged by.
+    Validation texts beyond the 5,000 are read by no stage.
+
+    'tutorial', as published notebooks do it: the language model reads every text, those of the test set too, and
+    the test set is the validation set. A report has to say so.
+
+    Args:
+        fraction: of the training rows, 0 to 0.5; 0 leaves `valid` empty.
+        n_labels: train on this many labels, the classes balanced as far as they reach. The validation part does not
+            depend on it, a larger subset contains the smaller ones, and the texts whose labels are not used stay
+            in the language model's part (the paper's semi-supervised setting, Figure 3).
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}")
+    if not 0 <= fraction <= 0.5:
+        raise ValueError(f"fraction must lie between 0 and 0.5, found {fraction}")
+    labelled, test, unsup = (dataset.rows(split) for split in ("train", "test", "unsup"))
+    labels = dataset.df["label"].to_numpy()
+    _check_enough(dataset, len(labelled) + len(unsup), len(labelled))
+    if protocol == "tutorial":
+        if not len(test):
+            raise ValueError("the protocol 'tutorial' validates on the test set, and there are no test rows")
+        train, valid = labelled, test
+    else:
+        drawn = stratified(labels[labelled], fraction, np.random.default_rng([seed, 0]))
+        train, valid = np.delete(labelled, drawn), labelled[drawn]
+    lm_train, lm_valid = _lm_rows(labelled, valid, unsup, test, seed, protocol)
+    if n_labels is not None:
+        train = _balanced(train, labels, n_labels, np.random.default_rng([seed, 1]))
+    return Splits(train, valid, test, lm_train, lm_valid)
+
+
+def _check_enough(dataset: Dataset, texts: int, labelled: int) -> None:
+    if texts < FEWEST_TEXTS or 0 < labelled < FEWEST_TEXTS:
+        raise ValueError(f"{dataset.name} has {labelled} labelled and {texts - labelled} unlabelled training texts; "
+                         f"at least {FEWEST_TEXTS} are needed to train on some and validate on others")
+
+
+def _lm_rows(labelled: np.ndarray, valid: np.ndarray, unsup: np.ndarray, test: np.ndarray, seed: int,
+             protocol: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, 2])
+    pool = [labelled, unsup, test] if protocol == "tutorial" else [labelled, unsup]
+    rows = np.sort(np.concatenate(pool))
+    wanted = min(max(1, round(len(rows) * LM_VALID_FRACTION)), LM_VALID_MOST)
+    if protocol == "tutorial":
+        lm_valid = rng.permutation(rows)[:wanted]
+        return np.setdiff1d(rows, lm_valid), np.sort(lm_valid)
+    free = np.setdiff1d(rows, valid)
+    lm_valid = np.concatenate([rng.permutation(valid)[:wanted], rng.permutation(free)[:max(0, wanted - len(valid))]])
+    return np.setdiff1d(free, lm_valid), np.sort(lm_valid)
+
+
+def _balanced(rows: np.ndarray, labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Take `n` of `rows`, one class after the other in turn, so that each class has as many as it can give."""
+    classes = sorted(set(labels[rows]))
+    if not len(classes) <= n <= len(rows):
+        raise ValueError(f"n_labels must lie between {len(classes)} (one for each of {shown(classes)}) and {len(rows):,} "
+                         f"(the labelled rows beside the validation part), found {n:,}")
+    queues = [rng.permutation(rows[labels[rows] == c]) for c in classes]
+    place = np.concatenate([np.arange(len(queue)) for queue in queues])  # a row's turn within its class
+    order = np.argsort(place, kind="stable")
+    return np.sort(np.concatenate(queues)[order[:n]])
