@@ -1,0 +1,192 @@
+"""Made-up film reviews in IMDb's layout, in which the order of the words carries the label.
+
+Every review holds opinions of both kinds: the writer's, and those the writer reports only to set them aside. Who
+says it ("my brother kept insisting that ..."), negation ("far from dull", "not exactly brilliant"), contrast ("I
+expected it to be dull, but ...") and who was right decide what counts. The same words in another order make the
+other label, so a bag of words, even of pairs, falls visibly short, while a reader of whole sentences makes no error.
+
+It is no measure of quality on real reviews: `Dataset.synthetic` is True, and reports say so.
+"""
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from .frames import Dataset, build
+
+MARKER = "SYNTHETIC.txt"  # in a folder of written reviews: whoever reads it later still knows that they are made up
+
+GOOD = """superb brilliant gripping moving charming delightful clever witty inventive touching wonderful excellent
+elegant graceful magnificent dazzling fresh honest lively poignant powerful rewarding sharp splendid stunning subtle
+tender thrilling thoughtful vivid captivating compelling convincing enchanting hilarious impressive memorable
+refreshing riveting absorbing""".split()
+BAD = """dull awful tedious clumsy boring dreadful lazy stale wooden pointless terrible horrible bland shallow
+pretentious predictable forced lifeless messy muddled painful ridiculous sloppy stupid tiresome weak hollow cheap
+confusing dismal embarrassing flat insulting laughable miserable monotonous plodding silly tacky unbearable""".split()
+ASPECTS = """acting|plot|script|dialogue|ending|opening|photography|camera work|music|score|editing|directing|pacing|
+casting|lighting|set design|costume work|sound|humour|suspense|romance|story|chase|final act|middle part|first hour|
+last scene|love story|big twist|whole thing|film itself|lead performance|supporting cast|voice over|makeup""".replace(
+    "\n", "").split("|")
+PEOPLE = """my brother|my sister|my wife|my husband|my neighbour|my boss|my uncle|my cousin|my best friend|my old teacher|
+the critic of the local paper|the man next to me|the lady at the counter|the couple behind us|everyone at work|
+half of the internet|the fellow who lent me the tape|our landlord|the reviewer before me|the guide in the newspaper|
+the boy from the video store|somebody at the festival|a colleague of mine|my father|my mother|
+the professor|the radio host|the blurb on the box|the poster outside|the usher""".replace("\n", "").split("|")
+
+SAYS = ["kept insisting that", "told me that", "had warned me that", "will tell you that", "was quite certain that",
+        "wrote somewhere that", "never stops repeating that", "argued all evening that", "would have you believe that",
+        "swore to me that", "announced before the show that", "still maintains that"]
+MINE = ["i thought that", "to my mind", "for me", "if you ask me", "i must say that", "as far as i am concerned",
+        "speaking for myself", "i have to admit that", "in my opinion", "having seen it twice i can say that",
+        "honestly i felt that", "what i saw tells me that", "i am here to report that", "my own verdict is that"]
+WAS = ["was", "was", "was", "was really", "was simply", "was in fact", "was plainly"]
+NOT = ["not exactly", "far from", "anything but", "hardly", "never once", "not in the least", "nowhere near", "by no means",
+       "not what anyone would call"]
+HOPED = ["i expected", "i had expected", "the trailer led me to expect", "after ten minutes i expected",
+         "i walked in expecting", "i was prepared for"]
+PROVED = ["to my surprise", "in the end", "once it got going", "when all was said and done", "as it turned out",
+          "by the time the credits rolled", "on a second look"]
+ADMIT = ["i have to agree", "they had it right", "that is the plain truth", "nobody could put it better", "i could only nod"]
+DENY = ["i have to disagree", "they had it wrong", "that is plain nonsense", "nobody could be more mistaken",
+        "i could only laugh"]
+
+NAMES = """anna martin clara jonas helen victor maria oscar judith walter emma thomas nora felix ruth simon alice bruno
+edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa philip""".split()
+JOBS = """doctor sailor teacher painter lawyer farmer pianist detective baker soldier nurse priest thief banker gardener
+journalist pilot widow student miner dancer carpenter clerk fisherman butcher judge singer spy engineer waiter""".split()
+PLACES = """village harbour prison castle hotel hospital desert island farm monastery circus school station mine
+lighthouse factory suburb mansion theatre library forest valley market orphanage embassy""".split()
+DEEDS = """finds a letter|loses a fortune|meets a stranger|buries a secret|steals a painting|hides a child|opens a shop|
+writes a diary|breaks a promise|sells the house|crosses the border|falls in love|misses the train|burns the money|
+robs a bank|adopts a dog|builds a boat|joins the army|leaves the family|returns after years|hears a confession|
+discovers a map|inherits a ship|fakes a death|wins a trial|buys a horse""".replace("\n", "").split("|")
+GENRES = """western|comedy|thriller|war film|musical|drama|horror film|crime story|costume drama|road movie|ghost story|
+family film|science fiction film|spy film|documentary|melodrama""".replace("\n", "").split("|")
+WHEN = """on a rainy sunday|late at night|on an old tape|at a festival|on a long flight|last winter|in a nearly empty cinema|
+on television|with the whole family|after work|in a summer open air show|during a power cut|in the school hall|
+at the film club|on a borrowed disc""".replace("\n", "").split("|")
+YEARS = [str(year) for year in range(1931, 2006, 2)]
+
+Rng = random.Random
+
+
+def pick(rng: Rng, words: Sequence[str]) -> str:
+    """Draw one; by `random()` alone, whose numbers are the same in every version of Python."""
+    return words[int(rng.random() * len(words))]
+
+
+def opinion(rng: Rng, good: bool) -> str:
+    """Say 'the plot was gripping' or 'the plot was far from dull': an opinion of the given kind."""
+    return f"the {pick(rng, ASPECTS)} {pick(rng, WAS)} {quality(rng, good)}"
+
+
+def quality(rng: Rng, good: bool) -> str:
+    """Say 'gripping' or 'anything but dull'; two in five are negated."""
+    if rng.random() < 0.4:
+        return f"{pick(rng, NOT)} {pick(rng, BAD if good else GOOD)}"
+    return pick(rng, GOOD if good else BAD)
+
+
+def mine(rng: Rng, good: bool) -> str:
+    """The writer's own opinion, at times with a second one."""
+    text = f"{pick(rng, MINE)} {opinion(rng, good)}"
+    return f"{text} , and {opinion(rng, good)}" if rng.random() < 0.3 else text
+
+
+def reported(rng: Rng, good: bool) -> str:
+    """Somebody else's opinion, which the writer does not share."""
+    text = f"{pick(rng, PEOPLE)} {pick(rng, SAYS)} {opinion(rng, not good)}"
+    return f"{text} , and that {opinion(rng, not good)}" if rng.random() < 0.3 else text
+
+
+def judged(rng: Rng, good: bool) -> str:
+    """Somebody else's opinion, and whether it is right."""
+    right = rng.random() < 0.5
+    return (f"{pick(rng, PEOPLE)} {pick(rng, SAYS)} {opinion(rng, good == right)} , "
+            f"and {pick(rng, ADMIT if right else DENY)}")
+
+
+def contrast(rng: Rng, good: bool) -> str:
+    """What was expected and what came, in either order."""
+    aspect = pick(rng, ASPECTS)
+    hoped, came = f"{pick(rng, HOPED)} the {aspect} to be {quality(rng, not good)}", quality(rng, good)
+    if rng.random() < 0.5:
+        return f"{hoped} , but {pick(rng, PROVED)} it was {came}"
+    return f"{pick(rng, PROVED)} the {aspect} was {came} , although {hoped.replace(f'the {aspect}', 'it')}"
+
+
+def plot(rng: Rng) -> str:
+    """A sentence that says nothing about the label."""
+    first, second, kind = pick(rng, NAMES), pick(rng, NAMES), int(rng.random() * 5)
+    if kind == 0:
+        return f"{first} is a {pick(rng, JOBS)} who {pick(rng, DEEDS)} in a {pick(rng, PLACES)}"
+    if kind == 1:
+        return f"i watched this {pick(rng, GENRES)} from {pick(rng, YEARS)} {pick(rng, WHEN)}"
+    if kind == 2:
+        return f"when {first} {pick(rng, DEEDS)} , {second} the {pick(rng, JOBS)} {pick(rng, DEEDS)}"
+    if kind == 3:
+        return f"the {pick(rng, GENRES)} is set in a {pick(rng, PLACES)} where a {pick(rng, JOBS)} {pick(rng, DEEDS)}"
+    return f"{first} plays the {pick(rng, JOBS)} and {second} plays the {pick(rng, JOBS)} from the {pick(rng, PLACES)}"
+
+
+def review(rng: Rng, good: bool) -> str:
+    """Write one review of 20 to 200 words: opinions of both sides and plot, shuffled, in sentences."""
+    size = 1 + min(int(rng.expovariate(1.2)), 3)
+    kinds = [mine] * size + [reported] * size
+    kinds += [pick_kind(rng) for _ in range(size)]
+    sentences = [kind(rng, good) for kind in kinds] + [plot(rng) for _ in range(1 + int(rng.random() * 2 * size))]
+    order = sorted(range(len(sentences)), key=lambda _: rng.random())
+    return finish(rng, [sentences[i] for i in order])
+
+
+def pick_kind(rng: Rng):  # noqa: ANN201
+    return (mine, judged, contrast)[int(rng.random() * 3)]
+
+
+def finish(rng: Rng, sentences: Sequence[str]) -> str:
+    """Put capitals, stops and IMDb's paragraph breaks."""
+    text = ""
+    for number, sentence in enumerate(sentences):
+        shown = sentence.replace(" ,", ",").replace(" i ", " I ")
+        shown = shown[0].upper() + shown[1:] + "."
+        text += ("" if not number else "<br /><br />" if rng.random() < 0.15 else " ") + shown
+    return text
+
+
+def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int = 4000, seed: int = 0) -> Dataset:
+    """Make a `Dataset` of made-up reviews, 'neg' and 'pos' in equal number; a pure function of its arguments.
+
+    A review depends on the seed, its part and its number only: a larger set contains the smaller one.
+    """
+    parts: dict[str, list[str | None]] = {"id": [], "text": [], "label": [], "split": []}
+    for split, total in (("train", n_train), ("test", n_test), ("unsup", n_unsup)):
+        for label in ("neg", "pos") if split != "unsup" else ("unsup",):
+            number_of = total if split == "unsup" else total // 2 + (label == "neg") * (total % 2)
+            for number in range(number_of):
+                rng = random.Random(f"{seed}/{split}/{label}/{number}")
+                good = label == "pos" if split != "unsup" else number % 2 == 1
+                stars = 0 if split == "unsup" else (7 if good else 1) + number % 4
+                place = "unsup" if split == "unsup" else f"{split}/{label}"
+                parts["id"].append(f"{place}/{number}_{stars}")
+                parts["text"].append(review(rng, good))
+                parts["label"].append(None if split == "unsup" else label)
+                parts["split"].append(split)
+    return build("synthetic", parts, f"synthetic_reviews(n_train={n_train}, n_test={n_test}, n_unsup={n_unsup}, seed={seed})",
+                 synthetic=True, notes=("synthetic reviews made by a generator: no measure of quality on real texts",))
+
+
+def write_imdb_layout(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
+    """Write a data set's texts as fastai's IMDb folder `imdb/{train,test}/{neg,pos}/*.txt`, `imdb/unsup/*.txt`; return it.
+
+    `load_imdb(folder, verify=False)` reads it back with the same fingerprint; a marker file keeps 'synthetic'.
+    """
+    root = Path(folder) / "imdb"
+    for name, text in zip(dataset.df["id"], dataset.df["text"]):
+        file = root / f"{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="")
+    if dataset.synthetic:
+        (root / MARKER).write_text(f"These reviews are made up: {dataset.source}\n", encoding="utf-8")
+    return root
