@@ -1,0 +1,117 @@
+"""How long a run will take on this machine, measured on a few real batches before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from .learners import set_trainable
+from .training import minutes
+
+TIMED_BATCHES = 3
+FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that
+
+
+@dataclass
+class Plan:
+    """The stages of a run with their expected seconds; `print(plan)` is the table a user sees."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    test_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage["seconds"] for stage in self.stages) + self.test_seconds
+
+    def rest_of_run(self, direction: str, phase: str, left_in_stage: float) -> float:
+        """Seconds left in the whole run when `left_in_stage` are left in the stage that is running now."""
+        places = [i for i, s in enumerate(self.stages) if (s["direction"], s["phase"]) == (direction, phase)]
+        later = self.stages[places[-1] + 1 :] if places else []
+        return left_in_stage + sum(stage["seconds"] for stage in later) + self.test_seconds
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self.stages)
+
+    def __str__(self) -> str:
+        lines = ["what this run does, and how long that takes on this machine (measured on a few batches):"]
+        for s in self.stages:
+            lines.append(
+                f"  {s['direction']:9} {s['phase']:11} {s['stage']:18} {s['epochs']:3} epochs of {s['batches']:,} batches"
+                f"  {minutes(s['seconds']):>12}"
+            )
+        lines.append(f"  test set predicted once per direction {minutes(self.test_seconds):>41}")
+        lines.append(f"  in all about {minutes(self.seconds)}")
+        return "\n".join(lines)
+
+
+def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
+    """Time a few batches of each phase of a `runs.Run` with the weights untouched; phases in `skip` are done already."""
+    plan = Plan()
+    recipe, directions = work.recipe, work.recipe.directions
+    todo = [(d, name) for d in directions for name in ("lm", "classifier") if f"{d}/{name}" not in skip]
+    timed: dict[str, list[dict[str, Any]]] = {}
+    if any(name == "lm" for _, name in todo) and recipe.lm is not None:
+        timed["lm"] = _time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
+    if any(name == "classifier" for _, name in todo):
+        timed["classifier"] = _time_phase(work.classifier(directions[0], None), recipe.classifier)
+        stage = timed["classifier"][-1]
+        texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
+        plan.test_seconds = len(work.data.splits.test) / texts_a_second * len(directions)
+    for direction, name in todo:
+        for stage in timed.get(name, []):
+            plan.stages.append({"direction": direction, "phase": name, **stage})
+    return plan
+
+
+def _time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
+    """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
+    loader = learn.dls.train
+    n_groups = len(learn.splitter(learn.model))
+    batches = _spread(loader)
+    valid_batches = len(learn.dls.valid) if len(learn.dls.loaders) > 1 else 0
+    costs: dict[tuple[int, ...], float] = {}
+    stages = []
+    for stage in phase.stages:
+        groups = stage.groups(n_groups)
+        if groups not in costs:
+            costs[groups] = _seconds_a_batch(learn, batches, groups)
+        cost, n = costs[groups], len(loader)
+        stages.append({
+            "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
+            "texts": len(learn.dls.train_ds), "seconds": stage.epochs * cost * (n + FORWARD_SHARE * valid_batches),
+        })
+    learn.model, learn.dls, learn.opt = None, None, None
+    return stages
+
+
+def _spread(loader: Any) -> list[Any]:
+    """A few batches from all over the epoch: the classifier's batches differ in length, the first being the longest."""
+    chosen = []
+    for share in range(TIMED_BATCHES):
+        loader.epoch, loader.start_batch = 0, min(len(loader) - 1, int(len(loader) * (share + 0.5) / TIMED_BATCHES))
+        chosen.append(next(iter(loader)))
+    loader.epoch, loader.start_batch = 0, 0
+    return chosen
+
+
+def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:
+    set_trainable(learn, groups)
+    learn.model.to(learn.dls.device).train()
+    learn.model.reset()
+    times = []
+    for number, batch in enumerate([batches[0], *batches]):  # the first is a warm-up
+        x, y = (part.to(learn.dls.device) for part in batch)
+        started = time.perf_counter()
+        out = learn.model(x)
+        loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
+        loss.backward()
+        learn.model.zero_grad(set_to_none=True)
+        if learn.dls.device.type == "cuda":
+            torch.cuda.synchronize()
+        if number:
+            times.append(time.perf_counter() - started)
+    return sum(times) / len(times)

@@ -1,0 +1,46 @@
+"""Which number format a run computes in, on which hardware."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import AMPMode, MixedPrecision
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (AVX512_BF16 or AMX)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux: no cheap way to know, so the safe answer
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve(precision: str, device: torch.device) -> str:
+    """'auto' made definite: bf16 on a GPU that has it, fp16 with loss scaling on older ones, fp32 on CPU and MPS."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32"
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of matrix products on a CPU when bf16 is asked for; None leaves everything in fp32 (or to autocast)."""
+    if device.type == "cpu" and resolve(precision, device) == "bf16":
+        return torch.bfloat16
+    return None
+
+
+def precision_callbacks(precision: str, device: torch.device) -> list[Callback]:
+    """fastai's mixed-precision callback for a GPU; nothing on the CPU and for fp32."""
+    kind = resolve(precision, device)
+    if device.type != "cuda" or kind == "fp32":
+        return []
+    return [MixedPrecision(amp_mode=AMPMode.BF16 if kind == "bf16" else AMPMode.FP16)]

@@ -1,0 +1,246 @@
+"""Stage 1: a language model of general text, pretrained on any corpus, in either direction."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.torch_core import default_device
+
+from . import weights as weight_files
+from .callbacks import Budget, derived_seed
+from .datasets import read_corpus
+from .freezing import full
+from .learners import lm_learner
+from .loaders import lm_dataloaders
+from .precision import compute_dtype, precision_callbacks
+from .recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
+from .runfolder import RunFolder, describe_device, now, versions
+from .runs import interruptible
+from .schedules import Schedule
+from .tokens import TokenIds, TokenStore
+from .training import PhaseFit
+from .weights import LMWeights
+
+log = logging.getLogger(__name__)
+
+LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
+"""A small model on a large corpus underfits: nearly no dropout."""
+SIZES = {
+    "small": (Model(emb_sz=256, n_hid=640, n_layers=2, lm_dropouts=LIGHT), 16_000),
+    "full": (Model(lm_dropouts=Dropouts(embed=0.01, input=0.1, hidden=0.1, weight=0.1, output=0.05)), 60_000),
+}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Everything stage 1 depends on besides its corpus."""
+
+    size: str = "small"
+    model: Model = SIZES["small"][0]
+    max_vocab: int = 16_000
+    min_freq: int = 3
+    epochs: int = 1
+    lr: float = 5e-3
+    """Peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet."""
+    bs: int = 64
+    bptt: int = 70
+    wd: float = 0.01
+    limit_words: int | None = None
+    """Read no more than about this many words of the corpus; None: all of it."""
+    valid_texts: int = 200
+    """Articles held out at the end of the corpus, when no validation file is given."""
+    seed: int = 0
+    precision: str = "auto"
+
+    @property
+    def phase(self) -> Phase:
+        schedule = Schedule(kind="one_cycle", pct_start=0.1, div=10.0, div_final=100.0)
+        return Phase(
+            stages=full(self.epochs, self.lr, discriminative=1.0, schedule=schedule),
+            optimizer=Optimizer(moms=(0.8, 0.7, 0.8), wd=self.wd, clip=0.25), bs=self.bs, bptt=self.bptt, alpha=0.0,
+            beta=0.0,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pretraining(size: str = "small", **changes: Any) -> Pretraining:
+    """The settings of a size ('small' for a laptop, 'full' as in the paper), with fields changed by name."""
+    if size not in SIZES:
+        raise ValueError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
+    model, max_vocab = SIZES[size]
+    return Pretraining(**{"size": size, "model": model, "max_vocab": max_vocab, **changes})
+
+
+def pretrain_corpus(
+    corpus: str | Path | Sequence[str | Path],
+    *,
+    size: str = "small",
+    directions: Sequence[str] = ("forward",),
+    out: str | Path = "runs/pretrain",
+    valid: str | Path | None = None,
+    evaluate: Sequence[str | Path] = (),
+    resume: bool = True,
+    time_budget: float | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    cache: Path | None = None,
+    checkpoint_every: float = 300.0,
+    **changes: Any,
+) -> Path:
+    """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
+
+    `corpus` is a file or folder that `read_corpus` reads (JSON-lines, text, WikiText .tokens, Parquet; compressed or
+    not), or several. `valid` is a held-out file; without it the last articles are held out. `evaluate` names further
+    files whose perplexity is measured at the end. `changes` are fields of `Pretraining` (`epochs=2`, `lr=3e-3`, ...).
+    Resumable at any batch and time-boxed like every run; returns the folder, whose run.json says 'stopped' when the
+    time budget ended it. Perplexities are per token of fastai's tokens, unknown words counted as xxunk.
+    Source: paper, section 3.1.
+    """
+    recipe = pretraining(size, **changes)
+    wrong = [d for d in directions if d not in DIRECTIONS]
+    if wrong or not directions:
+        raise ValueError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
+    started = time.monotonic()
+    device = torch.device(device) if device is not None else default_device()
+    paths = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
+    train_store = corpus_store(paths, limit_words=recipe.limit_words, cache=cache, progress=progress)
+    valid_store = corpus_store([valid], cache=cache, progress=progress) if valid is not None else None
+    folder = RunFolder(out)
+    data = {
+        "name": ", ".join(Path(p).name for p in paths), "fingerprint": train_store.fingerprint,
+        "counts": {"articles": len(train_store), "tokens": int(train_store.offsets[-1])}, "synthetic": False,
+        "notes": [], "source": ", ".join(map(str, paths)), "classes": [],
+    }
+    folder.open({
+        "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed], "data": data,
+        "versions": versions(), "device": describe_device(device), "command": sys.argv,
+    }, resume=resume)
+    if folder.run["status"] == "finished":
+        return folder.path
+    budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
+    folder.run["status"] = "running"
+    folder.run["sessions"].append({"started": now(), "device": describe_device(device)})
+    try:
+        with interruptible(budget):
+            for direction in directions:
+                if not folder.phase_done(direction, "pretrain") and not _pretrain(
+                    recipe, train_store, valid_store, folder, direction, device=device, budget=budget, progress=progress
+                ):
+                    folder.run["status"] = "stopped"
+                    return folder.path
+                if evaluate and f"perplexity_{direction}" not in folder.run["metrics"]:
+                    weights = weight_files.load_file(folder.weights_file("pretrain", direction))
+                    folder.run["metrics"][f"perplexity_{direction}"] = {
+                        Path(p).name: perplexity(weights, recipe.model, read_corpus(p), device=device) for p in evaluate
+                    }
+        folder.run["status"], folder.run["finished"] = "finished", now()
+    finally:
+        folder.run["sessions"][-1]["seconds"] = round(time.monotonic() - started, 1)
+        folder.save_tables()
+        folder.save()
+    return folder.path
+
+
+def corpus_store(
+    paths: Sequence[str | Path | None], *, limit_words: int | None = None, cache: Path | None = None,
+    progress: bool = True,
+) -> TokenStore:
+    """The tokens of a corpus; remade only when a file's name, size or time changed, or the limit."""
+    files = [Path(p) for p in paths if p is not None]
+    members = [m for f in files for m in (sorted(f.rglob("*")) if f.is_dir() else [f]) if m.is_file()]
+    stats = [(m.name, m.stat().st_size, m.stat().st_mtime_ns) for m in members]
+    key = hashlib.sha256(json.dumps([stats, limit_words]).encode()).hexdigest()[:24] if stats else None
+
+    def articles() -> Iterator[str]:
+        left = limit_words
+        for file in files:
+            for text in read_corpus(file):
+                if left is not None:
+                    if left <= 0:
+                        return
+                    left -= text.count(" ") + 1
+                yield text
+
+    return TokenStore.make(articles(), key=key, cache=cache, progress=progress)
+
+
+def _pretrain(
+    recipe: Pretraining, train: TokenStore, valid: TokenStore | None, folder: RunFolder, direction: str, *,
+    device: torch.device, budget: Budget, progress: bool,
+) -> bool:
+    """Train one direction; False when the time budget ended it."""
+    held_out = 0 if valid is not None else min(recipe.valid_texts, max(1, len(train) // 10))
+    rows = np.arange(len(train) - held_out)
+    vocab = train.vocab(rows, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
+    ids = train.numericalize(vocab)
+    valid_rows = np.arange(len(train) - held_out, len(train))
+    if valid is not None:
+        ids, valid_rows = joined(ids, valid.numericalize(vocab))
+    phase = recipe.phase
+    dls = lm_dataloaders(ids, train=rows, valid=valid_rows, direction=direction, bs=phase.bs, bptt=phase.bptt,
+                         device=device, seed=derived_seed(recipe.seed, direction, "pretrain"))
+    torch.manual_seed(derived_seed(recipe.seed, direction, "pretrain", "init"))
+    learn = lm_learner(dls, recipe.model, phase, compute_dtype=compute_dtype(recipe.precision, device),
+                       cbs=precision_callbacks(recipe.precision, device))
+    done = PhaseFit(learn, phase, folder, name="pretrain", direction=direction, seed=recipe.seed, classifies=False,
+                    budget=budget, progress=progress).fit()
+    if not done:
+        return False
+    record = folder.run["stages"][-1]
+    weights = weight_files.from_model(
+        learn.model, vocab, name=f"{recipe.size}, {folder.run['data']['name']}", direction=direction,
+        tokens=int(folder.run["data"]["counts"]["tokens"]), epochs=recipe.epochs, metrics=record["metrics"],
+        recipe_hash=recipe.hash,
+    )
+    weight_files.save(weights, folder.weights_file("pretrain", direction))
+    folder.mark_phase(direction, "pretrain")
+    folder.state_file.unlink(missing_ok=True)
+    return True
+
+
+def joined(first: TokenIds, second: TokenIds) -> tuple[TokenIds, np.ndarray]:
+    """Both sets of texts in one, and the rows that the second has there."""
+    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
+    both = TokenIds(np.concatenate([first.ids, second.ids]), offsets, first.vocab)
+    return both, np.arange(len(first.offsets) - 1, len(offsets) - 1)
+
+
+def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence[str], *, bs: int = 8, bptt: int = 70,
+               device: torch.device | str = "cpu") -> dict[str, float]:
+    """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
+
+    Returns {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk)}; tokens are fastai's, which are more
+    and smaller than WikiText's words, so that the figure does not compare with word-level ones.
+    """
+    store = TokenStore.make(list(texts), progress=False)
+    ids = store.numericalize(weights.vocab)
+    every = np.arange(len(store))
+    phase = Pretraining(bs=bs, bptt=bptt).phase
+    dls = lm_dataloaders(ids, train=every, valid=every, direction=weights.direction, bs=bs, bptt=bptt, device=device)
+    learn = lm_learner(dls, model, phase, weights=weights)
+    learn.model.to(device).eval()
+    learn.model.reset()
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for x, y in dls.valid:
+            loss = learn.loss_func(learn.model(x)[0], y)
+            total, count = total + float(loss) * y.numel(), count + y.numel()
+    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": float(np.mean(ids.ids == 0))}

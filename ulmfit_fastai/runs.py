@@ -1,0 +1,311 @@
+"""A whole run: texts to tokens, the three phases in each direction, predictions, and the run folder that holds them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.torch_core import default_device
+
+from . import weights as weight_files
+from .baselines import tfidf_baseline
+from .callbacks import Budget, derived_seed
+from .datasets import Dataset, Splits, split_validation
+from .estimate import Plan, estimate
+from .learners import classifier_learner, lm_learner
+from .loaders import classifier_dataloaders, inference_loader, lm_dataloaders
+from .precision import compute_dtype, precision_callbacks
+from .predictions import average, error_metrics, write_predictions
+from .recipe import Phase, Recipe
+from .runfolder import RunFolder, describe_device, now, versions
+from .tokens import TokenIds, TokenStore
+from .training import PhaseFit, minutes
+from .weights import LMWeights
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The time budget ended, or the run was interrupted, after the state was written; run again to go on."""
+
+
+@dataclass
+class Prepared:
+    """What every phase of a run shares: rows, numericalised texts and labels."""
+
+    dataset: Dataset
+    splits: Splits
+    ids: TokenIds
+    labels: np.ndarray  # class number of each row, -1 without a label
+
+
+def prepare(recipe: Recipe, dataset: Dataset, *, cache: Path | None = None, progress: bool = True) -> Prepared:
+    """Split, tokenise (from the cache when nothing changed) and numericalise with the vocabulary of the LM's texts."""
+    splits = split_validation(
+        dataset, fraction=recipe.valid_fraction, seed=recipe.seed, protocol=recipe.protocol, n_labels=recipe.n_labels
+    )
+    store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=progress)
+    vocab = store.vocab(splits.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
+    codes = {name: number for number, name in enumerate(dataset.classes)}
+    labels = np.array([codes.get(label, -1) for label in dataset.df["label"]], dtype=np.int64)
+    return Prepared(dataset, splits, store.numericalize(vocab), labels)
+
+
+def some_rows(rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
+    """At most `most` of the rows, drawn once for the seed, ascending."""
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(derived_seed(seed, "rows")).choice(rows, most, replace=False))
+
+
+class Run:
+    """The phases of one run, in order; each is skipped when the folder already has its weights."""
+
+    def __init__(self, recipe: Recipe, data: Prepared, folder: RunFolder, *, device: torch.device, budget: Budget,
+                 progress: bool, plan: Plan | None) -> None:
+        self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
+        self.budget, self.progress, self.plan = budget, progress, plan
+
+    # -- learners -------------------------------------------------------------------------------------------------
+
+    def lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> Any:
+        rows = self.data.splits
+        dls = lm_dataloaders(
+            self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.seed), valid=rows.lm_valid,
+            direction=direction, bs=phase.bs, bptt=phase.bptt, device=self.device,
+            seed=derived_seed(self.recipe.seed, direction, "lm"), variable_bptt=phase.variable_bptt,
+        )
+        torch.manual_seed(derived_seed(self.recipe.seed, direction, "lm", "init"))
+        dtype = compute_dtype(self.recipe.precision, self.device)
+        return lm_learner(dls, self.recipe.model, phase, weights=weights, fast=self.recipe.fast, compute_dtype=dtype,
+                          cbs=precision_callbacks(self.recipe.precision, self.device))
+
+    def classifier(self, direction: str, encoder: LMWeights | None) -> Any:
+        phase, rows = self.recipe.classifier, self.data.splits
+        dls = classifier_dataloaders(
+            self.data.ids, self.data.labels, classes=list(self.data.dataset.classes),
+            train=some_rows(rows.train, phase.max_docs, self.recipe.seed), valid=rows.valid, direction=direction,
+            bs=phase.bs, bptt=phase.bptt, device=self.device,
+            seed=derived_seed(self.recipe.seed, direction, "classifier"),
+        )
+        torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
+        return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
+                                  cbs=precision_callbacks(self.recipe.precision, self.device))
+
+    # -- phases ---------------------------------------------------------------------------------------------------
+
+    def direction(self, direction: str) -> None:
+        if self.recipe.lm is not None and not self.folder.phase_done(direction, "lm"):
+            start = self.starting_weights(direction)
+            learn = self.lm(self.recipe.lm, direction, start)
+            self.fit(learn, self.recipe.lm, "lm", direction, classifies=False)
+            tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name, direction=direction,
+                                            recipe_hash=self.recipe.hash)
+            weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.folder.path / "vocab.json")
+            self.folder.mark_phase(direction, "lm")
+            self._forget(learn)
+        if not self.folder.phase_done(direction, "classifier"):
+            learn = self.classifier(direction, self.encoder(direction))
+            self.fit(learn, self.recipe.classifier, "classifier", direction, classifies=True)
+            model = weight_files.Classifier.from_model(
+                learn.model, self.data.ids.vocab, self.data.dataset.classes, direction=direction,
+                meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash},
+            )
+            model.save(self.folder.weights_file("classifier", direction), vocab_path=self.folder.path / "vocab.json")
+            self.folder.mark_phase(direction, "classifier")
+            self._forget(learn)
+        if not self.folder.phase_done(direction, "predict"):
+            self.predict(direction)
+            self.folder.mark_phase(direction, "predict")
+
+    def starting_weights(self, direction: str) -> LMWeights | None:
+        """Stage 1: the general-domain language model, matched to the words of these texts."""
+        loaded = weight_files.load(self.recipe.weights, direction)
+        if loaded is None:
+            return None
+        matched = loaded.for_vocab(self.data.ids.vocab)
+        self.folder.run["weights"] = {
+            **self.folder.run.get("weights", {}),
+            direction: {"name": loaded.name, "vocab_hash": loaded.vocab_hash, "words_kept": matched.meta["words_kept"],
+                        "words": matched.meta["words"], **{k: v for k, v in loaded.meta.items() if k != "path"}},
+        }
+        return matched
+
+    def encoder(self, direction: str) -> LMWeights | None:
+        if self.recipe.lm is None:
+            return self.starting_weights(direction)
+        return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.folder.path / "vocab.json")
+
+    def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
+        rest = (lambda left: self.plan.rest_of_run(direction, name, left)) if self.plan else (lambda left: None)
+        done = PhaseFit(
+            learn, phase, self.folder, name=name, direction=direction, seed=self.recipe.seed, classifies=classifies,
+            budget=self.budget, progress=self.progress, rest_of_run=rest,
+        ).fit()
+        if not done:
+            raise Stopped
+        self.folder.save_tables()
+
+    def predict(self, direction: str) -> None:
+        """Class probabilities of validation and test rows with the classifier of this direction; the test set's only use."""
+        rows = self.data.splits
+        started = time.monotonic()
+        learn = self.classifier(direction, None)
+        saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
+                                             vocab=self.folder.path / "vocab.json")
+        learn.model.load_state_dict(saved.state)
+        for part, numbers in (("validation", rows.valid), ("test", rows.test)):
+            if len(numbers):
+                probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
+                                     bptt=self.recipe.classifier.bptt, device=self.device, progress=self.progress)
+                with open(self.folder.path / "state" / f"{part}_{direction}.npy.tmp", "wb") as handle:
+                    np.save(handle, probs)
+                Path(handle.name).replace(self.folder.path / "state" / f"{part}_{direction}.npy")
+        self.folder.run.setdefault("seconds", {})[f"predict_{direction}"] = round(time.monotonic() - started, 1)
+        self._forget(learn)
+
+    def _forget(self, learn: Any) -> None:
+        """Free a learner's memory before the next phase builds its own."""
+        learn.dls, learn.model, learn.opt = None, None, None
+        self.folder.state_file.unlink(missing_ok=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def finish(self, *, baseline: bool) -> None:
+        dataset, rows = self.data.dataset, self.data.splits
+        metrics: dict[str, Any] = {"validation": {}}
+        for part, numbers in (("validation", rows.valid), ("test", rows.test)):
+            files = {d: self.folder.path / "state" / f"{part}_{d}.npy" for d in self.recipe.directions}
+            if not len(numbers) or not all(path.exists() for path in files.values()):
+                continue
+            probs = {d: np.load(path) for d, path in files.items()}
+            if len(probs) > 1:
+                probs_all = {**probs, "averaged": average(probs)}
+            else:
+                probs_all = probs
+            found = {d: error_metrics(p, self.data.labels[numbers]) for d, p in probs_all.items()}
+            if part == "validation":
+                metrics["validation"] = found
+            else:
+                metrics.update(found)
+                ids = dataset.df["id"].iloc[numbers].tolist()
+                write_predictions(self.folder.path / "predictions.csv", ids, self.data.labels[numbers], dataset.classes, probs)
+        self.folder.run["metrics"] = metrics
+        if baseline and len(rows.test) and not self.folder.run["baselines"]:
+            train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
+            self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), rows.test)]
+        self.folder.run["status"], self.folder.run["finished"] = "finished", now()
+        self.folder.save_tables()
+        self.folder.save()
+
+
+def predict_rows(model: torch.nn.Module, ids: TokenIds, rows: np.ndarray, *, direction: str, bptt: int,
+                 device: torch.device, progress: bool = False) -> np.ndarray:
+    """Class probabilities, float32 of shape (rows, classes), in the order of `rows`."""
+    loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
+    model.eval()
+    parts = []
+    with torch.inference_mode():
+        for (batch,) in loader:
+            logits = model(batch.to(device))
+            logits = logits[0] if isinstance(logits, tuple) else logits
+            parts.append(torch.softmax(logits.float(), -1).cpu().numpy())
+    out = np.empty((len(rows), parts[0].shape[1]), np.float32)
+    out[np.asarray(loader.order)] = np.concatenate(parts)
+    return out
+
+
+@contextmanager
+def interruptible(budget: Budget) -> Iterator[None]:
+    """SIGTERM (a queue, a container) stops at the next batch with the state written, as a time budget does."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTERM"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        budget.stopped = True
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    resume: bool = True,
+    time_budget: float | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    dry_run: bool = False,
+    baseline: bool = True,
+    cache: Path | None = None,
+    checkpoint_every: float = 300.0,
+) -> Path:
+    """Run a recipe on a dataset and leave everything in the folder `out`; returns its path.
+
+    Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
+    `time_budget` (seconds) stops in good order: run.json then says 'stopped'. `dry_run` says what would be done and how
+    long it would take on this machine, measured on a few batches, and trains nothing.
+    Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
+    """
+    started = time.monotonic()
+    device = torch.device(device) if device is not None else default_device()
+    folder = RunFolder(out)
+    header = {
+        "task": dataset.name, "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "counts": dataset.counts,
+                 "classes": list(dataset.classes), "synthetic": dataset.synthetic, "notes": list(dataset.notes),
+                 "source": dataset.source},
+        "versions": versions(), "device": describe_device(device), "command": sys.argv,
+    }
+    if not dry_run:
+        folder.open(header, resume=resume)
+        if folder.run["status"] == "finished":
+            log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
+            return folder.path
+    data = prepare(recipe, dataset, cache=cache, progress=progress)
+    budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
+    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None)
+    if dry_run or progress:
+        work.plan = estimate(work, skip=folder.run.get("phases_done", []))
+        log.info("%s", work.plan)
+        if dry_run:
+            return folder.path
+    folder.run["data"]["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
+    folder.run["data"]["vocabulary"] = len(data.ids.vocab)
+    folder.run["status"] = "running"
+    session = {"started": now(), "device": describe_device(device), "versions": versions()}
+    folder.run["sessions"].append(session)
+    folder.save()
+    try:
+        with interruptible(budget):
+            for direction in recipe.directions:
+                work.direction(direction)
+            work.finish(baseline=baseline)
+    except Stopped:
+        folder.run["status"] = "stopped"
+        log.warning("stopped in good order after %s; run the same command again to go on", minutes(time.monotonic() - started))
+    except KeyboardInterrupt:
+        folder.run["status"] = "stopped"
+        raise
+    finally:
+        session["seconds"] = round(time.monotonic() - started, 1)
+        folder.save()
+    return folder.path
