@@ -29,7 +29,7 @@ _EXPORTS = {
     "classifier_dataloaders": "loaders",
     "lm_dataloaders": "loaders",
     "Recipe": "recipe",
-    "preset": "recipe",
+    "preset": "presets",
     "Result": "results",
     "check": "paper",
     "demo": "reproduce",
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from .datasets import Dataset, from_file, from_folder, from_frame, load_imdb, load_task
     from .loaders import classifier_dataloaders, lm_dataloaders
     from .paper import check
-    from .recipe import Recipe, preset
+    from .presets import preset
+    from .recipe import Recipe
     from .reproduce import demo, reproduce_imdb
     from .results import Result
     from .tokens import TokenIds, TokenStore

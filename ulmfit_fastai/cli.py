@@ -125,11 +125,12 @@ def imdb(args: argparse.Namespace) -> int:
     the paper's. Interrupted, by you or by the time budget, the same command goes on where it stopped.
 
     presets:
-      fastai    what works best on fastai v2, forward and backward: for a GPU (default)
-      paper     section 4.1 of the paper to the letter: for a GPU and patience
-      scripts   the settings of the authors' released code: for a GPU and patience
-      quick     a small model, forward, for two CPU cores: at most an hour
-      tiny      a model of no use, to see the machinery turn: seconds to minutes
+      fastai       what works best on fastai v2, forward and backward: for a GPU (default)
+      paper        section 4.1 of the paper to the letter, pretraining included: for a GPU and patience
+      paper-wt103  the same from fastai's pretrained weights
+      scripts      the settings of the authors' released code: for a GPU and patience
+      quick        a small model, forward: an hour on two CPU cores
+      tiny         a model of no use, to see the machinery turn
     --dry-run measures a few batches and says how long a preset takes on this machine.
 
     examples:
@@ -244,19 +245,20 @@ def pretrain(args: argparse.Namespace) -> int:
     """Stage 1: train a language model on a corpus of your own, resumable.
 
     CORPUS is a file or folder of JSON lines (.jsonl, also .xz .gz .bz2), text (.txt), WikiText (.tokens) or Parquet.
-    It is streamed, so it may be larger than memory. Use the result with `--set weights=FOLDER`. A small model over a
-    hundred million words takes a night on two CPU cores, minutes on a GPU.
+    It is streamed, so it may be larger than memory. Another run starts from the result with `--set weights=FOLDER`.
+    --set changes the settings of pretraining: epochs, lr, bs, bptt, limit_words and so on.
 
     examples:
       ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
       ulmfit-fastai pretrain wikitext-103/ --size full --direction both --time-budget 8h --out runs/wt103
     """
-    from .training import pretrain_corpus
+    from .pretraining import pretrain_corpus
 
     folder = pretrain_corpus(args.corpus, size=args.size, directions=DIRECTIONS[args.direction], out=args.out,
-                             valid=args.valid, time_budget=args.time_budget, device=args.device,
-                             resume=not args.no_resume, **overrides(args))
-    print(f"language model: {folder}")
+                             valid=args.valid, evaluate=args.evaluate, time_budget=args.time_budget,
+                             device=args.device, resume=not args.no_resume, **overrides(args))
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    print(f"language model, {run['status']}: {folder.resolve()}")
     return 0
 
 
@@ -301,6 +303,8 @@ COMMANDS = (
                help="small: what two CPU cores can do; full: the paper's 400/1152/3 (default: %(default)s)"),
         option("--direction", choices=DIRECTIONS, default="forward", help="(default: %(default)s)"),
         option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
+        option("--evaluate", metavar="PATH", action="append", default=[],
+               help="more texts whose perplexity is measured at the end; may be given several times"),
         out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, SET)),
 )
 
@@ -346,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError) as error:
         if args.traceback:
             raise
         print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)

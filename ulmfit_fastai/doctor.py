@@ -241,9 +241,9 @@ def fastai_folder(key: str) -> Path:
 
 
 def token_stores() -> Path:
-    from .tokens import default_cache
+    from .tokens import cache_root
 
-    return default_cache()
+    return cache_root()
 
 
 def available_memory() -> float | None:
