@@ -1,4 +1,4 @@
-"""The project's promises about itself: names that resolve, versions that agree, imports one way, a README that is true."""
+"""What the project promises about itself: names resolve, versions agree, imports go one way, the README is true."""
 
 from __future__ import annotations
 
