@@ -19,8 +19,9 @@ from fastai.text.data import TextDataLoaders
 from fastai.torch_core import default_device
 
 from .clas_loader import ClassifierLoader
+from .labels import Labels
 from .lm_loader import LMLoader
-from .token_dataset import PAD, Labels, TokenDataset, check_direction
+from .token_dataset import PAD, TokenDataset
 
 if TYPE_CHECKING:
     from .tokens import TokenIds
@@ -72,32 +73,33 @@ def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: S
     documents are shuffled anew each epoch, a pure function of (seed, epoch); `variable_bptt` draws the length of each
     training batch (see `LMLoader`). Batches are plain int64 tensors x, y of shape (bs, length).
 
-    Raises ValueError when a split has too few tokens for `bs` streams: more than `bs` are needed.
+    A validation set with fewer than bs + 1 tokens is read in fewer streams; a training set raises ValueError.
     """
     _check_sizes(bs=bs, bptt=bptt, seed=seed)
     _check_vocab(ids.vocab)
     where = default_device() if device is None else torch.device(device)
-    sets = [TokenDataset.from_ids(ids, rows, name=name, direction=check_direction(direction), split_idx=split)
+    sets = [TokenDataset.from_ids(ids, rows, name=name, direction=direction, split_idx=split)
             for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
-    for name, dataset in zip(("train", "valid"), sets):
-        if (total := int(dataset.lengths.sum())) <= bs:
-            raise ValueError(f"{name} must have more tokens than bs, expected over {bs}, found {total}; "
-                             "give it more texts or use a smaller bs")
-    common = dict(bs=bs, bptt=bptt, seed=seed)
-    loaders = [LMLoader(sets[0], shuffle=True, variable_bptt=variable_bptt, **common), LMLoader(sets[1], **common)]
+    totals = [int(dataset.lengths.sum()) for dataset in sets]
+    if totals[0] <= bs or totals[1] < 2:
+        raise ValueError(f"train must have more tokens than bs, over {bs}, and valid at least 2, found {totals[0]} and "
+                         f"{totals[1]}; give more texts or a smaller bs")
+    loaders = [LMLoader(sets[0], bs=bs, bptt=bptt, seed=seed, shuffle=True, variable_bptt=variable_bptt),
+               LMLoader(sets[1], bs=min(bs, totals[1] - 1), bptt=bptt, seed=seed)]
     return TokenDataLoaders(*loaders, device=where)
 
 
-def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any], *, classes: Sequence[str] | None,
+def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any] | np.ndarray, *, classes: Sequence[str] | None,
                            train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,
                            direction: str = "forward", bs: int = 64, bptt: int = 70, max_len: int | None = None,
                            device: str | torch.device | None = None, seed: int = 0,
                            token_budget: int | None = None) -> TokenDataLoaders:
     """Make classifier `DataLoaders` in which a text's result doesn't depend on the texts beside it.
 
-    Args: `labels` holds one label per document of `ids` (those outside `train` and `valid` may be None): a class name,
-    a list of class names for several at once (targets float 0 and 1), or a number when `classes` is None (regression).
-    `classes` gives the order of the outputs. `bptt` must be the model's: texts are padded to multiples of it.
+    Args: `labels` holds one label per document of `ids` (those outside `train` and `valid` may be None): a class
+    by its name or number, a list of classes for several at once (targets float 0 and 1), or a number when `classes` is
+    None (regression). `classes` gives the order of the outputs. `bptt` must be the model's: texts are padded to its
+    multiples.
     `max_len` None keeps texts whole, as fastai does, whose own max_len says how much of a text the model *pools*;
     a number cuts each text to its last `max_len` tokens in reading order. `token_budget` bounds texts times length of
     training batches, with `bs` still the most texts of one. Validation batches are longest first and bounded by tokens
@@ -112,18 +114,14 @@ def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any], *, classes: Seq
     if bs < 2 or len(train) < 2:
         raise ValueError("the classifier's batch norm needs two texts at least in a training batch, "
                          f"found bs={bs} and {len(train)} training texts")
-    labels = list(labels)
+    sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split)
+            for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
     kind = Labels.infer([labels[row] for row in np.asarray(train).tolist()], classes)
+    for dataset, rows in zip(sets, (train, valid)):
+        dataset.labels, dataset.targets = kind, kind.encode(labels, np.asarray(rows))
     where = default_device() if device is None else torch.device(device)
-    sets = []
-    for split, (name, rows) in enumerate((("train", train), ("valid", valid))):
-        dataset = TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=check_direction(direction),
-                                        labels=kind, split_idx=split)
-        dataset.targets = kind.encode(labels, dataset.rows)
-        sets.append(dataset)
-    common = dict(bptt=bptt, seed=seed)
-    loaders = [ClassifierLoader(sets[0], bs=bs, token_budget=token_budget, shuffle=True, **common),
-               ClassifierLoader(sets[1], bs=EVAL_TEXTS, token_budget=EVAL_TOKENS, **common)]
+    loaders = [ClassifierLoader(sets[0], bs=bs, bptt=bptt, seed=seed, token_budget=token_budget, shuffle=True),
+               ClassifierLoader(sets[1], bs=EVAL_TEXTS, bptt=bptt, seed=seed, token_budget=EVAL_TOKENS)]
     return TokenDataLoaders(*loaders, device=where)
 
 
@@ -138,13 +136,13 @@ def inference_loader(ids: TokenIds | Sequence[Sequence[int] | np.ndarray], *,
     """
     _check_sizes(bptt=bptt, token_budget=token_budget)
     labels = Labels("regression")  # no targets are read; it only says that this is no language model
-    if hasattr(ids, "offsets"):
+    if not isinstance(ids, Sequence):
         _check_vocab(ids.vocab)
         chosen = np.arange(len(ids.offsets) - 1) if rows is None else rows
-        dataset = TokenDataset.from_ids(ids, chosen, direction=check_direction(direction), labels=labels)
+        dataset = TokenDataset.from_ids(ids, chosen, direction=direction, labels=labels)
     else:
-        empty = TokenDataset(np.empty(0, np.int64), *(np.empty(0, np.int64),) * 2, [], rows=np.empty(0, np.int64),
-                             direction=check_direction(direction), labels=labels)
+        none = np.empty(0, np.int64)
+        empty = TokenDataset(none, none, none, [], direction=direction, labels=labels)
         dataset = empty.from_documents(ids if rows is None else [ids[row] for row in np.asarray(rows).tolist()])
     where = default_device() if device is None else torch.device(device)
     return ClassifierLoader(dataset, bs=EVAL_TEXTS, bptt=bptt, token_budget=token_budget, device=where)
