@@ -11,6 +11,7 @@ from typing import Any
 
 
 def expect(ok: bool, name: str, found: Any, expected: str) -> None:
+    """Raise a ValueError that names the field, what it holds and what it should, unless `ok`."""
     if not ok:
         raise ValueError(f"{name} is {found!r}; expected {expected}.")
 
@@ -93,8 +94,7 @@ def set_at(values: Any, path: list[str], value: Any) -> None:
                 raise ValueError(f"{dotted}: {where} has items 0 to {len(values) - 1}, not {name!r}.") from None
         elif isinstance(values, dict):
             if name not in values:
-                raise ValueError(f"{dotted}: no such field; expected one of "
-                                 f"{', '.join(values)}.")
+                raise ValueError(f"{dotted}: no such field; expected one of {', '.join(values)}.")
             key = name
         else:
             raise ValueError(f"{dotted}: {'.'.join(path[:i])} is {values!r} and has no field {name!r}.")
@@ -105,6 +105,10 @@ def set_at(values: Any, path: list[str], value: Any) -> None:
 
 
 def diff(a: Any, b: Any, where: str) -> list[tuple[str, Any, Any]]:
+    """The fields in which two values of one type differ: (dotted name, a's, b's).
+
+    Tuples of dataclasses are compared item by item if they are equally long, otherwise as wholes.
+    """
     if dataclasses.is_dataclass(a) and type(a) is type(b):
         return [d for item in dataclasses.fields(a)  # type: ignore[arg-type]
                 for d in diff(getattr(a, item.name), getattr(b, item.name), f"{where}.{item.name}".lstrip("."))]
