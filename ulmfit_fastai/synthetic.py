@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from .frames import Dataset, build
 
@@ -41,8 +42,10 @@ SAYS = ["kept insisting that", "told me that", "had warned me that", "will tell 
 MINE = ["i thought that", "to my mind", "for me", "if you ask me", "i must say that", "as far as i am concerned",
         "speaking for myself", "i have to admit that", "in my opinion", "having seen it twice i can say that",
         "honestly i felt that", "what i saw tells me that", "i am here to report that", "my own verdict is that"]
-WAS = ["was", "was", "was", "was really", "was simply", "was in fact", "was plainly"]
-NOT = ["not exactly", "far from", "anything but", "hardly", "never once", "not in the least", "nowhere near", "by no means",
+WAS = ["was", "was", "was", "was really", "was in fact", "was quite often", "was from start to end"]
+NEGATED = 0.3  # share of the opinions that are negated
+REPORTED = 0.3  # reported opinions for each of the writer's; below 1, so that counting words says a little
+NOT = ["not exactly", "far from", "anything but", "hardly", "never", "not in the least", "nowhere near", "by no means",
        "not what anyone would call"]
 HOPED = ["i expected", "i had expected", "the trailer led me to expect", "after ten minutes i expected",
          "i walked in expecting", "i was prepared for"]
@@ -70,11 +73,18 @@ at the film club|on a borrowed disc""".replace("\n", "").split("|")
 YEARS = [str(year) for year in range(1931, 2006, 2)]
 
 Rng = random.Random
+T = TypeVar("T")
 
 
-def pick(rng: Rng, words: Sequence[str]) -> str:
+def pick(rng: Rng, words: Sequence[T]) -> T:
     """Draw one; by `random()` alone, whose numbers are the same in every version of Python."""
     return words[int(rng.random() * len(words))]
+
+
+def one(rng: Rng, words: Sequence[str]) -> str:
+    """Draw one with its article: 'a sailor', 'an engineer'."""
+    word = pick(rng, words)
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def opinion(rng: Rng, good: bool) -> str:
@@ -83,8 +93,8 @@ def opinion(rng: Rng, good: bool) -> str:
 
 
 def quality(rng: Rng, good: bool) -> str:
-    """Say 'gripping' or 'anything but dull'; two in five are negated."""
-    if rng.random() < 0.4:
+    """Say 'gripping' or 'anything but dull'; a third are negated."""
+    if rng.random() < NEGATED:
         return f"{pick(rng, NOT)} {pick(rng, BAD if good else GOOD)}"
     return pick(rng, GOOD if good else BAD)
 
@@ -121,28 +131,29 @@ def plot(rng: Rng) -> str:
     """A sentence that says nothing about the label."""
     first, second, kind = pick(rng, NAMES), pick(rng, NAMES), int(rng.random() * 5)
     if kind == 0:
-        return f"{first} is a {pick(rng, JOBS)} who {pick(rng, DEEDS)} in a {pick(rng, PLACES)}"
+        return f"{first} plays {one(rng, JOBS)} who {pick(rng, DEEDS)} in {one(rng, PLACES)}"
     if kind == 1:
         return f"i watched this {pick(rng, GENRES)} from {pick(rng, YEARS)} {pick(rng, WHEN)}"
     if kind == 2:
         return f"when {first} {pick(rng, DEEDS)} , {second} the {pick(rng, JOBS)} {pick(rng, DEEDS)}"
     if kind == 3:
-        return f"the {pick(rng, GENRES)} is set in a {pick(rng, PLACES)} where a {pick(rng, JOBS)} {pick(rng, DEEDS)}"
+        return f"the {pick(rng, GENRES)} is set in {one(rng, PLACES)} where {one(rng, JOBS)} {pick(rng, DEEDS)}"
     return f"{first} plays the {pick(rng, JOBS)} and {second} plays the {pick(rng, JOBS)} from the {pick(rng, PLACES)}"
 
 
 def review(rng: Rng, good: bool) -> str:
     """Write one review of 20 to 200 words: opinions of both sides and plot, shuffled, in sentences."""
-    size = 1 + min(int(rng.expovariate(1.2)), 3)
-    kinds = [mine] * size + [reported] * size
-    kinds += [pick_kind(rng) for _ in range(size)]
-    sentences = [kind(rng, good) for kind in kinds] + [plot(rng) for _ in range(1 + int(rng.random() * 2 * size))]
-    order = sorted(range(len(sentences)), key=lambda _: rng.random())
-    return finish(rng, [sentences[i] for i in order])
-
-
-def pick_kind(rng: Rng):  # noqa: ANN201
-    return (mine, judged, contrast)[int(rng.random() * 3)]
+    size = 1 + min(int(rng.expovariate(1.1)), 3)
+    kinds = [pick(rng, (mine, mine, judged, contrast)) for _ in range(2 * size - 1)] + [mine]
+    kinds += [reported for _ in range(2 * size) if rng.random() < REPORTED]
+    sentences = [kind(rng, good) for kind in kinds] + [plot(rng) for _ in range(int(rng.random() * 3 * size))]
+    words, order = 0, sorted(range(len(sentences)), key=lambda _: rng.random())
+    kept = []
+    for number in order:  # the writer's last opinion always stays: it alone is enough to know the label
+        words += len(sentences[number].split())
+        if words <= 200 or number == 2 * size - 1:
+            kept.append(sentences[number])
+    return finish(rng, kept)
 
 
 def finish(rng: Rng, sentences: Sequence[str]) -> str:
