@@ -63,12 +63,15 @@ class _Shown(Figure):
 @contextmanager
 def _style() -> Iterator[None]:
     """Our drawing defaults, whatever the user's matplotlib style is (a dark one would give white text on white)."""
-    ours = {"font.size": 9.5, "font.family": ["sans-serif"], "axes.titlesize": 10.5, "axes.titleweight": "bold",
-            "axes.titlelocation": "left", "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
-            "legend.fontsize": 9, "legend.frameon": False, "axes.unicode_minus": False, "lines.linewidth": 1.7}
+    ours: dict[Any, Any] = {
+        "font.size": 9.5, "font.family": ["sans-serif"], "axes.titlesize": 10.5, "axes.titleweight": "bold",
+        "axes.titlelocation": "left", "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
+        "legend.fontsize": 9, "legend.frameon": False, "axes.unicode_minus": False, "lines.linewidth": 1.7,
+    }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(ours)
+        for name, value in ours.items():
+            matplotlib.rcParams[name] = value
         yield
 
 
@@ -85,7 +88,8 @@ def show_name(phase: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- rates and unfreezing
-def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palette: Palette = LIGHT) -> None:
+def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palette: Palette = LIGHT,
+               suffix: str = "") -> None:
     """Above, every group's rate over the steps while it trains; below, when it trains: one bar a group, head on top."""
     groups = sorted(rates["group"].unique(), key=int)
     names = group_names(phase, len(groups))
@@ -106,9 +110,10 @@ def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palet
             axes.axvline(start, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
     curves.set_yscale("log")
     curves.yaxis.set_major_locator(LogLocator(numticks=6))
+    curves.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     curves.yaxis.set_minor_formatter(NullFormatter())
     curves.set_ylabel("learning rate")
-    curves.set_title(show_name(phase))
+    curves.set_title(show_name(phase) + suffix, color=palette.ink)
     curves.tick_params(labelbottom=False)
     strip.set_yticks(range(len(groups)), names)
     strip.set_ylim(-0.6, len(groups) - 0.4)
@@ -122,13 +127,13 @@ def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palet
 
 
 def rates_figure(rates: pd.DataFrame, phase: str, *, palette: Palette = LIGHT, size: tuple[float, float] = (5.4, 3.9),
-                 ) -> Figure:
-    """Rates of one phase of one direction (rows of rates.csv, or of `freezing.simulate`)."""
+                 suffix: str = "") -> Figure:
+    """Rates of one phase of one direction (rows of rates.csv, or of `freezing.simulate`); `suffix` ends the title."""
     n_groups = max(rates["group"].nunique(), 1)
     with _style():
         figure = _Shown(figsize=size, layout="constrained")
         curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.12 + 0.1 * n_groups])
-        draw_rates(rates, phase, curves, strip, palette)
+        draw_rates(rates, phase, curves, strip, palette, suffix)
         figure.draw_without_rendering()  # lay out while our style is on
     return figure
 
@@ -173,7 +178,7 @@ def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette 
     stages = history[history["direction"] == directions[0]]["stage"].to_numpy()
     for epoch in np.flatnonzero(stages[1:] != stages[:-1]) + 1:
         axes.axvline(epoch + 0.5, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-    axes.set_title(show_name(phase))
+    axes.set_title(show_name(phase), color=palette.ink)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats a word)" if phase != "classifier" else "loss (nats a text)")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -210,7 +215,7 @@ def draw_confusion(counts: pd.DataFrame, axes: Axes, palette: Palette = LIGHT) -
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
-    axes.set_title("Confusion")
+    axes.set_title("Confusion", color=palette.ink)
     _plain(axes, palette, grid=False)
     axes.tick_params(length=0)
 
@@ -225,7 +230,6 @@ def draw_reliability(table: pd.DataFrame, error: float, bars: Axes, counts: Axes
     bars.plot(table["confidence"], table["accuracy"], "o-", color=palette.accent, markersize=4, zorder=4)
     bars.text(0.03, 0.93, f"ECE {100 * error:.1f} %", transform=bars.transAxes, va="top", color=palette.ink)
     bars.set_ylabel("share right")
-    bars.set_title("How far to trust the probabilities")
     bars.tick_params(labelbottom=False)
     counts.bar(table["low"], table["n"], width=table["high"] - table["low"], align="edge", color=palette.accent,
                alpha=0.35, zorder=3, linewidth=0)
@@ -306,7 +310,7 @@ def run_figure(result: Result, *, palette: Palette = LIGHT) -> Figure:
             if (history["phase"] == phase).any():
                 losses = figure.add_subplot(grid[2, column])
                 draw_losses(history[history["phase"] == phase], phase, losses, palette)
-                losses.set_title("Losses")
+                losses.set_title("Losses", color=palette.ink)
         if result.probs:
             draw_confusion(result.confusion(), figure.add_subplot(grid[0:2, -1]), palette)
         figure.draw_without_rendering()
@@ -324,7 +328,6 @@ def _plain(axes: Axes, palette: Palette, *, grid: bool = True) -> None:
     axes.tick_params(which="minor", length=0)
     axes.xaxis.label.set_color(palette.muted)
     axes.yaxis.label.set_color(palette.muted)
-    axes.title.set_color(palette.ink)
     axes.set_axisbelow(True)
     axes.grid(visible=False)
     if grid:
@@ -333,6 +336,12 @@ def _plain(axes: Axes, palette: Palette, *, grid: bool = True) -> None:
 
 def _thousands(value: float, _: Any = None) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 1000 and value % 100 == 0 else f"{value:g}"
+
+
+def _power_of_ten(value: float, _: Any = None) -> str:
+    """0.01 as it is, smaller as 10⁻⁴: in plain characters, since matplotlib's own are drawings in an SVG."""
+    power = round(np.log10(value))
+    return f"{value:g}" if power >= -2 else "10⁻" + str(-power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _short(name: Any, length: int) -> str:

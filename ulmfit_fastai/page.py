@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from .figures import Palette
 
-__all__ = ["IN_PAGE", "details", "document", "figure_html", "table_html", "text"]
+__all__ = ["IN_PAGE", "details", "document", "duration", "figure_html", "number", "pairs", "share", "table_html",
+           "text"]
 
 # Colours that nobody would draw with, each standing for a CSS variable until the drawing is text.
 _STAND_INS = {
@@ -53,6 +54,7 @@ h1, h2, h3, p, dl, table, figure { margin: 0; }
 h2 { font-size: 21px; line-height: 1.25; letter-spacing: -.01em; margin: 56px 0 4px; }
 h3 { font-size: 15px; margin: 0 0 10px; }
 .lead { color: var(--muted); max-width: 68ch; margin-bottom: 18px; }
+.lead.below { margin: 8px 0 14px; font-size: 14.5px; }
 .eyebrow { color: var(--muted); font-size: 14px; }
 .eyebrow b { color: var(--ink); font-weight: 600; }
 .hero { display: flex; flex-wrap: wrap; align-items: flex-end; gap: 6px 22px; margin: 14px 0 18px; }
@@ -95,6 +97,8 @@ table.matrix th, table.matrix td { border: 0; padding: 8px 12px; text-align: rig
 table.matrix th[scope=row] { padding-left: 0; max-width: 12em; overflow-wrap: anywhere; }
 table.matrix td { border-radius: 6px; min-width: 64px;
   background: color-mix(in srgb, var(--cell) calc(var(--share) * 42%), var(--calm-soft)); }
+table.matrix td.right { --cell: var(--accent); } table.matrix td.wrong { --cell: var(--bad); }
+table.matrix td.corner { background: none; }
 table.matrix small { display: block; color: var(--muted); font-size: 12px; }
 .mistake { padding: 14px 0; border-bottom: 1px solid var(--line); }
 .mistake:last-child { border: 0; padding-bottom: 2px; } .mistake:first-of-type { padding-top: 2px; }
@@ -150,6 +154,29 @@ def details(title: str, body: str, *, aside: str = "") -> str:
     """A part that opens on a click; `body` is HTML, `title` and `aside` are text."""
     extra = f" <span>{text(aside)}</span>" if aside else ""
     return f"<details><summary>{text(title)}{extra}</summary>{body}</details>"
+
+
+def pairs(cards: Iterable[str]) -> str:
+    """Cards beside each other, under each other on a phone."""
+    return '<div class="pair">' + "".join(f'<div class="card">{card}</div>' for card in cards) + "</div>"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: Any, digits: int) -> str:
+    """A number with so many decimals; nothing where there is none."""
+    return "" if value is None or value != value else f"{float(value):.{digits}f}"
+
+
+def share(value: Any) -> str:
+    """A share of 1 in %; nothing where there is none."""
+    return "" if value is None or value != value else f"{100 * float(value):.2f} %"
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = (),

@@ -64,7 +64,9 @@ class Result:
         """
         folder = Path(folder)
         run = _read_run(folder)
-        predictions, classes, probs = None, [], {}
+        predictions: pd.DataFrame | None = None
+        classes: list[str] = []
+        probs: dict[str, np.ndarray] = {}
         if (folder / "predictions.csv").exists():
             predictions, classes, probs = read_predictions(folder / "predictions.csv")
             _check_predictions(folder, run, predictions, probs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,17 @@ def title_of(task: str) -> str:
 
 def comparison(result: Result) -> pd.DataFrame:
     """This run, its baselines, the paper, other people's runs: what, error, low, high (95 %), n, kind; errors in %."""
+    frame = pd.DataFrame(rows_of(result), columns=COLUMNS)
+    return frame.astype({"error": float, "low": float, "high": float, "n": "Int64"})
+
+
+def rows_of(result: Result) -> list[tuple[Any, ...]]:
+    """The rows of `comparison`, in COLUMNS' order."""
     rows = [_ours(result, name) for name in reversed(result.errors)]
     rows += [_baseline(record) for record in result.run.get("baselines") or []]
     if result.evaluated == "test" and not result.data.get("synthetic"):
         rows += _elsewhere(result)
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"error": float, "low": float, "high": float, "n": "Int64"})
+    return rows
 
 
 def _ours(result: Result, name: str) -> tuple[Any, ...]:
@@ -72,8 +79,8 @@ def headline(result: Result) -> str:
 
 def _cells(result: Result) -> list[tuple[str, str, str, str]]:
     """(what, error, interval, kind) of each row of the table, as text."""
-    return [(row.what, f"{row.error:.2f}", f"{row.low:.2f} to {row.high:.2f}" if row.low == row.low else "", row.kind)
-            for row in comparison(result).itertuples()]
+    return [(what, f"{error:.2f}", "" if math.isnan(low) else f"{low:.2f} to {high:.2f}", kind)
+            for what, error, low, high, _, kind in rows_of(result)]
 
 
 def as_text(result: Result) -> str:

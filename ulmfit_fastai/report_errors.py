@@ -1,0 +1,124 @@
+"""The report's account of the mistakes: confusion, calibration, and the wrong answers given with most confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from . import figures
+from .page import IN_PAGE, details, figure_html, pairs, share, table_html, text
+from .results import Result
+
+__all__ = ["Explain", "where_it_errs"]
+
+Explain = Callable[[str], Iterable[tuple[str, float]]]
+"""A text as (piece of it, weight) pairs: above 0 for the predicted class, below 0 against it."""
+
+LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
+MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed
+
+
+def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain: Explain | None) -> str:
+    if not result.probs:
+        return ""
+    table, error = result.calibration(), result.calibration_error()
+    drawing = figure_html(figures.reliability_figure(table, error, palette=IN_PAGE, size=(5.0, 3.4)), "calibration",
+                          alt=f"reliability diagram, expected calibration error {100 * error:.1f} %")
+    gap = _mean_gap(table)
+    sure = "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"
+    calibrated = (f'<h3>How far to trust the probabilities</h3>{drawing}<p class="lead below">On the diagonal, '
+                  "90 % sure means right nine times in ten. Mean distance from it (expected calibration error): "
+                  f"{100 * error:.1f} %; on the whole the classifier is {sure}.</p>")
+    wrong = result.mistakes(n)
+    parts = ["<h2>Where it errs</h2>"]
+    if len(result.directions) > 1:
+        parts.append(f'<p class="lead">{_agreement(result)}</p>')
+    parts.append(pairs([f"<h3>Confusion</h3>{_confusion(result)}{_per_class(result)}", calibrated]))
+    if len(wrong):
+        shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
+        lead = "" if texts is not None else (
+            " The texts are not in this page: <code>write_report(folder, dataset=…, show_texts=True)</code>.")
+        parts.append('<div class="card"><h3>Most confident mistakes</h3><p class="lead">The wrong answers the '
+                     f"classifier was surest of: hard cases, and often wrong labels.{lead}</p>{shown}</div>")
+    return "".join(parts)
+
+
+def _agreement(result: Result) -> str:
+    forward, backward = (result.probabilities(d).argmax(axis=1) for d in result.directions[:2])
+    differ = 100 * float((forward != backward).mean())
+    both = int(((forward == backward) & (forward != result.labels)).sum())
+    return (f"Forward and backward disagree on {differ:.1f} % of the texts, and both give the same wrong answer on "
+            f"{both:,}: those no average can mend.")
+
+
+def _mean_gap(table: pd.DataFrame) -> float:
+    """Mean confidence minus accuracy: above 0, the classifier is too sure."""
+    return float(((table["confidence"] - table["accuracy"]) * table["n"]).sum() / max(table["n"].sum(), 1))
+
+
+def _confusion(result: Result) -> str:
+    """The matrix, shaded by the share of its row: right answers in one colour, mistakes in another."""
+    counts = result.confusion()
+    if len(counts) > MANY_CLASSES:
+        return _worst_pairs(counts)
+    numbers = counts.to_numpy(np.int64)
+    of_row = numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1)
+    head = '<tr><td class="corner"></td>' + "".join(f"<th>{text(c)}</th>" for c in counts.columns) + "</tr>"
+    lines = []
+    for i, label in enumerate(counts.index):
+        cells = "".join(_cell(numbers[i, j], of_row[i, j], right=i == j) for j in range(len(counts)))
+        lines.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
+    return (f'<div class="scroll"><table class="matrix">{head}{"".join(lines)}</table></div>'
+            '<p class="lead below">A row a true class, a column a predicted one; shares are of the row.</p>')
+
+
+def _cell(n: int, of_row: float, *, right: bool) -> str:
+    # Mistakes are rare: their shade grows with the root of the share, so that 1 % is not invisible.
+    shade = of_row if right else float(np.sqrt(of_row))
+    return (f'<td class="{"right" if right else "wrong"}" style="--share:{shade:.3f}">{n:,}'
+            f"<small>{100 * of_row:.1f} %</small></td>")
+
+
+def _worst_pairs(counts: pd.DataFrame, most: int = 15) -> str:
+    numbers = counts.to_numpy(np.int64)
+    wrong = sorted(((int(numbers[i, j]), i, j) for i, j in np.argwhere(numbers) if i != j), reverse=True)
+    rows = [(text(counts.index[i]), text(counts.columns[j]), f"{n:,}") for n, i, j in wrong[:most]]
+    return table_html(("label", "predicted as", "texts"), rows, right=[2])
+
+
+def _per_class(result: Result) -> str:
+    rows = [(text(name), *(share(row[key]) for key in ("precision", "recall", "f1")), f"{int(row['n']):,}")
+            for name, row in result.per_class().iterrows()]
+    return table_html(("class", "precision", "recall", "F1", "texts"), rows, right=range(1, 5))
+
+
+def _mistake(row: pd.Series, texts: dict[str, str] | None, explain: Explain | None) -> str:
+    sure = f"{100 * row['confidence']:.2f} %"
+    what = (f'<p class="what"><span>predicted <b>{text(row["predicted"])}</b> with {sure}</span>'
+            f'<span>label <b>{text(row["label"])}</b></span><span>{text(row["id"])}</span></p>')
+    if texts is None:
+        return f'<div class="mistake">{what}</div>'
+    full = texts.get(row["id"], "")
+    if explain is not None:
+        return f'<div class="mistake">{what}<p>{_explained(explain(full))}</p></div>'
+    if len(full) <= LONG_TEXT:
+        return f'<div class="mistake">{what}<p>{text(full)}</p></div>'
+    cut = full.rfind(" ", 0, LONG_TEXT)
+    cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
+    rest = details("the rest", f"<p>{text(full[cut:])}</p>", aside=f"{len(full) - cut:,} characters")
+    return f'<div class="mistake">{what}<p>{text(full[:cut])} …</p>{rest}</div>'
+
+
+def _explained(pieces: Iterable[tuple[str, float]]) -> str:
+    """Words shaded by how much they moved the decision, as a share of the largest."""
+    pieces = list(pieces)
+    largest = max((abs(weight) for _, weight in pieces), default=0.0) or 1.0
+    out = []
+    for piece, weight in pieces:
+        strength = abs(weight) / largest
+        side = "for" if weight > 0 else "against"
+        out.append(f'<mark class="{side}" style="--w:{strength:.2f}">{text(piece)}</mark>'
+                   if strength >= 0.08 else text(piece))
+    return " ".join(out)
