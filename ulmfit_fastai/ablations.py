@@ -97,7 +97,7 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
 
 
 def _by_paper(phase: Phase, stages: tuple[Stage, ...]) -> Phase:
-    """The phase with other stages; where the base cycles beta1, which only one-cycle does, with the paper's constant."""
+    """The phase with other stages, and the paper's constant beta1 if the base cycles it, as only one-cycle can."""
     moms = phase.optimizer.moms if len(phase.optimizer.moms) == 1 else (0.7,)
     return replace(phase, stages=stages, optimizer=replace(phase.optimizer, moms=moms), early_stopping=None)
 

@@ -271,8 +271,8 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal characters that change with any field but the name."""
-        fields = {key: value for key, value in self.to_dict().items() if key != "name"}
+        """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same)."""
+        fields = {key: value for key, value in Recipe.from_dict(self.to_dict()).to_dict().items() if key != "name"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
