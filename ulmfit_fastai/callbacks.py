@@ -86,20 +86,20 @@ class EpochSums(Callback):
 
     def __init__(self, *, classifies: bool, check_every: int = 50):
         self.classifies, self.check_every = classifies, check_every
-        self.train, self.valid = Sums(), Sums()
+        self.seen, self.held_out = Sums(), Sums()
         self.resumed: dict[str, Any] | None = None
 
     def before_train(self) -> None:
-        self.train = Sums()
+        self.seen = Sums()
         if self.resumed is not None:
-            self.train = Sums(self.resumed["loss"], self.resumed["count"], self.resumed["right"])
+            self.seen = Sums(self.resumed["loss"], self.resumed["count"], self.resumed["right"])
             self.resumed = None
 
     def before_validate(self) -> None:
-        self.valid = Sums()
+        self.held_out = Sums()
 
     def after_loss(self) -> None:
-        sums = self.train if self.learn.training else self.valid
+        sums = self.seen if self.learn.training else self.held_out
         target = self.learn.yb[0]
         n = target.numel() if not self.classifies else target.shape[0]
         sums.loss = sums.loss + self.learn.loss.detach().double() * n
@@ -115,14 +115,14 @@ class EpochSums(Callback):
         self._stop_on_nan()
 
     def _stop_on_nan(self) -> None:
-        if self.train.count and not math.isfinite(float(self.train.loss)):
+        if self.seen.count and not math.isfinite(float(self.seen.loss)):
             raise FloatingPointError(
                 f"the training loss is no longer a number (epoch {self.learn.epoch + 1}, batch {self.learn.iter + 1}); "
-                "try a lower rate, gradient clipping (optimizer.clip), or precision='fp32'. The last checkpoint is whole"
+                "try a lower rate, gradient clipping (optimizer.clip) or precision='fp32'. The last checkpoint is whole"
             )
 
     def state(self) -> dict[str, Any]:
-        return {"loss": float(self.train.loss), "count": self.train.count, "right": int(self.train.right)}
+        return {"loss": float(self.seen.loss), "count": self.seen.count, "right": int(self.seen.right)}
 
 
 @dataclass

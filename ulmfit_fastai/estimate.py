@@ -40,16 +40,16 @@ class Plan:
         lines = ["what this run does, and how long that takes on this machine (measured on a few batches):"]
         for s in self.stages:
             lines.append(
-                f"  {s['direction']:9} {s['phase']:11} {s['stage']:18} {s['epochs']:3} epochs of {s['batches']:,} batches"
+                f"  {s['direction']:9} {s['phase']:11} {s['stage']:12} {s['epochs']:3} x {s['batches']:6,} batches"
                 f"  {minutes(s['seconds']):>12}"
             )
-        lines.append(f"  test set predicted once per direction {minutes(self.test_seconds):>41}")
+        lines.append(f"  {'test set predicted once per direction':49}  {minutes(self.test_seconds):>12}")
         lines.append(f"  in all about {minutes(self.seconds)}")
         return "\n".join(lines)
 
 
 def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
-    """Time a few batches of each phase of a `runs.Run` with the weights untouched; phases in `skip` are done already."""
+    """Time a few batches of each phase of a `runs.Run`, with random weights; phases in `skip` are done already."""
     plan = Plan()
     recipe, directions = work.recipe, work.recipe.directions
     todo = [(d, name) for d in directions for name in ("lm", "classifier") if f"{d}/{name}" not in skip]

@@ -16,7 +16,7 @@ from fastai.text.learner import LMLearner, TextLearner
 from fastai.text.models.awdlstm import awd_lstm_clas_split, awd_lstm_lm_split
 from torch import Tensor, nn
 
-from .layers import FusedCrossEntropy, build_classifier, build_language_model
+from .layers import FusedCrossEntropy, FusedLoss, MaskedRNNRegularizer, build_classifier, build_language_model
 from .optimizers import adam
 from .recipe import Model, Phase
 from .weights import LMWeights, check_vocab, vocab_hash
@@ -52,10 +52,9 @@ def lm_learner(
         state = weights.for_vocab(vocab).full_state()
         net.load_state_dict({key: value for key, value in state.items() if key in net.state_dict()})
     loss = FusedCrossEntropy(net[1]) if fast else CrossEntropyLossFlat()
-    return LMLearner(
-        dls, net, loss_func=loss, splitter=awd_lstm_lm_split, alpha=phase.alpha, beta=phase.beta,
-        **_options(phase, fast), **kwargs,
-    )
+    learn = LMLearner(dls, net, loss_func=loss, splitter=awd_lstm_lm_split, alpha=0.0, beta=0.0,
+                      **_options(phase, fast), **kwargs)
+    return learn.add_cbs([MaskedRNNRegularizer(phase.alpha, phase.beta), FusedLoss()])
 
 
 def classifier_learner(
@@ -67,33 +66,36 @@ def classifier_learner(
     encoder: LMWeights | None = None,
     loss_func: Callable | None = None,
     fast: bool = True,
+    compute_dtype: torch.dtype | None = None,
     **kwargs: Any,
 ) -> TextLearner:
     """A text-classifier Learner with five layer groups at three LSTM layers: embedding, each LSTM, head.
 
     `encoder` must have the very words of `dls` (its hash is compared, not its size); fine-tune the language model on
-    the same vocabulary, or match it first with `LMWeights.for_vocab`.
+    the same vocabulary, or match it first with `LMWeights.for_vocab`. `fast` draws the weight-dropout masks once for
+    a batch (as Merity et al. 2017 do for a pass); stock, and `fast=False`, draws them anew for every chunk of a text.
     Source: paper section 3.3; concat pooling and BPT3C by fastai's classifier, corrected for padding.
     """
     vocab = words_of(dls)
     if n_out is None:
         n_out = dls.c
-    net = build_classifier(len(vocab), n_out, model, bptt=phase.bptt, max_len=phase.max_len or 20 * phase.bptt, fast=fast)
+    net = build_classifier(len(vocab), n_out, model, bptt=phase.bptt, max_len=phase.max_len, fast=fast,
+                           mask_per_chunk=not fast, compute_dtype=compute_dtype)
     if encoder is not None:
         check_vocab(vocab_hash(vocab), encoder.vocab_hash, f"encoder {encoder.name!r}")
         encoder.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
         state = {key[2:]: value for key, value in encoder.full_state().items() if key.startswith("0.")}
         net[0].module.load_state_dict(state)
-    return TextLearner(
-        dls, net, loss_func=loss_func or CrossEntropyLossFlat(), splitter=awd_lstm_clas_split,
-        alpha=phase.alpha, beta=phase.beta, **_options(phase, fast), **kwargs,
-    )
+    learn = TextLearner(dls, net, loss_func=loss_func or CrossEntropyLossFlat(), splitter=awd_lstm_clas_split,
+                        alpha=0.0, beta=0.0, **_options(phase, fast), **kwargs)
+    return learn.add_cb(MaskedRNNRegularizer(phase.alpha, phase.beta))
 
 
 def _options(phase: Phase, fast: bool) -> dict[str, Any]:
     opt = phase.optimizer
     moms = opt.moms if len(opt.moms) == 3 else (opt.moms[0],) * 3
-    make = partial(adam, mom=moms[0], sqr_mom=opt.sqr_mom, eps=opt.eps, wd=opt.wd, decouple_wd=opt.decoupled_wd, fused=fast)
+    make = partial(adam, mom=moms[0], sqr_mom=opt.sqr_mom, eps=opt.eps, wd=opt.wd, decouple_wd=opt.decoupled_wd,
+                   fused=fast)
     return {"opt_func": make, "wd": opt.wd, "moms": moms}
 
 

@@ -130,8 +130,8 @@ def pretrain_corpus(
         "notes": [], "source": ", ".join(map(str, paths)), "classes": [],
     }
     folder.open({
-        "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed], "data": data,
-        "versions": versions(), "device": describe_device(device), "command": sys.argv,
+        "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
+        "data": data, "versions": versions(), "device": describe_device(device), "command": sys.argv,
     }, resume=resume)
     if folder.run["status"] == "finished":
         return folder.path
@@ -243,4 +243,5 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
         for x, y in dls.valid:
             loss = learn.loss_func(learn.model(x)[0], y)
             total, count = total + float(loss) * y.numel(), count + y.numel()
-    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": float(np.mean(ids.ids == 0))}
+    unknown = float(np.mean(ids.ids == 0))
+    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": unknown}

@@ -127,12 +127,14 @@ class RunFolder:
             fields = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
             shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in fields[:4])
             raise RunMismatch(
-                f"{self.path} holds a run of another recipe ({shown}); choose another --out, or --no-resume to start anew"
+                f"{self.path} holds a run of another recipe ({shown}); choose another --out, or --no-resume to start "
+                "anew"
             )
         theirs, ours = self.run["data"]["fingerprint"], header["data"]["fingerprint"]
         if theirs != ours:
             raise RunMismatch(
-                f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours}); choose another --out"
+                f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours}); choose another "
+                "--out"
             )
 
     def save(self) -> None:

@@ -75,6 +75,7 @@ class Run:
                  progress: bool, plan: Plan | None) -> None:
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         self.budget, self.progress, self.plan = budget, progress, plan
+        self.vocab_file = folder.path / "vocab.json"
 
     # -- learners -------------------------------------------------------------------------------------------------
 
@@ -99,8 +100,9 @@ class Run:
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
         )
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
+        dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
-                                  cbs=precision_callbacks(self.recipe.precision, self.device))
+                                  compute_dtype=dtype, cbs=precision_callbacks(self.recipe.precision, self.device))
 
     # -- phases ---------------------------------------------------------------------------------------------------
 
@@ -109,9 +111,9 @@ class Run:
             start = self.starting_weights(direction)
             learn = self.lm(self.recipe.lm, direction, start)
             self.fit(learn, self.recipe.lm, "lm", direction, classifies=False)
-            tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name, direction=direction,
-                                            recipe_hash=self.recipe.hash)
-            weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.folder.path / "vocab.json")
+            tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name,
+                                            direction=direction, recipe_hash=self.recipe.hash)
+            weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
             self.folder.mark_phase(direction, "lm")
             self._forget(learn)
         if not self.folder.phase_done(direction, "classifier"):
@@ -121,7 +123,7 @@ class Run:
                 learn.model, self.data.ids.vocab, self.data.dataset.classes, direction=direction,
                 meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash},
             )
-            model.save(self.folder.weights_file("classifier", direction), vocab_path=self.folder.path / "vocab.json")
+            model.save(self.folder.weights_file("classifier", direction), vocab_path=self.vocab_file)
             self.folder.mark_phase(direction, "classifier")
             self._forget(learn)
         if not self.folder.phase_done(direction, "predict"):
@@ -144,7 +146,7 @@ class Run:
     def encoder(self, direction: str) -> LMWeights | None:
         if self.recipe.lm is None:
             return self.starting_weights(direction)
-        return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.folder.path / "vocab.json")
+        return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
 
     def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
         rest = (lambda left: self.plan.rest_of_run(direction, name, left)) if self.plan else (lambda left: None)
@@ -157,12 +159,12 @@ class Run:
         self.folder.save_tables()
 
     def predict(self, direction: str) -> None:
-        """Class probabilities of validation and test rows with the classifier of this direction; the test set's only use."""
+        """Class probabilities of the validation and test rows; the only place where the test set is read."""
         rows = self.data.splits
         started = time.monotonic()
         learn = self.classifier(direction, None)
         saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
-                                             vocab=self.folder.path / "vocab.json")
+                                             vocab=self.vocab_file)
         learn.model.load_state_dict(saved.state)
         for part, numbers in (("validation", rows.valid), ("test", rows.test)):
             if len(numbers):
@@ -201,7 +203,8 @@ class Run:
             else:
                 metrics.update(found)
                 ids = dataset.df["id"].iloc[numbers].tolist()
-                write_predictions(self.folder.path / "predictions.csv", ids, self.data.labels[numbers], dataset.classes, probs)
+                labels = self.data.labels[numbers]
+                write_predictions(self.folder.path / "predictions.csv", ids, labels, dataset.classes, probs)
         self.folder.run["metrics"] = metrics
         if baseline and len(rows.test) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
@@ -301,7 +304,8 @@ def run(
             work.finish(baseline=baseline)
     except Stopped:
         folder.run["status"] = "stopped"
-        log.warning("stopped in good order after %s; run the same command again to go on", minutes(time.monotonic() - started))
+        spent = minutes(time.monotonic() - started)
+        log.warning("stopped in good order after %s; run the same command again to go on", spent)
     except KeyboardInterrupt:
         folder.run["status"] = "stopped"
         raise

@@ -14,6 +14,7 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
+from fastcore.foundation import L
 from fastprogress import progress_bar
 
 from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, StageSchedule, derived_seed
@@ -107,9 +108,7 @@ class PhaseFit:
         state = self._resume()
         self.budget.last_checkpoint = time.monotonic()
         self.learn.remove_cbs(self.learn._grab_cbs(ProgressCallback) + self.learn._grab_cbs(Recorder))
-        for number, stage in enumerate(self.phase.stages):
-            if number < self.position.stage:
-                continue
+        for number in range(self.position.stage, len(self.phase.stages)):
             self._fit_stage(number, state)
             state = None
             if self.budget.stopped:
@@ -130,7 +129,7 @@ class PhaseFit:
         set_trainable(learn, groups)
         learn.create_opt()  # a new stage starts with a clear optimiser, as fastai's freeze_to does
         if state is not None:
-            learn.opt.load_state_dict(state["optimizer"])
+            learn.opt.load_state_dict({**state["optimizer"], "hypers": L(state["optimizer"]["hypers"])})
         self.trainable = set(groups)
         callbacks: list[Callback] = [
             StageSchedule(stage, self.phase, self.position, self._record_rates),
@@ -169,7 +168,7 @@ class PhaseFit:
 
     def _epoch_done(self) -> bool:
         """Write the epoch into history and run.json; True when early stopping says that it was the last."""
-        train, valid = self.sums.train, self.sums.valid
+        train, valid = self.sums.seen, self.sums.held_out
         accuracy = float(valid.right) / valid.count if self.classifies and valid.count else None
         seconds = self.seconds_before + time.monotonic() - self.epoch_started
         stage = self.phase.stages[self.position.stage]
@@ -209,10 +208,12 @@ class PhaseFit:
         """Checkpoint: everything the rest of the phase depends on."""
         now = time.monotonic()
         language_model = hasattr(self.learn.model[0], "hidden")
+        optimizer = self.learn.opt.state_dict()
+        optimizer = {"state": list(optimizer["state"]), "hypers": [dict(h) for h in optimizer["hypers"]]}
         state = {
             "direction": self.direction, "phase": self.name, "recipe_hash": self.folder.run["recipe_hash"],
             "stage": self.position.stage, "epoch": self.position.epoch, "batch": self.position.batch,
-            "model": self.learn.model.state_dict(), "optimizer": self.learn.opt.state_dict(),
+            "model": self.learn.model.state_dict(), "optimizer": optimizer,
             "random": {"cpu": torch.get_rng_state(),
                        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
             "hidden": hidden_state(self.learn) if language_model else [],
@@ -230,7 +231,10 @@ class PhaseFit:
         if state is None or (state["direction"], state["phase"]) != (self.direction, self.name):
             return None
         if state["recipe_hash"] != self.folder.run["recipe_hash"]:
-            raise ValueError(f"{self.folder.state_file}: a checkpoint of another recipe; delete it or choose another --out")
+            raise ValueError(
+                f"{self.folder.state_file}: expected a checkpoint of this recipe, found another's; delete it or choose "
+                "another --out"
+            )
         self.learn.model.load_state_dict(state["model"])
         self.position = Position(state["stage"], state["epoch"], state["batch"])
         self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]
@@ -259,7 +263,7 @@ class PhaseFit:
 
 
 def give_memory_back() -> None:
-    """Return freed pages to the system: glibc keeps them, and an hour of CPU training then holds 13 GB for a 16 MB model."""
+    """Return freed pages to the system: glibc keeps them, and an hour of CPU training then holds 13 GB for 16 MB."""
     if sys.platform == "linux":
         try:
             ctypes.CDLL("libc.so.6").malloc_trim(0)

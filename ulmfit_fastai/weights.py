@@ -121,7 +121,8 @@ def from_model(model: torch.nn.Module, vocab: list[str], *, name: str, direction
     tied = "1.decoder.weight" in full and torch.equal(full["1.decoder.weight"], embedding)
     drop = _TIED if tied else _TIED[:1]
     # nn.LSTM keeps the dropped-out copy of weight_hh beside the raw one in some versions: only the raw one counts
-    copies = {key.replace("_raw", "").replace(".weight_hh", ".module.weight_hh") for key in full if key.endswith("_raw")}
+    raw = [key for key in full if key.endswith("_raw")]
+    copies = {key.replace("_raw", "").replace(".weight_hh", ".module.weight_hh") for key in raw}
     state = {key: value for key, value in full.items() if key not in drop and key not in copies}
     return LMWeights(name, direction, list(vocab), state, {**meta, "tied": tied})
 
@@ -131,7 +132,8 @@ def save(
 ) -> Path:
     """Write `path` (.safetensors) and its vocabulary beside it (`<stem>.vocab.json` unless `vocab_path` is given).
 
-    Both are written to temporary names and renamed. `dtype`: 'float32', 'float16', or 'int8' (matrices as int8 with one float16 scale a row: a quarter of the size).
+    Both are written to temporary names and renamed. `dtype`: 'float32', 'float16', or 'int8' (matrices as int8 with one
+    float16 scale a row: a quarter of the size).
     """
     if dtype not in ("float32", "float16", "int8"):
         raise ValueError(f"dtype: expected 'float32', 'float16' or 'int8', found {dtype!r}")
@@ -149,7 +151,8 @@ def save(
     return path
 
 
-def _write(path: Path, tensors: dict[str, Tensor], vocab: list[str], vocab_path: str | Path | None, **header: str) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], vocab: list[str], vocab_path: str | Path | None,
+           **header: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     vocab_path = Path(vocab_path) if vocab_path else path.parent / f"{path.stem}.vocab.json"
     digest = vocab_hash(vocab)
@@ -229,7 +232,7 @@ class Classifier:
 
 
 def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool = False) -> LMWeights | None:
-    """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors, or a folder with a fastai pair.
+    """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors or a fastai pair.
 
     `wt103` goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`; the `.pth` is
     read with `weights_only=True` and the `.pkl` by a reader that accepts a plain list of words and nothing else;
@@ -263,7 +266,8 @@ def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool =
             f"{path}: expected lm_{direction}.safetensors (a run folder) or a .pth with its itos .pkl, found neither"
         )
     raise ValueError(
-        f"weights: expected 'wt103', 'wiki-small', 'none', a run folder, a .safetensors or a .pth; found {str(source)!r}"
+        "weights: expected 'wt103', 'wiki-small', 'none', a run folder, a .safetensors or a .pth that exists; found "
+        f"{str(source)!r}"
     )
 
 
