@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.text.data import Pad_Chunk
+from fastai.text.data import Pad_Chunk, TensorText
 from fastai.torch_core import display_df
 
 from .token_dataset import PAD, UNK, TokenDataset
@@ -40,6 +40,18 @@ def pad_batch(documents: list[np.ndarray], bptt: int) -> np.ndarray:
         row[:] = document
         row[row == PAD] = UNK
     return batch
+
+
+class JoinableText(TensorText):
+    """Batch of texts that joins others of another width, with padding in front, as fastai's Interpretation needs it."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.cat:
+            width = max(part.shape[1] for part in args[0])
+            padded = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=PAD) for part in args[0]]
+            args = (padded, *args[1:])
+        return super().__torch_function__(func, types, args, kwargs or {})
 
 
 class ClassifierLoader(TokenLoader):
@@ -138,6 +150,8 @@ class ClassifierLoader(TokenLoader):
     def make_batch(self, positions: np.ndarray) -> Batch:
         """Batch of the texts at these positions, longest first, on the loader's device."""
         x = torch.from_numpy(pad_batch([self.dataset.doc(i) for i in positions.tolist()], self.bptt))
+        if self.in_order:
+            x = x.as_subclass(JoinableText)
         targets = self.dataset.targets
         batch = (x,) if targets is None else (x, targets[positions])
         if self.device is None or self.device.type != "cuda":
