@@ -124,6 +124,19 @@ def test_imdb_leaves_to_the_recipe_what_was_not_typed(reproduced):
                                          "resume": True, "time_budget": None, "dry_run": False})]
 
 
+def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, capsys):
+    calls = []
+    (tmp_path / "run.json").write_text('{"status": "stopped"}')
+    fake_module("pretraining", pretrain_corpus=lambda *args, **settings: calls.append((args, settings)) or tmp_path)
+    typed = ("pretrain wiki.jsonl --size full --direction both --valid v.txt --evaluate a.tokens --evaluate b.tokens "
+             "--out there --device cpu --time-budget 8h --no-resume --seed 2 --set epochs=3")
+    assert main(typed.split()) == 0
+    assert calls == [(("wiki.jsonl",), {
+        "size": "full", "directions": ("forward", "backward"), "valid": "v.txt", "evaluate": ["a.tokens", "b.tokens"],
+        "out": "there", "device": "cpu", "time_budget": 28800.0, "resume": False, "seed": 2, "epochs": 3})]
+    assert capsys.readouterr().out == f"language model, stopped: {tmp_path}\n"
+
+
 def test_the_path_of_the_report_is_shown_at_the_end(fake_module, tmp_path, capsys):
     fake_module("reproduce", demo=lambda **settings: "error 12.0 %")
     (tmp_path / "report.html").write_text("<html>")
@@ -151,6 +164,12 @@ def test_a_file_that_cannot_be_read_is_named(fake_module, capsys):
     fails_with(fake_module, FileNotFoundError(2, "No such file or directory", "imdb.tgz"))
     assert main(["imdb"]) == 2
     assert "FileNotFoundError" in (shown := capsys.readouterr().err) and "imdb.tgz" in shown
+
+
+def test_a_diverged_run_is_a_message_too(fake_module, capsys):
+    fails_with(fake_module, FloatingPointError("the training loss is no longer a number"))
+    assert main(["imdb"]) == 2
+    assert "no longer a number" in capsys.readouterr().err
 
 
 def test_traceback_lets_the_error_through(fake_module):

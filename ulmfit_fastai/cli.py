@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:  # the last: a loss that is no longer a number
         if args.traceback:
             raise
         print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)
