@@ -146,6 +146,7 @@ def test_simulate_without_a_step_is_refused():
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_the_optimiser_really_has_the_simulated_rates_at_every_step_of_a_run(schedule):
+    import fastai.callback.progress  # noqa: F401  (gives Learner its no_bar)
     import torch
     from fastai.callback.core import Callback
     from fastai.data.core import DataLoaders

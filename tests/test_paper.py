@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from ulmfit_fastai import paper
-from ulmfit_fastai.ablations import low_shot
+from ulmfit_fastai.ablations import low_shot, named
 from ulmfit_fastai.paper import check, differences_in_scale, half_width, interval, judge, reference, wilson_interval
 from ulmfit_fastai.presets import preset
 
@@ -255,10 +255,34 @@ def test_low_shot_recipes_make_no_claim():
     assert check(result(3.0, recipe=recipe, directions=FORWARD)).status == "no claim"
 
 
-def test_an_unfinished_run_has_no_verdict_and_neither_has_one_without_test_error():
+def test_an_unfinished_run_has_no_verdict():
     verdict = check(result(None, status="stopped"))
     assert verdict.status == "no claim" and "not finished" in verdict.text and verdict.ours is None
-    assert "validation set" in check(result(None, status="finished")).text
+
+
+@pytest.mark.parametrize("name, error, paper_error, status", [
+    ("ulmfit", 5.1, 5.00, "reproduced"), ("table7.freez_discr_stlr", 5.8, 5.00, "reproduced"),
+    ("table7.last", 6.0, 6.49, "reproduced"), ("table7.last", 7.3, 6.49, "reproduced"),
+    ("table7.last", 9.0, 6.49, "short"), ("table4.without", 6.0, 5.63, "reproduced"),
+    ("table6.none", 7.0, 6.99, "reproduced"), ("table7.from_scratch", 9.5, 9.93, "reproduced"),
+])
+def test_a_row_of_the_analyses_is_compared_with_that_rows_validation_error(name, error, paper_error, status):
+    verdict = check(result(error, n=2500, recipe=named(name), directions=FORWARD))
+    assert verdict.status == status and verdict.paper.value == paper_error
+    assert verdict.text.startswith("Validation error") and f"{paper_error:g} % on IMDb (Table" in verdict.text
+
+
+def test_a_row_at_a_smaller_size_makes_no_claim():
+    verdict = check(result(9.0, n=2500, recipe=named("table7.last", "imdb", preset("quick")), directions=FORWARD))
+    assert verdict.status == "no claim" and "hidden units 512" in verdict.text
+
+
+def test_a_validation_error_of_some_other_recipe_is_compared_with_nothing():
+    mine = preset("fastai", evaluate="validation", name="mine")
+    verdict = check(result(4.0, recipe=mine))
+    assert verdict.status == "no claim" and "no row 'mine'" in verdict.text and verdict.paper is None
+    other_task = check(result(4.0, recipe=named("table7.last"), directions=FORWARD, task="dbpedia"))
+    assert other_task.status == "no claim" and other_task.paper is None
 
 
 def test_runs_that_differ_in_their_seed_are_judged_together():

@@ -78,6 +78,7 @@ def test_one_cycle_is_fastais_combined_cosine(div, div_final, pct_start):
 
 
 def test_one_cycle_is_what_fit_one_cycle_sets_at_every_step():
+    import fastai.callback.progress  # noqa: F401  (gives Learner its no_bar)
     import torch
     from fastai.callback.schedule import Learner
     from fastai.data.core import DataLoaders

@@ -27,7 +27,7 @@ what the authors' README says for IMDb, 25 the default of their script. An epoch
 TREC-6's steps or more, so 15 of them are longer too."""
 
 
-def preset(name: str, task: str = "imdb", **overrides: Any) -> Recipe:
+def preset(name: str, /, task: str = "imdb", **overrides: Any) -> Recipe:
     """The named recipe for a task, with overrides by dotted name (as `Recipe.replace` takes them).
 
     `task` matters to `paper`, `paper-wt103` and `scripts`, whose number of epochs depends on it.
