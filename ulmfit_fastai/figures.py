@@ -18,6 +18,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from .paper import wilson_interval
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -65,8 +67,8 @@ def _style() -> Iterator[None]:
     """Our drawing defaults, whatever the user's matplotlib style is (a dark one would give white text on white)."""
     ours: dict[Any, Any] = {
         "font.size": 9.5, "font.family": ["sans-serif"], "axes.titlesize": 10.5, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
-        "legend.fontsize": 9, "legend.frameon": False, "axes.unicode_minus": False, "lines.linewidth": 1.7,
+        "axes.titlelocation": "left", "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+        "legend.fontsize": 8.5, "legend.frameon": False, "axes.unicode_minus": False, "lines.linewidth": 1.7,
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -79,7 +81,7 @@ def group_names(phase: str, n_groups: int) -> list[str]:
     """fastai's layer groups by name, the input's first: n_layers + 1 in a language model, + 2 in the classifier."""
     if phase == "classifier":
         return ["embedding", *(f"LSTM {i + 1}" for i in range(n_groups - 2)), "head"]
-    return [*(f"LSTM {i + 1}" for i in range(n_groups - 1)), "embedding + decoder"]
+    return [*(f"LSTM {i + 1}" for i in range(n_groups - 1)), "emb. + decoder"]
 
 
 def show_name(phase: str) -> str:
@@ -89,7 +91,7 @@ def show_name(phase: str) -> str:
 
 # ------------------------------------------------------------------------------------------------- rates and unfreezing
 def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palette: Palette = LIGHT,
-               suffix: str = "") -> None:
+               title: str | None = None) -> None:
     """Above, every group's rate over the steps while it trains; below, when it trains: one bar a group, head on top."""
     groups = sorted(rates["group"].unique(), key=int)
     names = group_names(phase, len(groups))
@@ -113,7 +115,7 @@ def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palet
     curves.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     curves.yaxis.set_minor_formatter(NullFormatter())
     curves.set_ylabel("learning rate")
-    curves.set_title(show_name(phase) + suffix, color=palette.ink)
+    curves.set_title(show_name(phase) if title is None else title, color=palette.ink)
     curves.tick_params(labelbottom=False)
     strip.set_yticks(range(len(groups)), names)
     strip.set_ylim(-0.6, len(groups) - 0.4)
@@ -127,13 +129,13 @@ def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palet
 
 
 def rates_figure(rates: pd.DataFrame, phase: str, *, palette: Palette = LIGHT, size: tuple[float, float] = (5.4, 3.9),
-                 suffix: str = "") -> Figure:
-    """Rates of one phase of one direction (rows of rates.csv, or of `freezing.simulate`); `suffix` ends the title."""
+                 title: str | None = None) -> Figure:
+    """Rates of one phase of one direction (rows of rates.csv, or of `freezing.simulate`)."""
     n_groups = max(rates["group"].nunique(), 1)
     with _style():
         figure = _Shown(figsize=size, layout="constrained")
         curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.12 + 0.1 * n_groups])
-        draw_rates(rates, phase, curves, strip, palette, suffix)
+        draw_rates(rates, phase, curves, strip, palette, title)
         figure.draw_without_rendering()  # lay out while our style is on
     return figure
 
@@ -161,7 +163,8 @@ def _spans(step: np.ndarray, on: np.ndarray, last: float) -> list[tuple[float, f
 
 
 # --------------------------------------------------------------------------------------------------------------- losses
-def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette = LIGHT) -> None:
+def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette = LIGHT,
+                title: str | None = None) -> None:
     """Training and validation loss per epoch; the directions side by side, backward dashed."""
     directions = list(dict.fromkeys(history["direction"]))
     for direction in directions:
@@ -178,7 +181,7 @@ def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette 
     stages = history[history["direction"] == directions[0]]["stage"].to_numpy()
     for epoch in np.flatnonzero(stages[1:] != stages[:-1]) + 1:
         axes.axvline(epoch + 0.5, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-    axes.set_title(show_name(phase), color=palette.ink)
+    axes.set_title(show_name(phase) if title is None else title, color=palette.ink)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats a word)" if phase != "classifier" else "loss (nats a text)")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
@@ -190,11 +193,11 @@ def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette 
 
 
 def losses_figure(history: pd.DataFrame, phase: str, *, palette: Palette = LIGHT,
-                  size: tuple[float, float] = (5.4, 2.9)) -> Figure:
+                  size: tuple[float, float] = (5.4, 2.9), title: str | None = None) -> Figure:
     """Losses of one phase (rows of history.csv), all directions in one drawing."""
     with _style():
         figure = _Shown(figsize=size, layout="constrained")
-        draw_losses(history, phase, figure.subplots(), palette)
+        draw_losses(history, phase, figure.subplots(), palette, title)
         figure.draw_without_rendering()
     return figure
 
@@ -224,11 +227,12 @@ def draw_reliability(table: pd.DataFrame, error: float, bars: Axes, counts: Axes
     """Above, accuracy at each confidence against the diagonal; below, how many texts have that confidence."""
     low = float(table["low"].min()) if len(table) else 0.0
     bars.plot([low, 1], [low, 1], color=palette.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    spread = 1.96 * np.sqrt(table["accuracy"] * (1 - table["accuracy"]) / table["n"].clip(lower=1))
-    bars.errorbar(table["confidence"], table["accuracy"], yerr=spread, fmt="none", ecolor=palette.accent,
-                  elinewidth=1, alpha=0.5, zorder=3)
+    for _, row in table.iterrows():
+        ends = [end / 100 for end in wilson_interval(int(row["n"] - row["wrong"]), int(row["n"]))]
+        bars.plot([row["confidence"]] * 2, ends, color=palette.accent, linewidth=3, alpha=0.3, zorder=3)
     bars.plot(table["confidence"], table["accuracy"], "o-", color=palette.accent, markersize=4, zorder=4)
-    bars.text(0.03, 0.93, f"ECE {100 * error:.1f} %", transform=bars.transAxes, va="top", color=palette.ink)
+    bars.text(0.98, 0.06, f"ECE {100 * error:.1f} %", transform=bars.transAxes, ha="right", color=palette.ink)
+    bars.set_ylim(top=1.03)
     bars.set_ylabel("share right")
     bars.tick_params(labelbottom=False)
     counts.bar(table["low"], table["n"], width=table["high"] - table["low"], align="edge", color=palette.accent,
@@ -281,7 +285,8 @@ def comparison_figure(table: pd.DataFrame, *, palette: Palette = LIGHT, width: f
             label.set_fontweight("bold" if kind == "this run" else "normal")
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlim(0, float(np.nanmax(rows[["error", "high"]].to_numpy(float))) * 1.12 + 0.1)
-        axes.set_xlabel("test error, %")
+        axes.set_xlabel("error, %")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         _plain(axes, palette)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -309,8 +314,7 @@ def run_figure(result: Result, *, palette: Palette = LIGHT) -> Figure:
                 draw_rates(part, phase, figure.add_subplot(grid[0, column], sharex=strip), strip, palette)
             if (history["phase"] == phase).any():
                 losses = figure.add_subplot(grid[2, column])
-                draw_losses(history[history["phase"] == phase], phase, losses, palette)
-                losses.set_title("Losses", color=palette.ink)
+                draw_losses(history[history["phase"] == phase], phase, losses, palette, "Losses")
         if result.probs:
             draw_confusion(result.confusion(), figure.add_subplot(grid[0:2, -1]), palette)
         figure.draw_without_rendering()

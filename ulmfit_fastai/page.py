@@ -53,6 +53,7 @@ main { max-width: 1040px; margin: 0 auto; padding: 40px 28px 72px; }
 h1, h2, h3, p, dl, table, figure { margin: 0; }
 h2 { font-size: 21px; line-height: 1.25; letter-spacing: -.01em; margin: 56px 0 4px; }
 h3 { font-size: 15px; margin: 0 0 10px; }
+h2 + .card, h2 + .pair { margin-top: 14px; }
 .lead { color: var(--muted); max-width: 68ch; margin-bottom: 18px; }
 .lead.below { margin: 8px 0 14px; font-size: 14.5px; }
 .eyebrow { color: var(--muted); font-size: 14px; }
@@ -61,7 +62,7 @@ h3 { font-size: 15px; margin: 0 0 10px; }
 .number { font-size: clamp(52px, 11vw, 84px); line-height: .95; font-weight: 700; letter-spacing: -.04em; }
 .number small { font-size: .45em; font-weight: 600; letter-spacing: 0; color: var(--muted); margin-left: .1em; }
 .number.words { font-size: clamp(34px, 7vw, 52px); letter-spacing: -.025em; }
-.explain { color: var(--muted); padding-bottom: 4px; }
+.explain { color: var(--muted); padding-bottom: 4px; font-size: 16px; font-weight: 400; line-height: 1.45; }
 .explain b { color: var(--ink); font-weight: 600; display: block; }
 .verdict, .note { border-radius: 10px; padding: 12px 16px; margin: 0 0 12px; max-width: 820px; }
 .verdict b { display: block; }
@@ -87,6 +88,7 @@ th, td { text-align: left; padding: 7px 14px 7px 0; border-bottom: 1px solid var
 th { color: var(--muted); font-weight: 500; font-size: 13.5px; vertical-align: bottom; }
 td:last-child, th:last-child { padding-right: 0; }
 tr:last-child > td { border-bottom: 0; }
+tr.part td[colspan] { white-space: normal; } td { overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
 .r { text-align: right; white-space: nowrap; }
 tr.ours td { font-weight: 650; } tr.part td { color: var(--muted); padding-top: 16px; font-size: 13.5px; }
 td.bar { min-width: 92px; }
@@ -111,6 +113,7 @@ mark.for { background: color-mix(in srgb, var(--bad) calc(var(--w) * 45%), trans
 mark.against { background: color-mix(in srgb, var(--accent) calc(var(--w) * 45%), transparent); }
 details { border-top: 1px solid var(--line); padding: 10px 0; }
 details:first-of-type { border-top: 0; }
+.card > details:first-child { padding-top: 0; } .card > details:last-child { padding-bottom: 0; }
 details details:first-of-type { border-top: 1px solid var(--line); margin-top: 12px; }
 summary { cursor: pointer; font-weight: 600; font-size: 15px; }
 summary span { color: var(--muted); font-weight: 400; }
@@ -128,7 +131,8 @@ a { color: var(--accent); }
   .card { padding: 14px; }
   figure.wide-only { display: none; } figure.narrow-only { display: block; }
   dl.facts { grid-template-columns: 1fr; gap: 0; } dl.facts dd { margin-bottom: 8px; }
-  th, td { padding-right: 10px; }
+  table { font-size: 13.5px; } th { font-size: 12.5px; } th, td { padding-right: 8px; }
+  .roomy { display: none; } td.bar { min-width: 0; }
   .tiles { grid-template-columns: repeat(2, 1fr); }
 }
 @media print { body { background: none; } .card, .tile { break-inside: avoid; } }

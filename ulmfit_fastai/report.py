@@ -97,10 +97,11 @@ def _verdict(result: Result) -> str:
 
 
 def _caveats(result: Result) -> str:
-    if not result.caveats:
+    said = result.caveats if result.status == "finished" else result.caveats[1:]  # the first is the page's headline
+    if not said:
         return ""
-    items = "".join(f"<li>{text(caveat)}</li>" for caveat in result.caveats)
-    return f'<div class="note"><b>To be said beside it</b><ul>{items}</ul></div>'
+    items = "".join(f"<li>{text(caveat)}</li>" for caveat in said)
+    return f'<div class="note"><b>Keep in mind</b><ul>{items}</ul></div>'
 
 
 def _tiles(result: Result) -> str:
@@ -110,7 +111,9 @@ def _tiles(result: Result) -> str:
     tiles = [(NAMES[name], f"{result.errors[name]:.2f} %") for name in result.directions if name != result.headline]
     verdict = result.verdict
     if verdict.paper is not None:
-        tiles.append((f"the paper, {verdict.paper.where}", f"{verdict.paper.value:g} %"))
+        where = verdict.paper.where.split(",")[0]
+        derived = ", derived for one direction" if verdict.paper.mark == "D" else ""
+        tiles.append((f"the paper, {where}{derived}", f"{verdict.paper.value:g} %"))
     for record in (result.run.get("baselines") or [])[:2]:
         tiles.append((f"{record['name']}, same labels", f"{record['error']:.2f} %"))
     tiles.append(("macro F1", f"{result.scores[result.headline]['macro_f1']:.4f}"))
@@ -126,8 +129,8 @@ def _comparison(result: Result) -> str:
     if result.error is None or len(table) < 2:
         return ""
     alt = "; ".join(f"{row['what']}: {row['error']:.2f} %" for _, row in table.iterrows())
-    wide = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=9.2), "among", alt=alt, css="wide-only")
-    narrow = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=4.4), "among-narrow", alt=alt,
+    wide = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=8.6), "among", alt=alt, css="wide-only")
+    narrow = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=4.3), "among-narrow", alt=alt,
                          css="narrow-only")
     lead = (f"{result.evaluated.capitalize()} error, lower is better. Bars are 95 % intervals: they count the sampling "
             "of the texts, not the spread over seeds.")
@@ -144,8 +147,8 @@ def _made_with(result: Result) -> str:
              ("starting weights", _weights(run.get("weights"))), ("seeds", _joined(run.get("seeds"))),
              ("device", device_of(result)), ("recipe", run.get("recipe_hash")),
              ("command", " ".join(map(str, command)) if isinstance(command, list) else command),
-             ("started", run.get("started")), ("finished", run.get("finished"))]
-    facts += [(name, value) for name, value in (run.get("versions") or {}).items()]
+             ("started", run.get("started")), ("finished", run.get("finished")),
+             ("versions", ", ".join(f"{name} {value}" for name, value in (run.get("versions") or {}).items()))]
     listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts if value)
     return (f'<h2>What it was made with</h2><div class="card"><dl class="facts">{listed}</dl></div>'
             f'<div class="card">{_recipe(result)}</div>'

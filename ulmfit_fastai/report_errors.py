@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -17,6 +18,7 @@ Explain = Callable[[str], Iterable[tuple[str, float]]]
 """A text as (piece of it, weight) pairs: above 0 for the predicted class, below 0 against it."""
 
 LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
+FEW_CLASSES = 4  # up to which the confusion matrix fits half the page's width
 MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed
 
 
@@ -24,7 +26,7 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
     if not result.probs:
         return ""
     table, error = result.calibration(), result.calibration_error()
-    drawing = figure_html(figures.reliability_figure(table, error, palette=IN_PAGE, size=(5.0, 3.4)), "calibration",
+    drawing = figure_html(figures.reliability_figure(table, error, palette=IN_PAGE, size=(4.6, 3.2)), "calibration",
                           alt=f"reliability diagram, expected calibration error {100 * error:.1f} %")
     gap = _mean_gap(table)
     sure = "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"
@@ -35,11 +37,18 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
     parts = ["<h2>Where it errs</h2>"]
     if len(result.directions) > 1:
         parts.append(f'<p class="lead">{_agreement(result)}</p>')
-    parts.append(pairs([f"<h3>Confusion</h3>{_confusion(result)}{_per_class(result)}", calibrated]))
+    confusion = f"<h3>Confusion</h3>{_confusion(result)}"
+    if len(result.classes) <= FEW_CLASSES:
+        parts.append(pairs([confusion + _per_class(result), calibrated]))
+    else:  # a larger matrix takes the page's width
+        parts += [f'<div class="card">{confusion}</div>', pairs([f"<h3>By class</h3>{_per_class(result)}", calibrated])]
     if len(wrong):
-        shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
-        lead = "" if texts is not None else (
-            " The texts are not in this page: <code>write_report(folder, dataset=…, show_texts=True)</code>.")
+        if texts is None:
+            shown = _listed(wrong)
+            lead = " Their texts are left out; <code>write_report(folder, dataset=…, show_texts=True)</code> shows them."
+        else:
+            shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
+            lead = " Red words spoke for the answer given, blue ones against it." if explain else ""
         parts.append('<div class="card"><h3>Most confident mistakes</h3><p class="lead">The wrong answers the '
                      f"classifier was surest of: hard cases, and often wrong labels.{lead}</p>{shown}</div>")
     return "".join(parts)
@@ -94,21 +103,25 @@ def _per_class(result: Result) -> str:
     return table_html(("class", "precision", "recall", "F1", "texts"), rows, right=range(1, 5))
 
 
-def _mistake(row: pd.Series, texts: dict[str, str] | None, explain: Explain | None) -> str:
+def _listed(wrong: pd.DataFrame) -> str:
+    rows = [(text(row["id"]), text(row["label"]), text(row["predicted"]), f"{100 * row['confidence']:.2f} %")
+            for _, row in wrong.iterrows()]
+    return table_html(("id", "label", "predicted", "probability"), rows, right=[3])
+
+
+def _mistake(row: pd.Series, texts: dict[str, str], explain: Explain | None) -> str:
     sure = f"{100 * row['confidence']:.2f} %"
     what = (f'<p class="what"><span>predicted <b>{text(row["predicted"])}</b> with {sure}</span>'
             f'<span>label <b>{text(row["label"])}</b></span><span>{text(row["id"])}</span></p>')
-    if texts is None:
-        return f'<div class="mistake">{what}</div>'
     full = texts.get(row["id"], "")
     if explain is not None:
         return f'<div class="mistake">{what}<p>{_explained(explain(full))}</p></div>'
     if len(full) <= LONG_TEXT:
-        return f'<div class="mistake">{what}<p>{text(full)}</p></div>'
+        return f'<div class="mistake">{what}<p>{_lines(full)}</p></div>'
     cut = full.rfind(" ", 0, LONG_TEXT)
     cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
-    rest = details("the rest", f"<p>{text(full[cut:])}</p>", aside=f"{len(full) - cut:,} characters")
-    return f'<div class="mistake">{what}<p>{text(full[:cut])} …</p>{rest}</div>'
+    rest = details("the rest", f"<p>{_lines(full[cut:])}</p>", aside=f"{len(full) - cut:,} characters")
+    return f'<div class="mistake">{what}<p>{_lines(full[:cut])} …</p>{rest}</div>'
 
 
 def _explained(pieces: Iterable[tuple[str, float]]) -> str:
@@ -122,3 +135,8 @@ def _explained(pieces: Iterable[tuple[str, float]]) -> str:
         out.append(f'<mark class="{side}" style="--w:{strength:.2f}">{text(piece)}</mark>'
                    if strength >= 0.08 else text(piece))
     return " ".join(out)
+
+
+def _lines(raw: str) -> str:
+    """A text made safe, with the one tag that IMDb's reviews hold, <br />, taken as what it means."""
+    return re.sub(r"(?:\s*&lt;br\s*/?&gt;)+\s*|\n+", "<br>", text(raw))

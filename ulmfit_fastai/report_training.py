@@ -20,20 +20,25 @@ def training(result: Result) -> str:
     if not phases:
         return ""
     cards = []
-    for direction, part in _distinct_rates(rates):
+    for number_of, (direction, part) in enumerate(_distinct_rates(rates)):
         for phase in phases:
             rows = part[part["phase"] == phase]
             if len(rows):
-                name = f"rates-{direction}-{phase}"
-                drawing = figures.rates_figure(rows, phase, palette=IN_PAGE, size=(5.0, 3.7), suffix=f", {direction}")
-                cards.append(figure_html(drawing, name, alt=_rates_in_words(rows, phase)))
-    losses = [figure_html(figures.losses_figure(history[history["phase"] == phase], phase, palette=IN_PAGE,
-                                                size=(5.0, 2.8)), f"losses-{phase}", alt=f"losses, {phase}")
-              for phase in phases if (history["phase"] == phase).any()]
+                name = f"rates-{number_of}-{phase}"
+                drawing = figures.rates_figure(rows, phase, palette=IN_PAGE, size=(4.6, 3.4), title="")
+                cards.append(f"<h3>{figures.show_name(phase)}, {text(direction)}</h3>"
+                             + figure_html(drawing, name, alt=_rates_in_words(rows, phase)))
+    losses = []
+    for phase in phases:
+        part = history[history["phase"] == phase]
+        if len(part):
+            drawing = figures.losses_figure(part, phase, palette=IN_PAGE, size=(4.6, 2.7), title="")
+            losses.append(f"<h3>{figures.show_name(phase)}</h3>"
+                          + figure_html(drawing, f"losses-{phase}", alt=_losses_in_words(part)))
     body = ""
     if cards:
         body += ('<h2>Rates and unfreezing</h2><p class="lead">The learning rate of every layer group while it trains, '
-                 "and below it the steps in which it does. A dot is where a group is unfrozen, a dotted line where a stage "
+                 "and below it the steps in which it does. A dot: a group is unfrozen; a dotted line: a stage "
                  f"begins.</p>{pairs(cards)}")
     if losses:
         body += ('<h2>Losses</h2><p class="lead">Per epoch, on the training texts (with dropout) and on the held-out '
@@ -56,6 +61,16 @@ def _rates_in_words(rows: pd.DataFrame, phase: str) -> str:
     starts = on.groupby("group")["step"].min()
     said = ", ".join(f"{names[int(group)]} from step {step}" for group, step in sorted(starts.items(), reverse=True))
     return f"{figures.show_name(phase)}: {said}"
+
+
+def _losses_in_words(part: pd.DataFrame) -> str:
+    """Where each direction's validation loss began and ended."""
+    said = []
+    for direction, rows in part.groupby("direction", sort=False):
+        values = pd.to_numeric(rows["valid_loss"], errors="coerce").dropna()
+        if len(values):
+            said.append(f"{direction}: validation loss from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}")
+    return "; ".join(said) or "losses"
 
 
 def _history(history: pd.DataFrame) -> str:
@@ -83,8 +98,8 @@ def cost(result: Result) -> str:
             lines.append(f'<tr class="part"><td colspan="6">{text(group)}</td></tr>')
             before = here
         lines.append(_stage_row(stage, longest))
-    head = "".join(f"<th{' class=r' if i else ''}>{name}</th>" for i, name in enumerate(
-        ("stage", "epochs", "time", "validation loss", "reached", "peak memory")))
+    head = ('<th>stage</th><th class="r">epochs</th><th class="r">time</th><th class="r roomy">validation loss</th>'
+            '<th class="r">reached</th><th class="r">peak memory</th>')
     where = "of the GPU" if (result.run.get("device") or {}).get("type") == "cuda" else "of the process"
     body = "".join(lines)
     return (f'<h2>Time and memory</h2><p class="lead">{duration(seconds_of(result))} in all stages together, on '
@@ -105,7 +120,7 @@ def _stage_row(stage: dict[str, Any], longest: float) -> str:
     epochs = f"{stage.get('epochs_done', 0)} of {stage.get('epochs', '?')}"
     return (f'<tr><td>{text(stage["stage"])}</td><td class="r">{epochs}</td>'
             f'<td class="r bar">{duration(seconds)}<i style="width:{100 * seconds / longest:.0f}%"></i></td>'
-            f'<td class="r">{number(metrics.get("valid_loss"), 3)}</td><td class="r">{reached}</td>'
+            f'<td class="r roomy">{number(metrics.get("valid_loss"), 3)}</td><td class="r">{reached}</td>'
             f'<td class="r">{f"{memory / 1024:.1f} GB" if memory else ""}</td></tr>')
 
 

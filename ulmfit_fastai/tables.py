@@ -17,6 +17,8 @@ NAN = float("nan")
 COLUMNS = ["what", "error", "low", "high", "n", "kind"]
 NAMES = {"averaged": "forward and backward averaged", "forward": "forward", "backward": "backward"}
 
+SHORT = {**NAMES, "averaged": "both averaged"}
+
 
 def title_of(task: str) -> str:
     """The data set's name as people write it."""
@@ -40,7 +42,7 @@ def rows_of(result: Result) -> list[tuple[Any, ...]]:
 
 def _ours(result: Result, name: str) -> tuple[Any, ...]:
     low, high = result.interval_of(name)
-    return f"this run, {NAMES[name]}", result.errors[name], low, high, result.n_of(name), "this run"
+    return f"this run, {SHORT[name]}", result.errors[name], low, high, result.n_of(name), "this run"
 
 
 def _baseline(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -57,8 +59,11 @@ def _elsewhere(result: Result) -> list[tuple[Any, ...]]:
             if key == table.ours:
                 number = table.error(key, result.task)
                 rows.append((f"paper, both directions ({number.where})", number.value, NAN, NAN, None, "paper"))
+    if result.task in paper.TASKS and (result.task == "imdb" or len(result.directions) == 1):
+        one = paper.reference(result.task, both=False)
+        where = "derived" if one.mark == "D" else one.where.split(",")[0]
+        rows.append((f"paper, one direction ({where})", one.value, NAN, NAN, None, "paper"))
     if result.task == "imdb":
-        rows.append(("paper, one direction (section 5)", paper.ONE_DIRECTION.value, NAN, NAN, None, "paper"))
         directions = [*result.directions, *(["both"] if len(result.directions) > 1 else [])]
         for published in (p for p in paper.PUBLISHED if p.fastai_v2):
             for direction in directions:
