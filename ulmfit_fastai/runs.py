@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ def prepare(recipe: Recipe, dataset: Dataset, *, cache: Path | None = None, prog
     splits = split_validation(
         dataset, fraction=recipe.valid_fraction, seed=recipe.seed, protocol=recipe.protocol, n_labels=recipe.n_labels
     )
+    if recipe.lm_texts == "labelled":  # the paper's supervised low-shot setting: the LM reads what the classifier reads
+        splits = replace(splits, lm_train=splits.train, lm_valid=np.setdiff1d(splits.lm_valid, splits.train))
     store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=progress)
     vocab = store.vocab(splits.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
     codes = {name: number for number, name in enumerate(dataset.classes)}
@@ -76,6 +78,11 @@ class Run:
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         self.budget, self.progress, self.plan = budget, progress, plan
         self.vocab_file = folder.path / "vocab.json"
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """The rows that the run ends on; none for recipes that must leave the test set alone (the paper's analyses)."""
+        return self.data.splits.test if self.recipe.evaluate == "test" else self.data.splits.test[:0]
 
     # -- learners -------------------------------------------------------------------------------------------------
 
@@ -151,8 +158,8 @@ class Run:
     def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
         rest = (lambda left: self.plan.rest_of_run(direction, name, left)) if self.plan else (lambda left: None)
         done = PhaseFit(
-            learn, phase, self.folder, name=name, direction=direction, seed=self.recipe.seed, classifies=classifies,
-            budget=self.budget, progress=self.progress, rest_of_run=rest,
+            learn, phase.for_direction(direction), self.folder, name=name, direction=direction, seed=self.recipe.seed,
+            classifies=classifies, budget=self.budget, progress=self.progress, rest_of_run=rest,
         ).fit()
         if not done:
             raise Stopped
@@ -166,7 +173,7 @@ class Run:
         saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
                                              vocab=self.vocab_file)
         learn.model.load_state_dict(saved.state)
-        for part, numbers in (("validation", rows.valid), ("test", rows.test)):
+        for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
             if len(numbers):
                 probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
                                      bptt=self.recipe.classifier.bptt, device=self.device, progress=self.progress)
@@ -188,7 +195,7 @@ class Run:
     def finish(self, *, baseline: bool) -> None:
         dataset, rows = self.data.dataset, self.data.splits
         metrics: dict[str, Any] = {"validation": {}}
-        for part, numbers in (("validation", rows.valid), ("test", rows.test)):
+        for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
             files = {d: self.folder.path / "state" / f"{part}_{d}.npy" for d in self.recipe.directions}
             if not len(numbers) or not all(path.exists() for path in files.values()):
                 continue
@@ -206,9 +213,9 @@ class Run:
                 labels = self.data.labels[numbers]
                 write_predictions(self.folder.path / "predictions.csv", ids, labels, dataset.classes, probs)
         self.folder.run["metrics"] = metrics
-        if baseline and len(rows.test) and not self.folder.run["baselines"]:
+        if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
-            self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), rows.test)]
+            self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), self.test_rows)]
         self.folder.run["status"], self.folder.run["finished"] = "finished", now()
         self.folder.save_tables()
         self.folder.save()
