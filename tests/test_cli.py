@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from fake_run import write_fake_run
 
 import ulmfit_fastai
 from ulmfit_fastai import cli, doctor
@@ -203,14 +204,30 @@ def test_output_into_a_closed_pipe_is_no_error():
 
 
 # --------------------------------------------------------------------------------------------------------------- check
-@pytest.mark.parametrize("statuses, code", [(("reproduced",), 0), (("within tolerance", "no claim"), 0),
-                                            (("short",), 1), (("reproduced", "short"), 1)])
-def test_check_fails_only_when_a_run_is_short(statuses, code, fake_module, capsys):
-    fake_module("results", Result=SimpleNamespace(load=lambda folder: folder))
-    fake_module("paper", check=lambda folder: SimpleNamespace(status=statuses[int(folder)], text="beside the paper"))
-    assert main(["check", *map(str, range(len(statuses)))]) == code
-    shown = capsys.readouterr().out
-    assert all(status in shown for status in statuses)
+@pytest.mark.parametrize("codes, code", [((0,), 0), ((0, 0), 0), ((1,), 1), ((0, 1), 1), ((1, 0), 1)])
+def test_check_fails_when_any_run_is_short(codes, code, fake_module, capsys):
+    class Verdict(SimpleNamespace):
+        __str__ = lambda self: f"verdict with code {self.exit_code}"  # noqa: E731
+
+    fake_module("results", Result=SimpleNamespace(load=lambda folder: SimpleNamespace(folder=folder)))
+    fake_module("paper", identity=lambda result: result.folder,
+                check=lambda result: Verdict(exit_code=codes[int(result.folder)]))
+    assert main(["check", *map(str, range(len(codes)))]) == code
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[::2] == list(map(str, range(len(codes)))) and "verdict with code" in shown[1]
+
+
+def test_seeds_of_one_experiment_are_judged_together(tmp_path, capsys):
+    for number, (name, seed) in enumerate([("a", 1), ("b", 2), ("c", 1)]):
+        folder = write_fake_run(tmp_path / name)
+        run = json.loads((folder / "run.json").read_text())
+        run["recipe"]["seed"] = seed
+        run["recipe"]["classifier"]["bs"] = 32 if number < 2 else 64
+        (folder / "run.json").write_text(json.dumps(run))
+    main(["check", *(str(tmp_path / name) for name in "acb")])
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if not line.startswith(" ")] == [
+        f"{tmp_path / 'a'}, {tmp_path / 'b'}", str(tmp_path / "c")]
 
 
 def test_check_of_a_folder_that_is_no_run_is_a_users_error(tmp_path, capsys):
@@ -241,6 +258,11 @@ def test_the_difference_between_a_preset_and_a_run_is_shown_field_by_field(capsy
     assert len(lines) == 1 and lines[0].split() == ["seed", str(preset("tiny").seed), "->", "17"]
 
 
+def test_a_row_of_the_papers_tables_is_a_recipe_with_one_difference(capsys):
+    assert main(["recipe", "diff", "ulmfit", "table6.none", "--task", "trec6"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["name", "lm"]
+
+
 def test_a_difference_needs_two_recipes(capsys):
     assert main(["recipe", "diff", "tiny"]) == 2
     assert "recipe diff" in capsys.readouterr().err
@@ -269,11 +291,28 @@ def test_doctor_changes_nothing(home):
 
 
 def test_doctor_sees_data_in_the_cache_and_says_where_to_put_what_is_missing(home, silent_network):
-    before = found(doctor.diagnose(), "Data and weights", "IMDb")
-    assert before.status == doctor.PROBLEM
-    assert str(home / "archive" / "imdb.tgz") in before.advice and "https://" in before.advice
+    before = doctor.diagnose()
+    line = found(before, "Data and weights", "imdb: ")
+    assert line.status == doctor.MISSING and not before.healthy
+    assert str(home / "archive" / "imdb.tgz") in line.advice and "https://" in line.advice
     (home / "data" / "imdb" / "train").mkdir(parents=True)
-    assert found(doctor.diagnose(), "Data and weights", "IMDb").status == doctor.OK
+    for direction in ("fwd", "bwd"):
+        (home / "models" / f"wt103-{direction}" / "lstm").mkdir(parents=True)
+    after = doctor.diagnose()
+    assert found(after, "Data and weights", "imdb: ").status == doctor.OK
+    assert after.count(doctor.MISSING) == 0
+
+
+def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):
+    monkeypatch.setattr(doctor, "unreachable", lambda url: None)
+    assert doctor.diagnose().count(doctor.MISSING) == 0
+
+
+def test_bundled_weights_do_where_wt103_cannot_be_had(home, silent_network, monkeypatch, tmp_path):
+    assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.MISSING
+    (tmp_path / "wiki-small-forward.safetensors").touch()
+    monkeypatch.setattr("ulmfit_fastai.weights.BUNDLED", tmp_path)
+    assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.NOTE
 
 
 def test_doctor_takes_fastais_own_settings_for_its_folders(home):
@@ -295,7 +334,7 @@ def test_doctors_exit_code_is_its_verdict(monkeypatch, capsys):
     well = doctor.Diagnosis({"Device": [doctor.Line(doctor.OK, "cpu")]})
     monkeypatch.setattr(doctor, "diagnose", lambda network: sick)
     assert main(["doctor"]) == 1
-    assert "1 problem" in capsys.readouterr().out
+    assert "not ready" in capsys.readouterr().out
     monkeypatch.setattr(doctor, "diagnose", lambda network: well)
     assert main(["doctor", "--offline"]) == 0
     assert capsys.readouterr().out.rstrip().endswith("ready")

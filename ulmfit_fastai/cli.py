@@ -149,24 +149,31 @@ def imdb(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Compare finished runs with the paper; exit code 1 if one falls short.
+    """Compare runs with the paper; exit code 1 if one falls short.
 
     For each run folder: the error with its 95 % interval, the paper's, and the verdict, which is `reproduced`,
-    `within tolerance`, `short`, or `no claim` where the run is smaller than the paper's. Only `short` gives code 1.
+    `within tolerance`, `short`, or `no claim` where the run is smaller than the paper's. Runs of one experiment that
+    differ in their seed only are judged together, by their mean. Only `short` gives exit code 1.
 
     examples:
       ulmfit-fastai check runs/imdb
-      ulmfit-fastai check runs/*
+      ulmfit-fastai check runs/trec6-seed1 runs/trec6-seed2 runs/trec6-seed3
     """
     from .paper import check as compare
+    from .paper import identity
     from .results import Result
 
-    verdicts = []
-    for folder in args.runs:
-        verdict = compare(Result.load(folder))
-        verdicts.append(verdict.status)
-        print(f"{folder}: {verdict.status}\n  {verdict.text}")
-    return 1 if "short" in verdicts else 0
+    experiments: list[list[Any]] = []
+    for result in map(Result.load, args.runs):
+        same = next((seeds for seeds in experiments if identity(seeds[0]) == identity(result)), None)
+        if same is None:
+            experiments.append([result])
+        else:
+            same.append(result)
+    verdicts = [compare(*results) for results in experiments]
+    for results, verdict in zip(experiments, verdicts):
+        print(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
+    return max(verdict.exit_code for verdict in verdicts)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -205,17 +212,19 @@ def report(args: argparse.Namespace) -> int:
 def recipe(args: argparse.Namespace) -> int:
     """Print a recipe, or the difference between two.
 
-    NAME is a preset (paper, scripts, fastai, quick, tiny), a run folder, or a JSON file of a recipe.
+    NAME is a preset (paper, scripts, fastai, quick, ...), a row of the paper's Tables 4 to 7 (table7.chain_thaw), the
+    full method those rows vary (ulmfit), a run folder, or a JSON file of a recipe.
 
     examples:
       ulmfit-fastai recipe fastai
       ulmfit-fastai recipe quick --json > my.json
       ulmfit-fastai recipe diff paper fastai
+      ulmfit-fastai recipe diff ulmfit table7.chain_thaw --task trec6
       ulmfit-fastai recipe diff fastai runs/imdb
     """
     if args.names[0] == "diff" and len(args.names) == 3:
         first, second = (find_recipe(name, args.task) for name in args.names[1:])
-        rows = [(str(field), str(a), str(b)) for field, a, b in first.diff(second)]
+        rows = [(field, short(a), short(b)) for field, a, b in first.diff(second)]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         for field, a, b in rows:
             print(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
@@ -229,16 +238,23 @@ def recipe(args: argparse.Namespace) -> int:
     return 0
 
 
+def short(value: Any, most: int = 50) -> str:
+    """The value as text, cut where it would fill the screen."""
+    text = str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def find_recipe(name: str, task: str) -> Any:
-    """The recipe of that name: a run folder's, a JSON file's, or a preset. ValueError if there is none."""
-    from .recipe import Recipe, preset
+    """The recipe of that name: a run folder's, a JSON file's, a preset or a row of a table; ValueError if none is."""
+    from .ablations import named
+    from .recipe import Recipe
 
     path = Path(name)
     if (path / "run.json").is_file():
-        return Recipe.from_json(json.dumps(json.loads((path / "run.json").read_text(encoding="utf-8"))["recipe"]))
+        return Recipe.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8"))["recipe"])
     if path.suffix == ".json" and path.is_file():
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    return preset(name, task)
+        return Recipe.load(path)
+    return named(name, task)
 
 
 def pretrain(args: argparse.Namespace) -> int:

@@ -19,10 +19,12 @@ from urllib.error import HTTPError
 
 from . import __version__
 
-OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
+OK, NOTE = "ok", "note"
+PROBLEM = "PROBLEM"  # stands in the way of every run
+MISSING = "missing"  # stands in the way of `ulmfit-fastai imdb`; the demo and one's own texts do without
 TIMEOUT = 4.0  # seconds for a host to answer
-FREE_DISK_GB = 3.0  # IMDb unpacked, its token store and a full-size run folder with its state take about 2.5 GB
-FREE_MEMORY_GB = 4.0  # a full-size classifier step needs about 6 GB on the CPU, the quick preset less
+FREE_DISK_GB = 3.0  # for the data unpacked, its token store, and a full-size run folder with the state of its optimiser
+FREE_MEMORY_GB = 6.0  # stock fastai's classifier at full size peaked at 5.8 GB on a CPU
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,24 @@ class Line:
 
 @dataclass
 class Diagnosis:
-    """All findings by section; `healthy` unless one of them stands in the way of a run."""
+    """All findings by section; `healthy` if nothing stands in the way of a run."""
 
     sections: dict[str, list[Line]] = field(default_factory=dict)
 
-    @property
-    def problems(self) -> list[Line]:
-        return [line for lines in self.sections.values() for line in lines if line.status == PROBLEM]
+    def count(self, status: str) -> int:
+        return sum(line.status == status for lines in self.sections.values() for line in lines)
 
     @property
     def healthy(self) -> bool:
-        return not self.problems
+        return not self.count(PROBLEM) and not self.count(MISSING)
+
+    @property
+    def verdict(self) -> str:
+        if self.count(PROBLEM):
+            return f"not ready: see the lines marked {PROBLEM}"
+        if self.count(MISSING):
+            return f"ready for the demo and your own texts; `ulmfit-fastai imdb` needs what is marked {MISSING}"
+        return "ready"
 
     @property
     def text(self) -> str:
@@ -57,20 +66,24 @@ class Diagnosis:
             for line in lines:
                 shown.append(f"  {line.status:<7} {line.text}")
                 shown += [f"          {part}" for part in line.advice.splitlines()]
-        count = len(self.problems)
-        verdict = "ready" if not count else f"{count} problem{'s' * (count > 1)}: see the lines marked {PROBLEM}"
-        return "\n".join([*shown, "", verdict])
+        return "\n".join([*shown, "", self.verdict])
 
 
 @dataclass(frozen=True)
 class Asset:
-    """Something to be downloaded once: where it comes from and where fastai looks for it."""
+    """Something to be downloaded once: where it comes from and where it is looked for."""
 
     name: str
     url: str
-    folder: Path
-    archive: Path | None  # where the file may be put by hand, None where only the unpacked folder counts
+    places: tuple[Path, ...]
+    by_hand: str  # where to put it after fetching it oneself
     needed: bool  # by `ulmfit-fastai imdb`
+
+    @property
+    def found(self) -> Path | None:
+        """Where it lies already: a file, or a folder with something in it."""
+        there = (place for place in self.places if place.is_file() or place.is_dir() and any(place.iterdir()))
+        return next(there, None)
 
 
 def diagnose(*, network: bool = True) -> Diagnosis:
@@ -128,16 +141,16 @@ def _device() -> Iterator[Line]:
     from fastai.torch_core import default_device
 
     from .precision import resolve
+    from .runfolder import describe_device
 
     device = default_device()
-    precision = resolve("auto", device)
+    name, precision = describe_device(device)["name"], resolve("auto", device)
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-        yield Line(OK, f"{torch.cuda.get_device_name(device)}, {memory:.0f} GB, {torch.cuda.device_count()} of them; "
-                       f"precision {precision}")
+        yield Line(OK, f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB; precision {precision}")
     else:
-        yield Line(OK, f"{device.type}: {platform.processor() or platform.machine()}; precision {precision}")
-    yield Line(OK, f"{torch.get_num_threads()} threads on {os.cpu_count()} cores")
+        yield Line(OK, f"{device.type}: {name}; precision {precision}")
+    yield Line(OK, f"CPU threads: {torch.get_num_threads()}, cores: {os.cpu_count()}")
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         yield Line(NOTE, f"there is an NVIDIA driver, but torch {torch.__version__} does not use it",
                    "install torch for CUDA: https://pytorch.org/get-started/locally/")
@@ -148,8 +161,9 @@ def _room() -> Iterator[Line]:
     if free is None:
         yield Line(NOTE, "free memory: unknown on this system")
     else:
-        yield Line(OK if free >= FREE_MEMORY_GB else NOTE, f"{free:.1f} GB of memory free",
-                   "" if free >= FREE_MEMORY_GB else "enough for --preset quick and tiny; the full size needs more")
+        advice = f"the full-size model may need {FREE_MEMORY_GB:.0f} GB on the CPU; --preset quick needs less"
+        enough = free >= FREE_MEMORY_GB
+        yield Line(OK if enough else NOTE, f"{free:.1f} GB of memory free", "" if enough else advice)
     places = {"runs (this folder)": Path.cwd(), "fastai's cache": fastai_home()}
     for name, place in places.items():
         disk = shutil.disk_usage(_nearest(place)).free / 2**30
@@ -165,34 +179,41 @@ def _assets(hosts: dict[str, str | None] | None) -> Iterator[Line]:
     bundled = sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
     yield Line(OK if bundled else NOTE, f"weights that come with the package: {', '.join(bundled) or 'none'}")
     for asset in known_assets():
-        if asset.folder.is_dir() and any(asset.folder.iterdir()):
-            yield Line(OK, f"{asset.name}: in {asset.folder}")
-            continue
-        if asset.archive is not None and asset.archive.is_file():
-            yield Line(OK, f"{asset.name}: in {asset.archive}")
-            continue
-        by_hand = f"unpacked to {asset.folder}" + (f", or as it is to {asset.archive}" if asset.archive else "")
-        where = f"by hand: {asset.url}\n{by_hand}"
-        answer = None if hosts is None else hosts.get(_host(asset.url), "not tried")
-        if hosts is None:
-            yield Line(NOTE, f"{asset.name}: not in the cache, would be downloaded when first used", where)
-        elif answer is None:
-            yield Line(NOTE, f"{asset.name}: not in the cache, will be downloaded when first used")
+        advice = f"by hand: fetch {asset.url}\nand {asset.by_hand}"
+        if asset.found:
+            yield Line(OK, f"{asset.name}: in {asset.found}")
+        elif hosts is None:
+            yield Line(NOTE, f"{asset.name}: not in the cache, would be downloaded when first used", advice)
+        elif hosts[_host(asset.url)] is None:
+            yield Line(OK, f"{asset.name}: not in the cache, will be downloaded when first used")
         else:
-            status = PROBLEM if asset.needed else NOTE
-            yield Line(status, f"{asset.name}: not in the cache, and its host cannot be reached", where)
+            needed = asset.needed and not (bundled and asset.name.startswith("wt103"))
+            yield Line(MISSING if needed else NOTE, f"{asset.name}: not in the cache, and its host cannot be reached",
+                       advice)
 
 
 def known_assets() -> list[Asset]:
-    """The data sets and weights that the commands fetch, from fastai's own list of addresses."""
+    """The weights and data sets that the commands fetch."""
     from fastai.data.external import URLs
 
+    from .tasks import TASKS, TREC_ADDRESS, TREC_FILES
+
     data, archive, models = (fastai_folder(key) for key in ("data", "archive", "model"))
-    sets = {"IMDb": URLs.IMDB, "AG News": URLs.AG_NEWS, "DBpedia": URLs.DBPEDIA, "Yelp-bi": URLs.YELP_REVIEWS_POLARITY,
-            "Yelp-full": URLs.YELP_REVIEWS, "WikiText-103": URLs.WIKITEXT}
-    weights = {"wt103 forward": URLs.WT103_FWD, "wt103 backward": URLs.WT103_BWD}
-    return [Asset(f"weights {name}", url, models / Path(url).stem, None, True) for name, url in weights.items()] + [
-        Asset(name, url, data / Path(url).stem, archive / Path(url).name, name == "IMDb") for name, url in sets.items()]
+    assets = []
+    for url in (URLs.WT103_FWD, URLs.WT103_BWD):
+        name = Path(url).stem
+        assets.append(Asset(name, url, (models / name,), f"unpack it into {models}", True))
+    for task in TASKS.values():
+        if task.address:  # of fastai's list
+            url = getattr(URLs, task.address)
+            places = (data / Path(url).stem, archive / Path(url).name)
+            path = " (or give its path with --data)" if task.name == "imdb" else ""
+            assets.append(Asset(task.name, url, places, f"put it, as it is, at {places[1]}{path}", task.name == "imdb"))
+    name = next(iter(TREC_FILES))
+    files = ", ".join(TREC_FILES)
+    assets.append(Asset("trec6", TREC_ADDRESS + name, (data / "trec6" / name,), f"put {files} into {data / 'trec6'}",
+                        False))
+    return assets
 
 
 def _caches() -> Iterator[Line]:
@@ -211,7 +232,7 @@ def _guarded_hosts() -> dict[str, str | None]:
     try:
         urls = {_host(asset.url): asset.url for asset in known_assets()}
     except Exception as error:  # fastai is missing or broken: the section above says so
-        return {"hosts": f"not known without fastai ({type(error).__name__})"}
+        return {"hosts": f"not known ({type(error).__name__}: {error})"}
     with ThreadPoolExecutor(len(urls)) as pool:
         return dict(zip(urls, pool.map(unreachable, urls.values())))
 
