@@ -91,6 +91,7 @@ tr:last-child > td { border-bottom: 0; }
 tr.part td[colspan] { white-space: normal; } td { overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
 .r { text-align: right; white-space: nowrap; }
 tr.ours td { font-weight: 650; } tr.part td { color: var(--muted); padding-top: 16px; font-size: 13.5px; }
+td.name { white-space: nowrap; }
 td.bar { min-width: 92px; }
 td.bar i { display: block; height: 3px; border-radius: 2px; background: var(--accent); opacity: .55;
   margin: 3px 0 0 auto; }
@@ -132,7 +133,8 @@ a { color: var(--accent); }
   figure.wide-only { display: none; } figure.narrow-only { display: block; }
   dl.facts { grid-template-columns: 1fr; gap: 0; } dl.facts dd { margin-bottom: 8px; }
   table { font-size: 13.5px; } th { font-size: 12.5px; } th, td { padding-right: 8px; }
-  .roomy { display: none; } td.bar { min-width: 0; }
+  .roomy { display: none; } td.name { white-space: nowrap; }
+td.bar { min-width: 0; }
   .tiles { grid-template-columns: repeat(2, 1fr); }
 }
 @media print { body { background: none; } .card, .tile { break-inside: avoid; } }

@@ -45,7 +45,7 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
     if len(wrong):
         if texts is None:
             shown = _listed(wrong)
-            lead = " Their texts are left out; <code>write_report(folder, dataset=…, show_texts=True)</code> shows them."
+            lead = " Their texts are left out: <code>write_report(folder, dataset=…, show_texts=True)</code>."
         else:
             shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
             lead = " Red words spoke for the answer given, blue ones against it." if explain else ""

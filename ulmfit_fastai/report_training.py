@@ -94,16 +94,17 @@ def cost(result: Result) -> str:
     for stage in stages:
         here = (stage["direction"], stage["phase"])
         if here != before:
-            group = f"{stage['direction']} · {figures.show_name(stage['phase']).split(' · ')[-1]}"
+            measure = "accuracy" if stage["phase"] == "classifier" else "perplexity"
+            group = f"{stage['direction']} · {figures.show_name(stage['phase']).split(' · ')[-1]} ({measure})"
             lines.append(f'<tr class="part"><td colspan="6">{text(group)}</td></tr>')
             before = here
         lines.append(_stage_row(stage, longest))
     head = ('<th>stage</th><th class="r">epochs</th><th class="r">time</th><th class="r roomy">validation loss</th>'
-            '<th class="r">reached</th><th class="r">peak memory</th>')
-    where = "of the GPU" if (result.run.get("device") or {}).get("type") == "cuda" else "of the process"
+            '<th class="r">reached</th><th class="r">memory</th>')
+    where = "on the GPU" if (result.run.get("device") or {}).get("type") == "cuda" else "of the process"
     body = "".join(lines)
     return (f'<h2>Time and memory</h2><p class="lead">{duration(seconds_of(result))} in all stages together, on '
-            f"{text(device_of(result))}. Peak memory is that {where}, up to the end of the stage.</p>"
+            f"{text(device_of(result))}. Memory is the peak {where} up to the end of the stage.</p>"
             f'<div class="card"><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
             "</div></div>")
 
@@ -111,14 +112,15 @@ def cost(result: Result) -> str:
 def _stage_row(stage: dict[str, Any], longest: float) -> str:
     metrics, seconds = stage.get("metrics") or {}, stage.get("seconds") or 0.0
     if metrics.get("accuracy") is not None:
-        reached = f"accuracy {share(metrics['accuracy'])}"
+        reached = share(metrics["accuracy"])
     elif metrics.get("perplexity") is not None:
-        reached = f"perplexity {metrics['perplexity']:.1f}"
+        reached = f"{metrics['perplexity']:.1f}"
     else:
         reached = text(stage.get("status", ""))
     memory = stage.get("peak_memory_mb")
-    epochs = f"{stage.get('epochs_done', 0)} of {stage.get('epochs', '?')}"
-    return (f'<tr><td>{text(stage["stage"])}</td><td class="r">{epochs}</td>'
+    done, planned = stage.get("epochs_done", 0), stage.get("epochs")
+    epochs = f"{done}" if done == planned else f"{done} of {planned}"
+    return (f'<tr><td class="name">{text(stage["stage"])}</td><td class="r">{epochs}</td>'
             f'<td class="r bar">{duration(seconds)}<i style="width:{100 * seconds / longest:.0f}%"></i></td>'
             f'<td class="r roomy">{number(metrics.get("valid_loss"), 3)}</td><td class="r">{reached}</td>'
             f'<td class="r">{f"{memory / 1024:.1f} GB" if memory else ""}</td></tr>')
