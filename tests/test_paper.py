@@ -245,6 +245,15 @@ def test_whatever_is_smaller_than_the_paper_is_named_and_makes_no_claim(changes,
     assert verdict.status == "no claim" and reason in verdict.text
 
 
+def test_weights_of_ones_own_make_a_claim_only_if_the_corpus_was_as_large_as_the_papers():
+    for tokens, status in ((5_000_000, "no claim"), (120_000_000, "reproduced")):
+        run = result(4.6, recipe=preset("fastai", weights="runs/wiki"))
+        run.run = {"weights": {"forward": {"name": "wiki", "tokens": tokens}, "backward": {"name": "wiki"}}}
+        verdict = check(run)
+        assert verdict.status == status
+        assert ("pretrained on 5 million tokens" in verdict.text) == (status == "no claim")
+
+
 @pytest.mark.parametrize("name", ["quick", "demo", "tiny"])
 def test_the_small_presets_make_no_claim(name):
     assert check(result(3.0, recipe=preset(name))).status == "no claim"

@@ -215,12 +215,12 @@ def check(*results: Any) -> Verdict:
                        "command that started the run goes on with it.", None, None, None)
     first = results[0]
     for other in results[1:]:
-        if _identity(other) != _identity(first):
+        if identity(other) != identity(first):
             raise ValueError(f"{first.folder} and {other.folder} are different experiments; runs are judged together "
                              "only if task, data, directions and recipe are the same but for the seed.")
     recipe = first.recipe_dict
     row = recipe.get("name", "") if recipe.get("evaluate") == "validation" else None
-    reasons = differences_in_scale(first.task, recipe, first.data)
+    reasons = differences_in_scale(first.task, recipe, first.data, (getattr(first, "run", None) or {}).get("weights"))
     errors = [result.error for result in results]
     return judge(first.task, errors, first.n_test, directions=first.directions, paper_scale=not reasons,
                  reasons=reasons, protocol=first.protocol, row=row)
@@ -230,10 +230,11 @@ _WITHOUT_PRETRAINING = ("table4.without", "table7.from_scratch")
 _WITHOUT_LM = ("table6.none", "table7.from_scratch")
 
 
-def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]) -> tuple[str, ...]:
+def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any],
+                         weights: dict[str, Any] | None = None) -> tuple[str, ...]:
     """In what a run is smaller than, or another thing than, the paper's experiment; empty if in nothing.
 
-    `recipe` and `data` are those of run.json. A field that is missing counts as the paper's. What a row of the paper's
+    `recipe`, `data` and `weights` are those of run.json. A field that is missing counts as the paper's. What a row of the paper's
     analyses leaves out on purpose (Table 4 without pretraining, for one) is not counted for a run of that row.
     """
     found = []
@@ -255,6 +256,11 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
     if recipe.get("weights") in ("none", "wiki-small") and row not in _WITHOUT_PRETRAINING:
         found.append({"none": "the language model was not pretrained",
                       "wiki-small": "the language model was pretrained on less than WikiText-103"}[recipe["weights"]])
+    corpora = [w["tokens"] for w in (weights or {}).values() if isinstance(w, dict) and w.get("tokens")]
+    words = int(HYPERPARAMETERS["pretraining words"].value)
+    if corpora and min(corpora) < words:
+        found.append(f"the language model was pretrained on {min(corpora) / 1e6:.3g} million tokens, the paper's on "
+                     f"{words / 1e6:.0f} million words")
     if "lm" in recipe and recipe["lm"] is None and row not in _WITHOUT_LM:
         found.append("the language model was not fine-tuned")
     if recipe.get("n_labels") is not None:
@@ -268,7 +274,7 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
     return tuple(found)
 
 
-def _identity(result: Any) -> tuple[Any, ...]:
+def identity(result: Any) -> tuple[Any, ...]:
     """What has to be equal for runs to be seeds of one experiment."""
     recipe = {key: value for key, value in result.recipe_dict.items() if key not in ("seed", "name")}
     return result.task, result.data.get("fingerprint"), tuple(result.directions), recipe

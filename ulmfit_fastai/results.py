@@ -177,9 +177,6 @@ class Result:
     @cached_property
     def verdict(self) -> paper.Verdict:
         """The result against the paper's, see `paper.check`."""
-        if self.evaluated == "validation" and self.error is not None:
-            said = f"Validation error {self.error:.2f} %; the paper's results are test errors: no comparison."
-            return paper.Verdict("no claim", said, None, self.error, self.interval)
         return paper.check(self)
 
     def probabilities(self, name: str | None = None) -> np.ndarray:
