@@ -234,8 +234,8 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
                          weights: dict[str, Any] | None = None) -> tuple[str, ...]:
     """In what a run is smaller than, or another thing than, the paper's experiment; empty if in nothing.
 
-    `recipe`, `data` and `weights` are those of run.json. A field that is missing counts as the paper's. What a row of the paper's
-    analyses leaves out on purpose (Table 4 without pretraining, for one) is not counted for a run of that row.
+    `recipe`, `data` and `weights` are those of run.json. A field that is missing counts as the paper's. What a row of
+    the paper's analyses leaves out on purpose (Table 4 without pretraining, for one) is not counted for a run of it.
     """
     found = []
     row = recipe.get("name") if recipe.get("evaluate") == "validation" else None
