@@ -1,4 +1,5 @@
-"""IMDb, the paper's main data set: 25,000 training, 25,000 test and 50,000 unlabelled film reviews (Maas et al. 2011)."""
+"""IMDb, the paper's main data set: 25,000 training, 25,000 test, 50,000 unlabelled reviews (Maas et al. 2011)."""
+
 from __future__ import annotations
 
 import logging
@@ -8,18 +9,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .reading import cached_or_downloaded, decode, existing, is_archive, read_members
 from .frames import Dataset, build, shown
+from .reading import cached_or_downloaded, decode, existing, is_archive, read_members
+from .tasks import TASKS, has_tables, load_table_task
 
 log = logging.getLogger(__name__)
 
 # part -> number of reviews; their file names are <number>_<stars>.txt, numbered from 0
 EXPECTED = {"train/neg": 12500, "train/pos": 12500, "test/neg": 12500, "test/pos": 12500, "unsup": 50000}
-ARCHIVE_BYTES = 144_440_600  # of fastai's imdb.tgz
+MARKER = "SYNTHETIC.txt"  # in a folder of made-up reviews: whoever reads it later still knows what they are
 LAYOUT = ("expected {train,test}/{neg,pos}/*.txt with the unlabelled reviews in unsup/ (fastai's layout) or "
           "train/unsup/ (Stanford's aclImdb)")
 REVIEW = re.compile(r"(?:^|/)(?:(train|test)/(pos|neg)|(?:train/)?(unsup))/([^/.][^/]*)\.txt$")
 BREAK = "<br />"
+SYNTHETIC_NOTE = "synthetic reviews made by a generator: no measure of quality on real texts"
 
 
 def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True) -> Dataset:
@@ -27,7 +30,8 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
 
     Args:
         path: a folder or a tar archive (.tgz) in fastai's layout (`imdb/unsup`) or Stanford's (`aclImdb/train/unsup`);
-            the folder may also be the one that holds either. An archive is read as it is, without unpacking.
+            the folder may also be the one that holds either. An archive is read as it is, without unpacking. Or
+            tables as on Hugging Face (Parquet, CSV or JSON lines; see `load_task`).
         verify: refuse a set that is not whole, saying what is missing. With False a part of it is accepted and noted.
 
     Labels are 'neg' and 'pos'; ids such as 'train/pos/0_9' are the same for every layout, and so is the fingerprint.
@@ -35,10 +39,13 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     """
     if path is None:
         from fastai.data.external import URLs
-        place = cached_or_downloaded(URLs.IMDB, ARCHIVE_BYTES)
+        place = cached_or_downloaded(URLs.IMDB, TASKS["imdb"].size)
     else:
         place = _find(existing(path))
+        if has_tables(place):
+            return load_table_task(TASKS["imdb"], place, verify=verify)
     reviews = dict(_reviews(place))  # as in unpacking, the last file of a name counts
+    synthetic = reviews.pop(("", MARKER), None) is not None
     found = Counter(part for part, _ in reviews)
     if not found:
         raise ValueError(f"no reviews in {place}: {LAYOUT}")
@@ -50,18 +57,20 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     for note in notes:
         log.warning("%s: %s", place, note)
     order = sorted(reviews, key=_place_in_set)
-    return build("imdb", {
+    if synthetic:
+        notes.insert(0, SYNTHETIC_NOTE)
+    return build("synthetic" if synthetic else "imdb", {
         "id": [f"{part}/{stem}" for part, stem in order],
         "text": [reviews[key] for key in order],
         "label": [part.partition("/")[2] or None for part, _ in order],
         "split": [part.partition("/")[0] for part, _ in order],
-    }, str(place), notes=notes)
+    }, str(place), synthetic=synthetic, notes=notes)
 
 
 def _find(path: Path) -> Path:
-    """Find the set in a folder that holds it: its own folder, `imdb`, `aclImdb`, or an archive of one of these names."""
+    """Find the set below a path: in the folder itself, in `imdb` or `aclImdb`, or in an archive so named."""
     if path.is_file():
-        if not is_archive(path):
+        if not is_archive(path) and not has_tables(path):
             raise ValueError(f"{path} is neither a folder nor a .tgz: {LAYOUT}")
         return path
     for folder in (path, path / "imdb", path / "aclImdb", path / "data" / "imdb"):
@@ -71,15 +80,20 @@ def _find(path: Path) -> Path:
                 if is_archive(file) and file.name.lower().startswith(("imdb.", "aclimdb"))]
     if archives:
         return archives[0]
-    raise ValueError(f"no IMDb set in {path}: {LAYOUT}; found {shown(sorted(p.name for p in path.iterdir())) or 'nothing'}")
+    if has_tables(path):
+        return path
+    here = shown(sorted(file.name for file in path.iterdir())) or "nothing"
+    raise ValueError(f"no IMDb set in {path}: {LAYOUT}; found {here}")
 
 
 def _reviews(place: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    for name, content in read_members(place, lambda name: REVIEW.search(name) is not None):
+    for name, content in read_members(place, lambda name: name.endswith(MARKER) or REVIEW.search(name) is not None):
         match = REVIEW.search(name)
-        assert match is not None
-        split, label, unsup, stem = match.groups()
-        yield (unsup or f"{split}/{label}", stem), decode(content, f"{place}: {name}")
+        if match is None:
+            yield ("", MARKER), ""
+        else:
+            split, label, unsup, stem = match.groups()
+            yield (unsup or f"{split}/{label}", stem), decode(content, f"{place}: {name}")
 
 
 def _place_in_set(key: tuple[str, str]) -> tuple[int, int, str]:
@@ -106,8 +120,9 @@ def _check_counts(reviews: dict[tuple[str, str], str], place: Path, verify: bool
 
 
 def _cleaned_differently(reviews: dict[tuple[str, str], str]) -> list[str]:
-    """Name parts where `<br />` is far rarer than in others; in the original 58 to 59 % of the reviews of each have it."""
-    total, tagged = Counter(part for part, _ in reviews), Counter(part for (part, _), t in reviews.items() if BREAK in t)
+    """Name parts where `<br />` is far rarer than in others; in the original 58 to 59 % of the reviews have it."""
+    total = Counter(part for part, _ in reviews)
+    tagged = Counter(part for (part, _), text in reviews.items() if BREAK in text)
     share = {part: tagged[part] / total[part] for part in EXPECTED if total[part] >= 50}  # fewer tell nothing
     if not share or min(share.values()) >= max(share.values()) / 2:
         return []

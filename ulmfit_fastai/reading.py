@@ -3,6 +3,7 @@
 Everything here only reads. Archives are read as one stream, never unpacked, so nothing an archive contains can
 land on the disk, and a cut-off archive ends in a `ValueError` instead of a short data set.
 """
+
 from __future__ import annotations
 
 import bz2
@@ -13,23 +14,26 @@ import io
 import logging
 import lzma
 import os
+import socket
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pandas as pd
 
 log = logging.getLogger(__name__)
 
-OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: cast(IO[bytes], gzip.open(path, "rb")),
-    ".bz2": lambda path: cast(IO[bytes], bz2.open(path, "rb")),
-    ".xz": lambda path: cast(IO[bytes], lzma.open(path, "rb")),
-    ".zst": lambda path: _open_zstd(path),
+# suffix -> opener of a path or of a file object
+OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {
+    ".gz": lambda file: cast(IO[bytes], gzip.open(file, "rb")),
+    ".bz2": lambda file: cast(IO[bytes], bz2.open(file, "rb")),
+    ".xz": lambda file: cast(IO[bytes], lzma.open(file, "rb")),
+    ".zst": lambda file: _open_zstd(file),
 }
+MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 ARCHIVES = (".tgz", ".tar.gz", ".tar", ".tar.xz", ".tar.bz2", ".txz", ".tbz2")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile)
@@ -72,10 +76,12 @@ def damage_named(path: Path) -> Iterator[None]:
         raise
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, decompressed by its suffix: .gz, .bz2, .xz, .zst or none."""
+def open_bytes(path: Path, content: bytes | None = None) -> IO[bytes]:
+    """Open a file (or its bytes) for reading, decompressed by its suffix: .gz, .bz2, .xz, .zst or none."""
     opener = OPENERS.get(path.suffix.lower())
-    return opener(path) if opener else open(path, "rb")
+    if opener:
+        return opener(path if content is None else io.BytesIO(content))
+    return open(path, "rb") if content is None else io.BytesIO(content)
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
@@ -83,18 +89,19 @@ def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
     return io.TextIOWrapper(open_bytes(path), encoding=encoding)
 
 
-def _open_zstd(path: Path) -> IO[bytes]:
+def _open_zstd(file: Any) -> IO[bytes]:
     try:
         import zstandard
     except ImportError:
         pass
     else:
-        return cast(IO[bytes], zstandard.open(path, "rb"))
+        return cast(IO[bytes], zstandard.open(file, "rb"))
     try:
         import pyarrow
     except ImportError:
-        raise ValueError(f"{path} is compressed with Zstandard: `pip install zstandard`, or decompress it") from None
-    return cast(IO[bytes], io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")))
+        raise ValueError("Zstandard files need a package: `pip install zstandard`; or decompress the file") from None
+    source = pyarrow.OSFile(str(file)) if isinstance(file, (str, os.PathLike)) else pyarrow.PythonFile(file, "r")
+    return cast(IO[bytes], io.BufferedReader(pyarrow.CompressedInputStream(source, "zstd")))
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
@@ -138,14 +145,14 @@ def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
 def _open_by_content(path: Path) -> IO[bytes]:
     with open(path, "rb") as handle:
         start = handle.read(6)
-    for magic, suffix in ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\xfd7zXZ\x00", ".xz"), (b"\x28\xb5\x2f\xfd", ".zst")):
+    for magic, suffix in MAGIC.items():
         if start.startswith(magic):
             return OPENERS[suffix](path)
     return open(path, "rb")
 
 
 def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
-    """Decode a text file's bytes as Python's own text mode does (line ends become `\\n`); name the file if it fails."""
+    """Decode a text file as Python's own text mode does (line ends become `\\n`), or name the file in a ValueError."""
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -153,39 +160,33 @@ def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def read_table(path: Path, *, encoding: str = "utf-8-sig", header: bool = True) -> pd.DataFrame:
+def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf-8-sig",
+               header: bool = True) -> pd.DataFrame:
     """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
 
     CSV cells come as strings: an empty cell is empty, but `NA` and `null` are words that somebody may have written.
-    `header=False` numbers the columns of a CSV file 0, 1, ...
+    `header=False` numbers the columns of a CSV file 0, 1, ...; `content` are the bytes of a file in an archive.
     """
     suffix = bare_suffix(path)
     if suffix not in TABLES:
         raise ValueError(f"cannot tell the format of {path}: expected {', '.join(TABLES)}, plain or "
                          f"with {', '.join(OPENERS)}")
-    with damage_named(path):
-        if suffix in (".parquet", ".pq"):
-            source = path if path.suffix == suffix else io.BytesIO(open_bytes(path).read())
-            return _named(path, lambda: pd.read_parquet(source))
-        with open_text(path, encoding) as handle:
+    with damage_named(path), open_bytes(path, content) as stream:
+        try:
+            if suffix in (".parquet", ".pq"):
+                return pd.read_parquet(io.BytesIO(stream.read()))
             if suffix in (".csv", ".tsv"):
-                return _named(path, lambda: pd.read_csv(
-                    handle, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
-                    dtype=str, keep_default_na=False))
-            # dtype=False: a text such as "2004" must not become a number, nor a text such as "2004-01-01" a date
-            return _named(path, lambda: pd.read_json(
-                handle, lines=suffix != ".json", dtype=False, convert_dates=False))
-
-
-def _named(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    try:
-        return read()
-    except DAMAGE:
-        raise
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's parser errors are ValueErrors without the path
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(f"cannot read {path}: {error}") from error
+                return pd.read_csv(stream, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
+                                   dtype=str, keep_default_na=False, encoding=encoding)
+            # dtype=False: a text such as "2004" must not become a number, nor "2004-01-01" a date
+            return pd.read_json(io.TextIOWrapper(stream, encoding), lines=suffix != ".json", dtype=False,
+                                convert_dates=False)
+        except ImportError as error:
+            raise ValueError(f"reading {path} needs a package that is not installed: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not {encoding} text: {error}. Give its encoding, or convert it.") from error
+        except ValueError as error:  # the parsers of pandas and pyarrow say what is wrong, but not where
+            raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def sha256(content: bytes) -> str:
@@ -194,32 +195,66 @@ def sha256(content: bytes) -> str:
 
 
 def cached_or_downloaded(url: str, size: int) -> Path:
-    """Return fastai's cached copy of the data set at `url` (a folder or the archive), downloading it only if neither is there.
+    """Return fastai's cached copy of the data set at `url`, its folder or its archive; download it if there is neither.
 
     The cache is fastai's: `FASTAI_HOME` (default `~/.fastai`) with `data/` and `archive/`. An archive put there by
-    hand is used as it is; fastai itself would fetch it again when its checksum is not the one on its list.
-    `size` is the archive's in bytes. Raises a `ValueError` that says what to fetch and where to put it.
+    hand is used as it is; fastai itself would fetch it again unless its checksum were the one on its list.
+    `size` is the archive's in bytes. Raises a ValueError that says what to fetch and where to put it.
     """
-    from fastai.data.external import fastai_path, untar_data
-
-    archive = Path(fastai_path("archive")) / url.rsplit("/", 1)[1]
-    folder = Path(fastai_path("data")) / archive.name.removesuffix(".tgz")
+    archive = cache_folder("archive") / url.rsplit("/", 1)[1]
+    folder = cache_folder("data") / archive.name.removesuffix(".tgz")
     if folder.is_dir() and any(folder.iterdir()):
         return folder
     if archive.is_file():
         return archive
-    log.info("downloading %s (%.0f MB) to %s", url, size / 1e6, archive)
-    try:
+
+    def fetch() -> Path:
+        from fastai.data.external import untar_data
         return Path(untar_data(url))
+
+    return downloaded(fetch, url, size, archive)
+
+
+def downloaded_file(url: str, size: int, folder: str) -> Path:
+    """Return the single file at `url` from the folder of that name in fastai's `data/`, downloaded once."""
+    target = cache_folder("data") / folder / url.rsplit("/", 1)[1]
+    if target.is_file():
+        return target
+
+    def fetch() -> Path:
+        from fastdownload import download_url  # type: ignore[import-untyped]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(download_url(url, target, show_progress=False))
+
+    return downloaded(fetch, url, size, target)
+
+
+def cache_folder(kind: str) -> Path:
+    """Return fastai's folder for 'data' or 'archive'; `FASTAI_HOME` moves them."""
+    from fastai.data.external import fastai_path
+    return Path(fastai_path(kind))
+
+
+def downloaded(fetch: Callable[[], Path], url: str, size: int, target: Path) -> Path:
+    """Fetch something, or say in a ValueError why it could not be had and where to put it by hand."""
+    log.info("downloading %s (%s) to %s", url, megabytes(size), target)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)  # seconds of silence: behind some firewalls a connection never fails by itself
+    try:
+        return fetch()
     except Exception as error:  # fastdownload raises a plain Exception for a wrong checksum
-        raise ValueError(missing_message(error, url, size, archive)) from error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ValueError(
+                f"the disk is full: {url} is {megabytes(size)}, and several times that unpacked below "
+                f"{target.parents[1]}. Make room, or point FASTAI_HOME to another disk.") from error
+        raise ValueError(
+            f"{target.name} is not in fastai's cache and could not be downloaded ({type(error).__name__}: {error}).\n"
+            f"  address: {url}\n  size:    {megabytes(size)}\nFetch it on another machine and put it at {target}, "
+            "or give the file's own path.") from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
-def missing_message(error: BaseException, url: str, size: int, archive: Path) -> str:
-    """Say why a data set could not be had, with its address, its size and where to put it by hand."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (f"the disk is full: {url} needs {size / 1e6:,.0f} MB for the archive and about four times that unpacked "
-                f"below {archive.parents[1]}. Make room, or point FASTAI_HOME to another disk.")
-    return (f"{archive.name} is not in fastai's cache and could not be downloaded ({type(error).__name__}: {error}).\n"
-            f"  address: {url}\n  size:    {size / 1e6:,.0f} MB\n"
-            f"Fetch it on another machine and put it at {archive}, or give the file or its unpacked folder as a path.")
+def megabytes(size: int) -> str:
+    """Say a size in bytes as people do: '144 MB', '0.3 MB'."""
+    return f"{size / 1e6:,.0f} MB" if size > 1e7 else f"{size / 1e6:.1f} MB"

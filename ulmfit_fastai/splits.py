@@ -1,14 +1,13 @@
 """Which rows train, which validate, which test, and which the language model sees."""
+
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 
-from .frames import Dataset, shown, stratified
-
-log = logging.getLogger(__name__)
+from .frames import Dataset
+from .sampling import balanced, stratified
 
 PROTOCOLS = ("clean", "tutorial")
 LM_VALID_FRACTION = 0.1
@@ -67,7 +66,7 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
         train, valid = np.delete(labelled, drawn), labelled[drawn]
     lm_train, lm_valid = _lm_rows(labelled, valid, unsup, test, seed, protocol)
     if n_labels is not None:
-        train = _balanced(train, labels, n_labels, np.random.default_rng([seed, 1]))
+        train = balanced(train, labels, n_labels, np.random.default_rng([seed, 1]))
     return Splits(train, valid, test, lm_train, lm_valid)
 
 
@@ -89,15 +88,3 @@ def _lm_rows(labelled: np.ndarray, valid: np.ndarray, unsup: np.ndarray, test: n
     free = np.setdiff1d(rows, valid)
     lm_valid = np.concatenate([rng.permutation(valid)[:wanted], rng.permutation(free)[:max(0, wanted - len(valid))]])
     return np.setdiff1d(free, lm_valid), np.sort(lm_valid)
-
-
-def _balanced(rows: np.ndarray, labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Take `n` of `rows`, one class after the other in turn, so that each class has as many as it can give."""
-    classes = sorted(set(labels[rows]))
-    if not len(classes) <= n <= len(rows):
-        raise ValueError(f"n_labels must lie between {len(classes)} (one for each of {shown(classes)}) and {len(rows):,} "
-                         f"(the labelled rows beside the validation part), found {n:,}")
-    queues = [rng.permutation(rows[labels[rows] == c]) for c in classes]
-    place = np.concatenate([np.arange(len(queue)) for queue in queues])  # a row's turn within its class
-    order = np.argsort(place, kind="stable")
-    return np.sort(np.concatenate(queues)[order[:n]])

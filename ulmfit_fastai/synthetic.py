@@ -1,12 +1,13 @@
 """Made-up film reviews in IMDb's layout, in which the order of the words carries the label.
 
 Every review holds opinions of both kinds: the writer's, and those the writer reports only to set them aside. Who
-says it ("my brother kept insisting that ..."), negation ("far from dull", "not exactly brilliant"), contrast ("I
-expected it to be dull, but ...") and who was right decide what counts. The same words in another order make the
-other label, so a bag of words, even of pairs, falls visibly short, while a reader of whole sentences makes no error.
+says it ("my brother kept insisting that ..."), negation ("far from dull", "not exactly brilliant") and contrast ("I
+expected it to be dull, but ...") decide what counts. The same words in another order make the other label, so a bag
+of words, even of pairs, falls visibly short, while a reader of whole sentences makes no error.
 
 It is no measure of quality on real reviews: `Dataset.synthetic` is True, and reports say so.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,60 +17,71 @@ from pathlib import Path
 from typing import TypeVar
 
 from .frames import Dataset, build
+from .imdb import MARKER, SYNTHETIC_NOTE
 
-MARKER = "SYNTHETIC.txt"  # in a folder of written reviews: whoever reads it later still knows that they are made up
+
+def _phrases(text: str) -> list[str]:
+    return [phrase.strip() for line in text.strip().splitlines() for phrase in line.split("|")]
+
 
 GOOD = """superb brilliant gripping moving charming delightful clever witty inventive touching wonderful excellent
-elegant graceful magnificent dazzling fresh honest lively poignant powerful rewarding sharp splendid stunning subtle
-tender thrilling thoughtful vivid captivating compelling convincing enchanting hilarious impressive memorable
-refreshing riveting absorbing""".split()
+graceful magnificent fresh honest lively powerful sharp splendid stunning tender thrilling vivid compelling hilarious
+memorable impressive""".split()
 BAD = """dull awful tedious clumsy boring dreadful lazy stale wooden pointless terrible horrible bland shallow
-pretentious predictable forced lifeless messy muddled painful ridiculous sloppy stupid tiresome weak hollow cheap
-confusing dismal embarrassing flat insulting laughable miserable monotonous plodding silly tacky unbearable""".split()
-ASPECTS = """acting|plot|script|dialogue|ending|opening|photography|camera work|music|score|editing|directing|pacing|
-casting|lighting|set design|costume work|sound|humour|suspense|romance|story|chase|final act|middle part|first hour|
-last scene|love story|big twist|whole thing|film itself|lead performance|supporting cast|voice over|makeup""".replace(
-    "\n", "").split("|")
-PEOPLE = """my brother|my sister|my wife|my husband|my neighbour|my boss|my uncle|my cousin|my best friend|my old teacher|
-the critic of the local paper|the man next to me|the lady at the counter|the couple behind us|everyone at work|
-half of the internet|the fellow who lent me the tape|our landlord|the reviewer before me|the guide in the newspaper|
-the boy from the video store|somebody at the festival|a colleague of mine|my father|my mother|
-the professor|the radio host|the blurb on the box|the poster outside|the usher""".replace("\n", "").split("|")
+pretentious predictable forced lifeless muddled painful ridiculous sloppy stupid weak hollow dismal
+embarrassing unbearable""".split()
+ASPECTS = _phrases("""
+acting | plot | script | dialogue | ending | opening | photography | camera work | music | score | editing
+directing | pacing | casting | lighting | set design | costume work | sound | humour | suspense | romance | story
+chase | final act | middle part | first hour | last scene | love story | big twist | whole thing | film itself
+lead performance | supporting cast | voice over | makeup
+""")
+PEOPLE = _phrases("""
+my brother | my sister | my wife | my husband | my neighbour | my boss | my uncle | my cousin | my best friend
+my old teacher | the critic of the local paper | the man next to me | the lady at the counter | the couple behind us
+everyone at work | half of the internet | the fellow who lent me the tape | our landlord | the reviewer before me
+the guide in the newspaper | the boy from the video store | somebody at the festival | a colleague of mine
+my father | my mother | the professor | the radio host | the blurb on the box | the poster outside | the usher
+""")
 
 SAYS = ["kept insisting that", "told me that", "had warned me that", "will tell you that", "was quite certain that",
-        "wrote somewhere that", "never stops repeating that", "argued all evening that", "would have you believe that",
-        "swore to me that", "announced before the show that", "still maintains that"]
-MINE = ["i thought that", "to my mind", "for me", "if you ask me", "i must say that", "as far as i am concerned",
-        "speaking for myself", "i have to admit that", "in my opinion", "having seen it twice i can say that",
-        "honestly i felt that", "what i saw tells me that", "i am here to report that", "my own verdict is that"]
-WAS = ["was", "was", "was", "was really", "was in fact", "was quite often", "was from start to end"]
-NEGATED = 0.3  # share of the opinions that are negated
-REPORTED = 0.3  # reported opinions for each of the writer's; below 1, so that counting words says a little
-NOT = ["not exactly", "far from", "anything but", "hardly", "never", "not in the least", "nowhere near", "by no means",
-       "not what anyone would call"]
-HOPED = ["i expected", "i had expected", "the trailer led me to expect", "after ten minutes i expected",
-         "i walked in expecting", "i was prepared for"]
+        "wrote somewhere that", "never stops repeating that", "swore to me that", "still maintains that"]
+MINE = ["i thought that", "to my mind", "for me", "if you ask me", "i must say that", "speaking for myself",
+        "i have to admit that", "in my opinion", "having seen it twice i can say that", "honestly i felt that",
+        "my own verdict is that"]
+FOUND = ["i found it", "i thought it was", "for me it was", "to me it seemed", "in my eyes it was"]
+CALLED = ["called it", "thought it was", "had promised me it was", "found it", "described it as"]
+VERY = ["", "", "", "really ", "truly ", "simply ", "quite ", "altogether "]
+NOT = ["not exactly", "far from", "anything but", "hardly", "never", "not in the least", "nowhere near", "by no means"]
 PROVED = ["to my surprise", "in the end", "once it got going", "when all was said and done", "as it turned out",
           "by the time the credits rolled", "on a second look"]
-ADMIT = ["i have to agree", "they had it right", "that is the plain truth", "nobody could put it better", "i could only nod"]
-DENY = ["i have to disagree", "they had it wrong", "that is plain nonsense", "nobody could be more mistaken",
-        "i could only laugh"]
+NEGATED = 0.2  # share of the opinions that are negated
+PAIRED = 0.7  # share of the others that come as two words, which lets a language model learn which words go together
+REPORTED = 0.4  # reported opinions for each of the writer's; below 1, so that counting words says a little
 
 NAMES = """anna martin clara jonas helen victor maria oscar judith walter emma thomas nora felix ruth simon alice bruno
 edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa philip""".split()
 JOBS = """doctor sailor teacher painter lawyer farmer pianist detective baker soldier nurse priest thief banker gardener
-journalist pilot widow student miner dancer carpenter clerk fisherman butcher judge singer spy engineer waiter""".split()
+journalist pilot widow student miner dancer carpenter clerk fisherman butcher judge singer spy engineer
+waiter""".split()
 PLACES = """village harbour prison castle hotel hospital desert island farm monastery circus school station mine
 lighthouse factory suburb mansion theatre library forest valley market orphanage embassy""".split()
-DEEDS = """finds a letter|loses a fortune|meets a stranger|buries a secret|steals a painting|hides a child|opens a shop|
-writes a diary|breaks a promise|sells the house|crosses the border|falls in love|misses the train|burns the money|
-robs a bank|adopts a dog|builds a boat|joins the army|leaves the family|returns after years|hears a confession|
-discovers a map|inherits a ship|fakes a death|wins a trial|buys a horse""".replace("\n", "").split("|")
-GENRES = """western|comedy|thriller|war film|musical|drama|horror film|crime story|costume drama|road movie|ghost story|
-family film|science fiction film|spy film|documentary|melodrama""".replace("\n", "").split("|")
-WHEN = """on a rainy sunday|late at night|on an old tape|at a festival|on a long flight|last winter|in a nearly empty cinema|
-on television|with the whole family|after work|in a summer open air show|during a power cut|in the school hall|
-at the film club|on a borrowed disc""".replace("\n", "").split("|")
+DEEDS = _phrases("""
+finds a letter | loses a fortune | meets a stranger | buries a secret | steals a painting | hides a child
+opens a shop | writes a diary | breaks a promise | sells the house | crosses the border | falls in love
+misses the train | burns the money | robs a bank | adopts a dog | builds a boat | joins the army | leaves the family
+returns after years | hears a confession | discovers a map | inherits a ship | fakes a death | wins a trial
+buys a horse
+""")
+GENRES = _phrases("""
+western | comedy | thriller | war film | musical | drama | horror film | crime story | costume drama | road movie
+ghost story | family film | science fiction film | spy film | documentary | melodrama
+""")
+WHEN = _phrases("""
+on a rainy sunday | late at night | on an old tape | at a festival | on a long flight | last winter
+in an empty cinema | on television | with the whole family | after work | in a summer open air show
+during a power cut | in the school hall | at the film club | on a borrowed disc
+""")
 YEARS = [str(year) for year in range(1931, 2006, 2)]
 
 Rng = random.Random
@@ -89,42 +101,46 @@ def one(rng: Rng, words: Sequence[str]) -> str:
 
 def opinion(rng: Rng, good: bool) -> str:
     """Say 'the plot was gripping' or 'the plot was far from dull': an opinion of the given kind."""
-    return f"the {pick(rng, ASPECTS)} {pick(rng, WAS)} {quality(rng, good)}"
+    return f"the {pick(rng, ASPECTS)} was {quality(rng, good)}"
 
 
 def quality(rng: Rng, good: bool) -> str:
-    """Say 'gripping' or 'anything but dull'; a third are negated."""
+    """Say 'gripping', 'gripping and clever' or 'anything but dull'."""
     if rng.random() < NEGATED:
         return f"{pick(rng, NOT)} {pick(rng, BAD if good else GOOD)}"
-    return pick(rng, GOOD if good else BAD)
+    words = GOOD if good else BAD
+    first = f"{pick(rng, VERY)}{pick(rng, words)}"
+    return f"{first} and {pick(rng, words)}" if rng.random() < PAIRED else first
 
 
 def mine(rng: Rng, good: bool) -> str:
-    """The writer's own opinion, at times with a second one."""
-    text = f"{pick(rng, MINE)} {opinion(rng, good)}"
-    return f"{text} , and {opinion(rng, good)}" if rng.random() < 0.3 else text
+    """The writer's own opinion."""
+    return f"{pick(rng, MINE)} {opinion(rng, good)}"
 
 
 def reported(rng: Rng, good: bool) -> str:
     """Somebody else's opinion, which the writer does not share."""
-    text = f"{pick(rng, PEOPLE)} {pick(rng, SAYS)} {opinion(rng, not good)}"
-    return f"{text} , and that {opinion(rng, not good)}" if rng.random() < 0.3 else text
+    return f"{pick(rng, PEOPLE)} {pick(rng, SAYS)} {opinion(rng, not good)}"
 
 
-def judged(rng: Rng, good: bool) -> str:
-    """Somebody else's opinion, and whether it is right."""
-    right = rng.random() < 0.5
-    return (f"{pick(rng, PEOPLE)} {pick(rng, SAYS)} {opinion(rng, good == right)} , "
-            f"and {pick(rng, ADMIT if right else DENY)}")
+def disputed(rng: Rng, good: bool) -> str:
+    """The writer's opinion beside somebody else's, in either order."""
+    person, aspect = pick(rng, PEOPLE), pick(rng, ASPECTS)
+    if rng.random() < 0.5:
+        return (f"{person} {pick(rng, SAYS)} the {aspect} was {quality(rng, not good)} , "
+                f"but {pick(rng, FOUND)} {quality(rng, good)}")
+    return (f"{pick(rng, MINE)} the {aspect} was {quality(rng, good)} , "
+            f"but {person} {pick(rng, CALLED)} {quality(rng, not good)}")
 
 
 def contrast(rng: Rng, good: bool) -> str:
     """What was expected and what came, in either order."""
     aspect = pick(rng, ASPECTS)
-    hoped, came = f"{pick(rng, HOPED)} the {aspect} to be {quality(rng, not good)}", quality(rng, good)
     if rng.random() < 0.5:
-        return f"{hoped} , but {pick(rng, PROVED)} it was {came}"
-    return f"{pick(rng, PROVED)} the {aspect} was {came} , although {hoped.replace(f'the {aspect}', 'it')}"
+        return (f"i expected the {aspect} to be {quality(rng, not good)} , "
+                f"but {pick(rng, PROVED)} it was {quality(rng, good)}")
+    return (f"{pick(rng, PROVED)} the {aspect} was {quality(rng, good)} , "
+            f"although i expected it to be {quality(rng, not good)}")
 
 
 def plot(rng: Rng) -> str:
@@ -144,7 +160,7 @@ def plot(rng: Rng) -> str:
 def review(rng: Rng, good: bool) -> str:
     """Write one review of 20 to 200 words: opinions of both sides and plot, shuffled, in sentences."""
     size = 1 + min(int(rng.expovariate(1.1)), 3)
-    kinds = [pick(rng, (mine, mine, judged, contrast)) for _ in range(2 * size - 1)] + [mine]
+    kinds = [pick(rng, (mine, disputed, contrast)) for _ in range(2 * size - 1)] + [mine]
     kinds += [reported for _ in range(2 * size) if rng.random() < REPORTED]
     sentences = [kind(rng, good) for kind in kinds] + [plot(rng) for _ in range(int(rng.random() * 3 * size))]
     words, order = 0, sorted(range(len(sentences)), key=lambda _: rng.random())
@@ -184,12 +200,12 @@ def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int =
                 parts["text"].append(review(rng, good))
                 parts["label"].append(None if split == "unsup" else label)
                 parts["split"].append(split)
-    return build("synthetic", parts, f"synthetic_reviews(n_train={n_train}, n_test={n_test}, n_unsup={n_unsup}, seed={seed})",
-                 synthetic=True, notes=("synthetic reviews made by a generator: no measure of quality on real texts",))
+    source = f"synthetic_reviews(n_train={n_train}, n_test={n_test}, n_unsup={n_unsup}, seed={seed})"
+    return build("synthetic", parts, source, synthetic=True, notes=(SYNTHETIC_NOTE,))
 
 
 def write_imdb_layout(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
-    """Write a data set's texts as fastai's IMDb folder `imdb/{train,test}/{neg,pos}/*.txt`, `imdb/unsup/*.txt`; return it.
+    """Write the texts in fastai's layout, `imdb/{train,test}/{neg,pos}/*.txt`, `imdb/unsup/*.txt`; return `imdb`.
 
     `load_imdb(folder, verify=False)` reads it back with the same fingerprint; a marker file keeps 'synthetic'.
     """
