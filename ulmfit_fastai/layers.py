@@ -42,12 +42,13 @@ def weight_mask(weight: Tensor, p: float, *, stock_stream: bool = False) -> Tens
     """
     if stock_stream or weight.device.type != "cpu":
         return torch.empty_like(weight).bernoulli_(1 - p).div_(1 - p)
+    dropped = min(round(p * 65536), 65535)  # of the 65,536 values of two bytes
     words = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.int16)[: weight.numel()] >= round(p * 65536) - 32768
-    return kept.view(weight.shape).to(weight.dtype).mul_(1 / (1 - p))
+    kept = words.view(torch.int16)[: weight.numel()] >= dropped - 32768
+    return kept.view(weight.shape).to(weight.dtype).mul_(65536 / (65536 - dropped))
 
 
-class LSTMOf(nn.LSTM):
+class FunctionalLSTM(nn.LSTM):
     """An nn.LSTM that is given its weights at each call."""
 
     def forward(  # type: ignore[override]
@@ -66,14 +67,14 @@ class FastWeightDropout(WeightDropout):
     the call, output and state come back as they were).
     """
 
-    def __init__(self, module: LSTMOf, weight_p: float, *, dtype: torch.dtype | None = None):
+    def __init__(self, module: FunctionalLSTM, weight_p: float, *, dtype: torch.dtype | None = None,
+                 stock_stream: bool = False):
         super().__init__(module, weight_p)
         self.names = list(module._flat_weights_names)
         # No reference may stay to stock's clone; an nn.RNNBase that knows no names keeps none.
         del module.weight_hh_l0
         module._flat_weights_names, module._flat_weights, module._flat_weight_refs = [], [], []
-        self.dtype = dtype
-        self.stock_stream = False
+        self.dtype, self.stock_stream = dtype, stock_stream
         self._held: list[Tensor] | None = None
 
     def weights(self) -> list[Tensor]:
@@ -131,16 +132,18 @@ class FastAWDLSTM(AWD_LSTM):
     weight masks by `F.dropout`'s stream, so that a seed gives stock's very numbers.
     """
 
-    def __init__(self, *args: Any, lstm_dtype: torch.dtype | None = None, stock_stream: bool = False, **kwargs: Any):
-        self._lstm_dtype = lstm_dtype
-        super().__init__(*args, **kwargs)
-        self.encoder_dp = FastEmbeddingDropout(self.encoder, self.encoder_dp.embed_p)
-        for rnn in self.rnns:
-            rnn.stock_stream = stock_stream
+    def __init__(
+        self, vocab_sz: int, emb_sz: int, n_hid: int, n_layers: int, pad_token: int = 1, hidden_p: float = 0.2,
+        input_p: float = 0.6, embed_p: float = 0.1, weight_p: float = 0.5, bidir: bool = False, *,
+        lstm_dtype: torch.dtype | None = None, stock_stream: bool = False,
+    ):
+        self._lstm_dtype, self._stock_stream = lstm_dtype, stock_stream
+        super().__init__(vocab_sz, emb_sz, n_hid, n_layers, pad_token, hidden_p, input_p, embed_p, weight_p, bidir)
+        self.encoder_dp = FastEmbeddingDropout(self.encoder, embed_p)
 
     def _one_rnn(self, n_in: int, n_out: int, bidir: bool, weight_p: float, l: int) -> FastWeightDropout:  # noqa: E741
-        lstm = LSTMOf(n_in, n_out, 1, batch_first=True, bidirectional=bidir)
-        return FastWeightDropout(lstm, weight_p, dtype=self._lstm_dtype)
+        lstm = FunctionalLSTM(n_in, n_out, 1, batch_first=True, bidirectional=bidir)
+        return FastWeightDropout(lstm, weight_p, dtype=self._lstm_dtype, stock_stream=self._stock_stream)
 
     def forward(self, inp: Tensor, from_embeds: bool = False) -> Tensor:
         # fastai's TensorText would send every operation below through Python.
@@ -187,7 +190,7 @@ class FixedSentenceEncoder(SentenceEncoder):
                 with torch.set_grad_enabled(pooled and torch.is_grad_enabled()):
                     out = self.module(x[:n, start : start + self.bptt])
                 if pooled:
-                    outputs.append(F.pad(out, (0, 0, 0, 0, 0, len(x) - n)))
+                    outputs.append(out if n == len(x) else F.pad(out, (0, 0, 0, 0, 0, len(x) - n)))
         states = torch.cat(outputs, dim=1)
         return states, padding[:, -states.shape[1]:]
 
@@ -234,6 +237,12 @@ def _config(model: Model, dropouts: Dropouts) -> dict[str, Any]:
                 hidden_p=dropouts.hidden, input_p=dropouts.input, embed_p=dropouts.embed, weight_p=dropouts.weight)
 
 
+def _expect_no_dtype(compute_dtype: torch.dtype | None) -> None:
+    if compute_dtype is not None:
+        raise ValueError(f"compute_dtype={compute_dtype}: fastai's own layers (fast=False) compute in their weights' "
+                         "type; leave it out, or take fast=True")
+
+
 def build_language_model(
     vocab_sz: int,
     model: Model,
@@ -250,6 +259,7 @@ def build_language_model(
     drop = dropouts or model.lm_dropouts
     config = _config(model, drop)
     if not fast:
+        _expect_no_dtype(compute_dtype)
         extra = dict(output_p=drop.output, tie_weights=model.tie_weights, out_bias=True)
         return get_language_model(AWD_LSTM, vocab_sz, config=config | extra)
     encoder = FastAWDLSTM(vocab_sz, lstm_dtype=compute_dtype, **config)
@@ -282,6 +292,7 @@ def build_classifier(
     if fast:
         encoder: AWD_LSTM = FastAWDLSTM(vocab_sz, lstm_dtype=compute_dtype, **_config(model, drop))
     else:
+        _expect_no_dtype(compute_dtype)
         stock = get_text_classifier(AWD_LSTM, vocab_sz, n_out, seq_len=bptt, max_len=max_len,
                                     config=_config(model, drop) | dict(output_p=drop.output), **head)
         encoder = stock[0].module

@@ -14,8 +14,12 @@ from fastai.text.models.core import LinearDecoder
 from torch import Tensor, nn
 
 CHUNK_TOKENS = 512
-"""Rows of logits that exist at a time on the CPU: 512 x 30,000 words x 4 bytes = 61 MB, where stock keeps 4,608 rows
+"""Rows of logits that exist at a time on a CPU: 512 x 30,000 words x 4 bytes = 61 MB, where stock keeps 4,608 rows
 three times over (logits, log-softmax, gradient)."""
+GPU_CHUNK_TOKENS = 4096
+"""The same on a GPU, where few large kernels are faster: 1 GB at 60,000 words."""
+PIECE_TOKENS = 64
+"""Rows whose softmax a CPU makes at a time, few enough to stay in its cache from one pass over them to the next."""
 
 
 class FusedDecoder(LinearDecoder):
@@ -45,10 +49,10 @@ class FusedCrossEntropy(CrossEntropyLossFlat):
 
     `predictions` are the decoder's first output: hidden states (batch, length, n_hid) while `decoder.fused`, logits
     (batch, length, vocabulary) otherwise. `targets`: word numbers (batch, length). `reduction`: 'mean', 'sum' or 'none'
-    (one loss a token, flat), as in fastai.
+    (one loss a token, flat), as in fastai. `chunk`: rows of logits at a time.
     """
 
-    def __init__(self, decoder: FusedDecoder, *, chunk: int = CHUNK_TOKENS):
+    def __init__(self, decoder: FusedDecoder, *, chunk: int | None = None):
         super().__init__()
         self.decoder, self.chunk = decoder, chunk
 
@@ -80,26 +84,26 @@ def linear_cross_entropy(
     *,
     reduction: str = "mean",
     matmul_dtype: torch.dtype | None = None,
-    chunk: int = CHUNK_TOKENS,
+    chunk: int | None = None,
 ) -> Tensor:
     """Cross entropy of `hidden @ weight.T + bias` without ever holding all its rows.
 
-    `hidden` (tokens, n_hid), `weight` (vocabulary, n_hid), `target` (tokens,). The gradients are computed in the
-    forward pass, chunk by chunk, where the logits are at hand.
+    `hidden` (tokens, n_hid), `weight` (vocabulary, n_hid), `target` (tokens,); every target counts. The gradients are
+    made in the forward pass, chunk by chunk, where the logits are at hand; so it can be back-propagated once.
+    torch 2.13's function of this name does the same, on the CPU 4 % slower with its chunk set to 512 rows and no faster
+    than stock with its default, and with bf16 input it returns the loss in bf16.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', found {reduction!r}")
-    if torch.is_autocast_enabled(hidden.device.type):
-        matmul_dtype = torch.get_autocast_dtype(hidden.device.type)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        matmul_dtype = torch.get_autocast_dtype(device)
+    chunk = chunk or (CHUNK_TOKENS if device == "cpu" else GPU_CHUNK_TOKENS)
     if reduction == "none":
-        rows = [
-            F.cross_entropy(F.linear(h, weight, bias), t, reduction="none")
-            for h, t in zip(hidden.split(chunk), target.split(chunk), strict=True)
-        ]
-        return torch.cat(rows)
-    total = _ChunkedCrossEntropy.apply(
-        hidden, weight, bias, target, matmul_dtype or hidden.dtype, chunk, torch.is_grad_enabled()
-    )
+        parts = zip(hidden.split(chunk), target.split(chunk), strict=True)
+        return torch.cat([F.cross_entropy(F.linear(h, weight, bias), t, reduction="none") for h, t in parts])
+    dtype = matmul_dtype or hidden.dtype
+    total = _ChunkedCrossEntropy.apply(hidden, weight, bias, target, dtype, chunk, torch.is_grad_enabled())
     return total / target.numel() if reduction == "mean" else total
 
 
@@ -109,35 +113,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
                 dtype: torch.dtype, chunk: int, with_grad: bool) -> Tensor:
-        need_h, need_w, need_b = (with_grad and need for need in ctx.needs_input_grad[:3])
-        grad_h = torch.empty_like(hidden) if need_h else None
-        grad_w = torch.zeros_like(weight) if need_w else None
-        grad_b = torch.zeros_like(bias) if need_b and bias is not None else None
-        matrix = weight.to(dtype)
-        loss = hidden.new_zeros((), dtype=torch.float32)
+        inputs = zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+        grads = [torch.zeros_like(t) if with_grad and need and t is not None else None for t, need in inputs]
+        grad_h, grad_w, grad_b = grads
+        matrix, loss = weight.to(dtype), hidden.new_zeros((), dtype=torch.float32)
+        buffer = hidden.new_empty(min(chunk, len(target)), len(weight), dtype=dtype)
+        piece = PIECE_TOKENS if hidden.device.type == "cpu" else chunk
         for start in range(0, len(target), chunk):
             rows = slice(start, start + chunk)
-            h, t = hidden[rows].to(dtype), target[rows, None]
-            logits = F.linear(h, matrix).float()
-            if bias is not None:
-                logits += bias
-            log_sum = logits.logsumexp(1, keepdim=True)
-            loss += (log_sum - logits.gather(1, t)).sum()
-            if not (need_h or need_w or need_b):
-                continue
-            probability = logits.sub_(log_sum).exp_()
-            probability.scatter_add_(1, t, probability.new_full((1, 1), -1.0).expand_as(t))
-            if grad_b is not None:
-                grad_b += probability.sum(0)
-            probability = probability.to(dtype)
+            h = hidden[rows].to(dtype)
+            logits = torch.mm(h, matrix.t(), out=buffer[: len(h)])
+            for few, words in zip(logits.split(piece), target[rows].split(piece), strict=True):
+                loss += _loss_and_gradient_(few, bias, words, grad_b)
             if grad_h is not None:
-                grad_h[rows] = (probability @ matrix).to(grad_h.dtype)
+                grad_h[rows] = logits @ matrix
             if grad_w is not None:
-                if dtype == grad_w.dtype:
-                    grad_w.addmm_(probability.t(), h)
-                else:
-                    grad_w += (probability.t() @ h).to(grad_w.dtype)
-        ctx.grads = (grad_h, grad_w, grad_b)
+                _add_product_(grad_w, logits.t(), h)
+        ctx.grads = grads
         return loss
 
     @staticmethod
@@ -146,6 +138,30 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             raise RuntimeError("this loss was back-propagated twice; its gradients were made once, in the forward pass")
         grads, ctx.grads = ctx.grads, None
         return tuple(None if g is None else g.mul_(grad_outputs[0].to(g.dtype)) for g in grads) + (None,) * 4
+
+
+def _loss_and_gradient_(logits: Tensor, bias: Tensor | None, target: Tensor, grad_bias: Tensor | None) -> Tensor:
+    """Summed cross entropy of a few rows of logits, which become its gradient, softmax minus one-hot, in place."""
+    rows = logits.float()  # the same tensor if it is fp32
+    if bias is not None:
+        rows += bias
+    words = target[:, None]
+    top, hit = rows.amax(1, keepdim=True), rows.gather(1, words)
+    total = rows.sub_(top).exp_().sum(1, keepdim=True)
+    rows.div_(total).scatter_add_(1, words, rows.new_full((1, 1), -1.0).expand_as(words))
+    if grad_bias is not None:
+        grad_bias += rows.sum(0)
+    if rows is not logits:
+        logits.copy_(rows)
+    return (total.log() + top - hit).sum()
+
+
+def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b; sums over chunks stay in the type of `total` where the product is in a smaller one."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 class FusedLoss(Callback):

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
-from fastai.optimizer import Adam, Optimizer
+from fastai.optimizer import (
+    Optimizer,
+    adam_step,
+    average_grad,
+    average_sqr_grad,
+    l2_reg,
+    step_stat,
+    weight_decay,
+)
+from fastcore.foundation import L
 from torch import Tensor, nn
+
+
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where the fused kernel is known to give fastai's numbers; elsewhere fastai's own step is taken."""
 
 
 class FusedAdam(Optimizer):
@@ -21,8 +35,10 @@ class FusedAdam(Optimizer):
     momentum nor decoupled weight decay moves it (in stock both do, on gradients that were zeroed but are still there).
     """
 
-    def __init__(self, params: Any, stepper: Optimizer, *, decouple_wd: bool, fused: bool, **hypers: float):
-        super().__init__(params, stepper.cbs, **hypers)
+    def __init__(self, params: Any, *, decouple_wd: bool, fused: bool, **hypers: float):
+        decay = weight_decay if decouple_wd else l2_reg
+        steps = [decay, partial(average_grad, dampening=True), average_sqr_grad, step_stat, adam_step]
+        super().__init__(params, steps, **hypers)
         self.decouple_wd, self.fused = decouple_wd, fused
 
     def freeze_to(self, n: int) -> None:
@@ -43,7 +59,7 @@ class FusedAdam(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         self._drop_frozen_gradients()
-        if not self.fused:
+        if not self.fused or self.param_lists[0][0].device.type not in FUSED_DEVICES:
             super().step(closure)
             return
         if closure is not None:
@@ -68,16 +84,22 @@ class FusedAdam(Optimizer):
     def _fused_step(self, params: list[Tensor], step: int, hyper: dict[str, float], wd: float) -> None:
         kernel = torch._fused_adamw_ if self.decouple_wd else torch._fused_adam_
         states = [self.state[p] for p in params]
+        count = torch.full((), float(step), device=params[0].device)  # made on the device: nothing waits for it
         kernel(
-            params, [p.grad for p in params if p.grad is not None], [s["grad_avg"] for s in states], [s["sqr_avg"] for s in states], [],
-            [torch.full((), float(step), device=params[0].device)] * len(params),
+            params,
+            [p.grad for p in params if p.grad is not None],
+            [state["grad_avg"] for state in states],
+            [state["sqr_avg"] for state in states],
+            [],
+            [count] * len(params),
             lr=hyper["lr"], beta1=hyper["mom"], beta2=hyper["sqr_mom"], weight_decay=wd, eps=hyper["eps"],
             amsgrad=False, maximize=False,
         )
 
     def load_state_dict(self, sd: dict[str, Any]) -> None:
-        super().load_state_dict(sd)
-        self.state = defaultdict(dict, dict(self.state))
+        """Take over a state dict of this optimizer or of fastai's Adam; as in fastai, its tensors are not copied."""
+        super().load_state_dict({"hypers": L(map(dict, sd["hypers"])), "state": list(map(dict, sd["state"]))})
+        self.state: dict = defaultdict(dict, self.state)
 
 
 def adam(
@@ -96,9 +118,8 @@ def adam(
     `params`: one list of parameters, or one list for each layer group. `decouple_wd`: weight decay beside Adam
     (p -= lr * wd * p) or, if False, L2 through the gradient. `fused=False` takes fastai's own step.
     """
-    stepper = Adam([nn.Parameter(torch.zeros(1))], lr=lr, decouple_wd=decouple_wd)
     hypers = dict(lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
-    return FusedAdam(params, stepper, decouple_wd=decouple_wd, fused=fused, **hypers)
+    return FusedAdam(params, decouple_wd=decouple_wd, fused=fused, **hypers)
 
 
 def lstm_biases(model: nn.Module) -> list[nn.Parameter]:
