@@ -83,7 +83,7 @@ def test_what_is_imported_is_asked_for(config):
     asked = requirements(config["options"]["install_requires"])
     asked += [item for extra in config["options.extras_require"].values() for item in requirements(extra)]
     known = {IMPORTED_AS.get(item.name, item.name) for item in asked} | set(sys.stdlib_module_names) | {"ulmfit_fastai"}
-    known |= {"fastcore", "packaging"}  # fastai's own foundations, which it asks for itself
+    known |= {"fastcore", "fastdownload", "packaging"}  # fastai's own foundations, which it asks for itself
     for path in MODULES:
         assert libraries_imported(path) <= known, path.name
 
