@@ -21,14 +21,18 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """'auto' made definite: bf16 on a GPU that has it, fp16 with loss scaling on older ones, fp32 on CPU and MPS."""
+    """'auto' made definite: bf16 where the hardware has it (CPU or GPU), fp16 on older GPUs, fp32 otherwise.
+
+    On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on a CPU with
+    AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:

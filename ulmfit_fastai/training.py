@@ -96,7 +96,7 @@ class PhaseFit:
         self.sums = EpochSums(classifies=classifies)
         self.best: dict[str, Any] | None = None
         self.bad_epochs = 0
-        self.step = 0  # training steps of the phase, for rates.csv
+        self.step, self.last_rate = 0, 0.0  # training steps of the phase and the highest rate of the last one
         self.seconds_before = 0.0
         self.epoch_started = time.monotonic()
         steps = len(learn.dls.train) * sum(stage.epochs for stage in phase.stages)
@@ -164,7 +164,7 @@ class PhaseFit:
                     "direction": self.direction, "phase": self.name, "step": self.step, "stage": stage, "group": group,
                     "lr": f"{rate:.6g}", "trainable": group in self.trainable,
                 })
-        self.step += 1
+        self.step, self.last_rate = self.step + 1, max(rates)
 
     def _epoch_done(self) -> bool:
         """Write the epoch into history and run.json; True when early stopping says that it was the last."""
@@ -175,7 +175,7 @@ class PhaseFit:
         row = {
             "direction": self.direction, "phase": self.name, "stage": stage.name,
             "epoch": self._epoch_number(self.position.epoch), "train_loss": train.mean(), "valid_loss": valid.mean(),
-            "accuracy": accuracy, "seconds": round(seconds, 1), "lr_last": max(h["lr"] for h in self.learn.opt.hypers),
+            "accuracy": accuracy, "seconds": round(seconds, 1), "lr_last": self.last_rate,
         }
         self.folder.history.append(row)
         record = self.folder.stage(self.direction, self.name, stage.name, stage.epochs)
@@ -218,6 +218,7 @@ class PhaseFit:
                        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
             "hidden": hidden_state(self.learn) if language_model else [],
             "sums": self.sums.state(), "best": self.best, "bad_epochs": self.bad_epochs, "step": self.step,
+            "last_rate": self.last_rate,
             "seconds": self.seconds_before + now - self.epoch_started,
             "stages": self.folder.run["stages"], "history": self.folder.history, "rates": self.folder.rates,
         }
@@ -238,7 +239,7 @@ class PhaseFit:
         self.learn.model.load_state_dict(state["model"])
         self.position = Position(state["stage"], state["epoch"], state["batch"])
         self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]
-        self.seconds_before = state["seconds"]
+        self.seconds_before, self.last_rate = state["seconds"], state["last_rate"]
         self.folder.history, self.folder.rates = state["history"], state["rates"]
         self.folder.run["stages"] = state["stages"]
         stage = self.phase.stages[self.position.stage]

@@ -1,0 +1,354 @@
+"""The loop: rates as the closed form says, frozen means frozen, and a resumed run ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from ulmfit_fastai import runs
+from ulmfit_fastai.callbacks import Budget, derived_seed
+from ulmfit_fastai.freezing import chain_thaw, gradual, simulate
+from ulmfit_fastai.learners import group_table, set_trainable
+from ulmfit_fastai.presets import preset
+from ulmfit_fastai.runfolder import RunFolder, RunMismatch
+from ulmfit_fastai.schedules import cosine, one_cycle, stlr
+from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.training import PhaseFit
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def recipe(**changes):
+    return preset("tiny").replace(**{"precision": "fp32", **changes})
+
+
+def work(recipe_, reviews, cache, out, **budget):
+    folder = RunFolder(out)
+    folder.open({"recipe": recipe_.to_dict(), "recipe_hash": recipe_.hash, "data": {"fingerprint": "x"}})
+    data = runs.prepare(recipe_, reviews, cache=cache, progress=False)
+    return runs.Run(recipe_, data, folder, device=torch.device("cpu"), budget=Budget(**budget), progress=False, plan=None)
+
+
+def fit(learn, phase, folder, *, name="classifier", classifies=True, callbacks=(), **budget):
+    return PhaseFit(learn, phase, folder, name=name, direction="forward", seed=0, classifies=classifies,
+                    budget=Budget(**budget), progress=False, extra_callbacks=tuple(callbacks)).fit()
+
+
+class Watch(Callback):
+    """Notes the rates and momenta that the optimiser has when it steps."""
+
+    order = 200
+
+    def __init__(self):
+        self.rows = []
+
+    def before_step(self):
+        self.rows.append([(h["lr"], h["mom"]) for h in self.learn.opt.hypers])
+
+
+STAGES = {
+    "gradual stlr over all": gradual(4, 6, 0.01, schedule=stlr()),
+    "gradual stlr per step": gradual(4, 6, 0.01, schedule=stlr(), one_schedule=False),
+    "gradual cosine": gradual(4, 5, 0.01, schedule=cosine()),
+    "one cycle": gradual(4, 5, 0.01, schedule=one_cycle(), one_schedule=False),
+    "chain-thaw": chain_thaw(4, 6),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_group_has_the_rate_of_the_closed_form_at_every_step(name, reviews, cache, tmp_path):
+    r = recipe()
+    r = r.replace(**{"classifier.stages": STAGES[name], "classifier.optimizer.moms": (0.7,)})
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn, watch = w.classifier("forward", None), Watch()
+    fit(learn, r.classifier, w.folder, callbacks=[watch])
+    expected = simulate(r.classifier, 4, len(learn.dls.train))
+    assert len(watch.rows) == len(expected) // 4
+    for (_, group), part in expected.groupby(["step", "group"]):
+        lr, mom = watch.rows[part["step"].iloc[0]][group]
+        assert lr == pytest.approx(part["lr"].iloc[0], rel=1e-9, abs=1e-15)
+        assert mom == pytest.approx(part["momentum"].iloc[0])
+
+
+def test_cycled_momentum_reaches_the_optimiser(reviews, cache, tmp_path):
+    r = recipe()
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn, watch = w.classifier("forward", None), Watch()
+    fit(learn, r.classifier, w.folder, callbacks=[watch])
+    assert {round(row[0][1], 3) for row in watch.rows} >= {0.8} and min(row[0][1] for row in watch.rows) < 0.75
+
+
+def test_variable_length_batches_rescale_the_rate(reviews, cache, tmp_path):
+    r = recipe(**{"lm.variable_bptt": True})
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.lm(r.lm, "forward", None)
+    seen = []
+
+    class Lengths(Callback):
+        order = 200
+
+        def before_step(self):
+            seen.append((self.learn.xb[0].shape[1], self.learn.opt.hypers[-1]["lr"]))
+
+    fit(learn, r.lm, w.folder, name="lm", classifies=False, callbacks=[Lengths()])
+    steps = len(learn.dls.train)
+    assert len({length for length, _ in seen}) > 3
+    for t, (length, lr) in enumerate(seen[:steps]):
+        stage = r.lm.stages[0]
+        assert lr == pytest.approx(stage.lr * stage.factor(t / (steps * stage.epochs)) * length / r.lm.bptt)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_frozen_stays_bit_for_bit(fast, reviews, cache, tmp_path):
+    r = recipe(fast=fast, **{"classifier.optimizer.wd": 0.1, "classifier.optimizer.moms": (0.7,)})
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.classifier("forward", None)
+    whole = r.classifier.stages[-1]
+    fit(learn, r.replace(**{"classifier.stages": (whole,)}).classifier, w.folder)  # gives Adam momentum to go on with
+    groups = learn.splitter(learn.model)
+    for trainable in ((3,), (0,), (1, 2)):
+        before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+        only = whole.__class__(f"only {trainable}", 1, 0.01, trainable)
+        fit(learn, r.replace(**{"classifier.stages": (only,)}).classifier, RunFolderStub(w.folder, tmp_path / str(trainable)))
+        names = {p: n for n, p in learn.model.named_parameters()}
+        moving = {names[p] for g in trainable for p in groups[g]}
+        for name, value in learn.model.state_dict().items():
+            if "encoder_dp" in name:
+                continue  # the embedding's second name
+            buffer = "running" in name or "num_batches" in name
+            frozen = name not in moving and not (buffer and 3 in trainable)
+            assert torch.equal(value, before[name]) == frozen, (trainable, name)
+
+
+def RunFolderStub(folder, path):
+    fresh = RunFolder(path)
+    fresh.open({key: folder.run[key] for key in ("recipe", "recipe_hash", "data")})
+    return fresh
+
+
+def test_the_group_table_shows_layers_parameters_and_rates(reviews, cache, tmp_path):
+    w = work(recipe(), reviews, cache, tmp_path / "run")
+    learn = w.classifier("forward", None)
+    set_trainable(learn, (2, 3))
+    table = group_table(learn)
+    assert table["layers"].tolist() == ["embedding", "LSTM 1", "LSTM 2", "head"]
+    assert table["trainable"].tolist() == [False, False, True, True]
+    assert table["parameters"].sum() == sum(p.numel() for p in learn.model.parameters())
+    lm_table = group_table(w.lm(recipe().lm, "forward", None))
+    assert lm_table["layers"].tolist() == ["LSTM 1", "LSTM 2", "decoder, embedding"] or "embedding" in lm_table["layers"][2]
+    with pytest.raises(ValueError, match="from 0 to 3, found"):
+        set_trainable(learn, (4,))
+
+
+def test_an_epochs_loss_counts_every_token_once(reviews, cache, tmp_path):
+    r = recipe()
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.lm(r.lm, "forward", None)
+    fit(learn, r.lm, w.folder, name="lm", classifies=False)
+    model = learn.model.eval()
+    model.reset()
+    total = count = 0
+    with torch.no_grad():
+        for x, y in learn.dls.valid:
+            logits = model(x)[0]
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum").item()
+            count += y.numel()
+    assert w.folder.history[-1]["valid_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_early_stopping_goes_back_to_the_best_epoch(reviews, cache, tmp_path):
+    r = recipe()
+    stage = r.classifier.stages[-1]
+    long = stage.__class__("all", 12, 0.3, None, 1.0)  # a rate at which it gets worse before long
+    r = r.replace(**{"classifier.stages": (long,), "classifier.early_stopping": 2, "classifier.optimizer.moms": (0.7,)})
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.classifier("forward", None)
+    fit(learn, r.classifier, w.folder)
+    losses = [row["valid_loss"] for row in w.folder.history]
+    assert len(losses) == int(np.argmin(losses)) + 3 < 12
+    assert w.folder.run["stages"][0]["status"] == "stopped early"
+    model, total, count = learn.model.eval(), 0.0, 0
+    with torch.no_grad():
+        for x, y in learn.dls.valid:
+            total, count = total + torch.nn.functional.cross_entropy(model(x)[0], y, reduction="sum"), count + len(y)
+    assert float(total) / count == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_message(reviews, cache, tmp_path):
+    r = recipe()
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.classifier("forward", None)
+    with torch.no_grad():
+        learn.model[1].layers[0][0].weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="no longer a number.*lower rate"):
+        fit(learn, r.classifier, w.folder)
+
+
+def numbers(folder):
+    run = json.loads((folder / "run.json").read_text())
+    history = pd.read_csv(folder / "history.csv").drop(columns="seconds")
+    return run["metrics"], history, pd.read_csv(folder / "predictions.csv"), pd.read_csv(folder / "rates.csv")
+
+
+def same(a, b):
+    assert a[0] == b[0]
+    for one, other in zip(a[1:], b[1:]):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+class StopAt(Budget):
+    """A budget that is over once it was asked `n` times: a deadline at a known batch."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.n = n
+
+    def over(self):
+        self.n -= 1
+        return self.stopped or self.n < 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(reviews, cache, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    r = recipe(directions=("forward", "backward"), **{"lm.variable_bptt": True})
+    runs.run(r, reviews, out, cache=cache, progress=False)
+    return r, numbers(out)
+
+
+@pytest.mark.parametrize("stops", [(3,), (1, 30, 7), (47, 2)])
+def test_a_run_stopped_anywhere_goes_on_to_the_same_numbers(stops, uninterrupted, reviews, cache, tmp_path, monkeypatch):
+    r, expected = uninterrupted
+    for n in stops:
+        monkeypatch.setattr(runs, "Budget", lambda *_, n=n: StopAt(n))
+        runs.run(r, reviews, tmp_path / "run", cache=cache, progress=False)
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
+    monkeypatch.undo()
+    runs.run(r, reviews, tmp_path / "run", cache=cache, progress=False)
+    same(numbers(tmp_path / "run"), expected)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from test_training import recipe
+from ulmfit_fastai import runs
+from ulmfit_fastai.synthetic import synthetic_reviews
+r = recipe(directions=("forward", "backward"), **{{"lm.variable_bptt": True}})
+runs.run(r, synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3), {out!r}, cache=Path({cache!r}), progress=False,
+         checkpoint_every=0.0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
+def test_a_run_killed_at_a_random_moment_goes_on_to_the_same_numbers(uninterrupted, reviews, cache, tmp_path):
+    from pathlib import Path
+
+    r, expected = uninterrupted
+    out = tmp_path / "run"
+    script = KILLED.format(tests=str(Path(__file__).parent), out=str(out), cache=str(cache))
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    waited = time.monotonic() + 120
+    while not (out / "state" / "state.pt").exists() and time.monotonic() < waited and child.poll() is None:
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 3)))
+    child.send_signal(signal.SIGKILL)
+    error = child.communicate()[1].decode()
+    assert (out / "run.json").exists(), error
+    json.loads((out / "run.json").read_text())  # whole at any moment
+    runs.run(r, reviews, out, cache=cache, progress=False)
+    same(numbers(out), expected)
+
+
+def test_a_finished_run_is_not_run_again(uninterrupted, reviews, cache, tmp_path):
+    r = recipe()
+    runs.run(r, reviews, tmp_path / "run", cache=cache, progress=False, baseline=False)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    runs.run(r, reviews, tmp_path / "run", cache=cache, progress=False, baseline=False)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert not (tmp_path / "run" / "state" / "state.pt").exists()
+
+
+def test_a_folder_of_another_recipe_or_other_texts_is_refused_and_kept(reviews, cache, tmp_path):
+    runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=False, baseline=False)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(RunMismatch, match="another recipe.*classifier.bs: 16 there, 8 here"):
+        runs.run(recipe(**{"classifier.bs": 8}), reviews, tmp_path / "run", cache=cache, progress=False)
+    others = synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=4)
+    with pytest.raises(RunMismatch, match="other texts"):
+        runs.run(recipe(), others, tmp_path / "run", cache=cache, progress=False)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(reviews, cache, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="expected an empty folder or a run of ours, found thesis.txt"):
+        runs.run(recipe(), reviews, tmp_path, cache=cache, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_starting_anew_moves_the_earlier_run_aside(reviews, cache, tmp_path):
+    runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=False, baseline=False)
+    runs.run(recipe(seed=1), reviews, tmp_path / "run", cache=cache, progress=False, baseline=False, resume=False)
+    kept = [p for p in tmp_path.iterdir() if p.name.startswith("run.before-")]
+    assert len(kept) == 1 and (kept[0] / "run.json").exists()
+
+
+def test_a_full_disk_is_said_and_the_last_state_stays_whole(reviews, cache, tmp_path, monkeypatch):
+    from ulmfit_fastai import runfolder
+
+    folder = RunFolder(tmp_path / "run")
+    folder.open({"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}})
+    runfolder.save_state(folder.state_file, {"step": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runfolder.torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device.*free some space and run the same command again"):
+        runfolder.save_state(folder.state_file, {"step": 2})
+    monkeypatch.undo()
+    assert runfolder.load_state(folder.state_file, torch.device("cpu")) == {"step": 1}
+    assert [p.name for p in folder.state_file.parent.iterdir()] == ["state.pt"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    from ulmfit_fastai.runfolder import load_state
+
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="state.pt: expected a checkpoint.*delete it and run again"):
+        load_state(path, torch.device("cpu"))
+
+
+def test_seeds_differ_by_place_and_not_by_run():
+    assert derived_seed(0, "forward", "lm", 0) == derived_seed(0, "forward", "lm", 0)
+    assert len({derived_seed(0, "forward", "lm", e) for e in range(50)} | {derived_seed(1, "forward", "lm", 0)}) == 51
+
+
+def test_a_dry_run_says_what_it_would_do_and_trains_nothing(reviews, cache, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        runs.run(recipe(), reviews, tmp_path / "run", cache=cache, dry_run=True, progress=False)
+    assert "in all about" in caplog.text and "classifier" in caplog.text
+    assert not (tmp_path / "run").exists()
