@@ -136,7 +136,6 @@ def rates_figure(rates: pd.DataFrame, phase: str, *, palette: Palette = LIGHT, s
         figure = _Shown(figsize=size, layout="constrained")
         curves, strip = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.12 + 0.1 * n_groups])
         draw_rates(rates, phase, curves, strip, palette, title)
-        figure.draw_without_rendering()  # lay out while our style is on
     return figure
 
 
@@ -198,7 +197,6 @@ def losses_figure(history: pd.DataFrame, phase: str, *, palette: Palette = LIGHT
     with _style():
         figure = _Shown(figsize=size, layout="constrained")
         draw_losses(history, phase, figure.subplots(), palette, title)
-        figure.draw_without_rendering()
     return figure
 
 
@@ -258,7 +256,6 @@ def reliability_figure(table: pd.DataFrame, error: float, *, palette: Palette = 
         figure = _Shown(figsize=size, layout="constrained")
         bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         draw_reliability(table, error, bars, counts, palette)
-        figure.draw_without_rendering()
     return figure
 
 
@@ -292,7 +289,6 @@ def comparison_figure(table: pd.DataFrame, *, palette: Palette = LIGHT, width: f
         axes.tick_params(axis="y", length=0)
         for label, kind in zip(axes.get_yticklabels(), rows["kind"], strict=True):
             label.set_color(palette.ink if kind == "this run" else palette.muted)
-        figure.draw_without_rendering()
     return figure
 
 
@@ -317,7 +313,6 @@ def run_figure(result: Result, *, palette: Palette = LIGHT) -> Figure:
                 draw_losses(history[history["phase"] == phase], phase, losses, palette, "Losses")
         if result.probs:
             draw_confusion(result.confusion(), figure.add_subplot(grid[0:2, -1]), palette)
-        figure.draw_without_rendering()
     return figure
 
 
