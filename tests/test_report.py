@@ -182,7 +182,8 @@ def test_directions_with_rates_of_their_own_are_drawn_apart(tmp_path, page):
 
 
 def test_warnings_synthetic_data_and_the_tutorial_protocol_are_said(tmp_path):
-    folder = write_fake_run(tmp_path / "r", curves=False, protocol="tutorial", synthetic=True, warnings=("the disk was slow",))
+    folder = write_fake_run(tmp_path / "r", curves=False, protocol="tutorial", synthetic=True,
+                            warnings=("the disk was slow",))
     words = Checked(page_of(folder)).words_once()
     for said in ("the disk was slow", "Synthetic data", "Protocol 'tutorial'", "protocol tutorial"):
         assert said in words
