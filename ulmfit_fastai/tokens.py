@@ -143,7 +143,7 @@ class TokenStore:
         """
         if isinstance(texts, str):
             raise ValueError("expected a sequence of texts, found one text: put it in a list")
-        root = _cache_root(cache)
+        root = cache_root(cache)
         if not isinstance(texts, Iterator):
             texts = texts if isinstance(texts, (list, tuple)) else list(texts)
             total = len(texts)
@@ -383,7 +383,8 @@ def _store_name(content: str, lang: str) -> str:
     return hashlib.sha256(settings.encode("utf8")).hexdigest()[:20]
 
 
-def _cache_root(cache: str | Path | None) -> Path:
+def cache_root(cache: str | Path | None = None) -> Path:
+    """Where token stores are kept: `cache`, else $ULMFIT_CACHE/tokens, else ~/.cache/ulmfit_fastai/tokens."""
     if cache is not None:
         return Path(cache)
     return Path(os.environ.get("ULMFIT_CACHE") or Path.home() / ".cache" / "ulmfit_fastai") / "tokens"
