@@ -366,7 +366,7 @@ def _describe(name: str, phase: Phase, drops: Dropouts) -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`preset`, `PRESETS` and `ablation` live in presets.py and are found here too."""
+    """`preset` and `PRESETS` live in presets.py, which imports this file, and are found here too."""
     if name in ("preset", "PRESETS"):
         from . import presets
 
