@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,8 @@ def work(recipe_, reviews, cache, out, **budget):
     folder = RunFolder(out)
     folder.open({"recipe": recipe_.to_dict(), "recipe_hash": recipe_.hash, "data": {"fingerprint": "x"}})
     data = runs.prepare(recipe_, reviews, cache=cache, progress=False)
-    return runs.Run(recipe_, data, folder, device=torch.device("cpu"), budget=Budget(**budget), progress=False, plan=None)
+    return runs.Run(recipe_, data, folder, device=torch.device("cpu"), budget=Budget(**budget), progress=False,
+                    plan=None)
 
 
 def fit(learn, phase, folder, *, name="classifier", classifies=True, callbacks=(), **budget):
@@ -127,7 +129,7 @@ def test_what_is_frozen_stays_bit_for_bit(fast, reviews, cache, tmp_path):
     for trainable in ((3,), (0,), (1, 2)):
         before = {name: value.clone() for name, value in learn.model.state_dict().items()}
         only = whole.__class__(f"only {trainable}", 1, 0.01, trainable)
-        fit(learn, r.replace(**{"classifier.stages": (only,)}).classifier, RunFolderStub(w.folder, tmp_path / str(trainable)))
+        fit(learn, r.replace(**{"classifier.stages": (only,)}).classifier, fresh(w.folder, tmp_path / str(trainable)))
         names = {p: n for n, p in learn.model.named_parameters()}
         moving = {names[p] for g in trainable for p in groups[g]}
         for name, value in learn.model.state_dict().items():
@@ -138,10 +140,10 @@ def test_what_is_frozen_stays_bit_for_bit(fast, reviews, cache, tmp_path):
             assert torch.equal(value, before[name]) == frozen, (trainable, name)
 
 
-def RunFolderStub(folder, path):
-    fresh = RunFolder(path)
-    fresh.open({key: folder.run[key] for key in ("recipe", "recipe_hash", "data")})
-    return fresh
+def fresh(folder, path):
+    other = RunFolder(path)
+    other.open({key: folder.run[key] for key in ("recipe", "recipe_hash", "data")})
+    return other
 
 
 def test_the_group_table_shows_layers_parameters_and_rates(reviews, cache, tmp_path):
@@ -153,7 +155,7 @@ def test_the_group_table_shows_layers_parameters_and_rates(reviews, cache, tmp_p
     assert table["trainable"].tolist() == [False, False, True, True]
     assert table["parameters"].sum() == sum(p.numel() for p in learn.model.parameters())
     lm_table = group_table(w.lm(recipe().lm, "forward", None))
-    assert lm_table["layers"].tolist() == ["LSTM 1", "LSTM 2", "decoder, embedding"] or "embedding" in lm_table["layers"][2]
+    assert lm_table["layers"].tolist()[:2] == ["LSTM 1", "LSTM 2"] and "embedding" in lm_table["layers"][2]
     with pytest.raises(ValueError, match="from 0 to 3, found"):
         set_trainable(learn, (4,))
 
@@ -235,7 +237,9 @@ def uninterrupted(reviews, cache, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stops", [(3,), (1, 30, 7), (47, 2)])
-def test_a_run_stopped_anywhere_goes_on_to_the_same_numbers(stops, uninterrupted, reviews, cache, tmp_path, monkeypatch):
+def test_a_run_stopped_anywhere_goes_on_to_the_same_numbers(
+    stops, uninterrupted, reviews, cache, tmp_path, monkeypatch
+):
     r, expected = uninterrupted
     for n in stops:
         monkeypatch.setattr(runs, "Budget", lambda *_, n=n: StopAt(n))
@@ -263,8 +267,6 @@ runs.run(r, synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3), {out!r
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
 def test_a_run_killed_at_a_random_moment_goes_on_to_the_same_numbers(uninterrupted, reviews, cache, tmp_path):
-    from pathlib import Path
-
     r, expected = uninterrupted
     out = tmp_path / "run"
     script = KILLED.format(tests=str(Path(__file__).parent), out=str(out), cache=str(cache))

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from .learners import lm_learner
 from .loaders import lm_dataloaders
 from .precision import compute_dtype, precision_callbacks
 from .recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
-from .runfolder import RunFolder, describe_device, now, versions
+from .runfolder import RunFolder, command_line, describe_device, now, versions
 from .runs import interruptible
 from .schedules import Schedule
 from .tokens import TokenIds, TokenStore
@@ -131,7 +130,8 @@ def pretrain_corpus(
     }
     folder.open({
         "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
-        "data": data, "versions": versions(), "device": describe_device(device), "command": sys.argv,
+        "data": data, "versions": versions(), "device": describe_device(device),
+        "command": command_line(),
     }, resume=resume)
     if folder.run["status"] == "finished":
         return folder.path

@@ -92,6 +92,9 @@ def reproduce(
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, device=device, resume=resume,
                  time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
+        smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick", "quick": "tiny"}
+        if recipe.name in smaller:
+            log.info("a smaller preset: %s (--preset %s)", smaller[recipe.name], smaller[recipe.name])
         return None
     write_report(folder, dataset=dataset)
     return Result.load(folder)

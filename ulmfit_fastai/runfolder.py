@@ -46,6 +46,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def command_line() -> str:
+    """What was typed, for run.json."""
+    program = Path(sys.argv[0]).name
+    return " ".join(["ulmfit-fastai" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
 def describe_device(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     if device.type == "cpu":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from .loaders import classifier_dataloaders, inference_loader, lm_dataloaders
 from .precision import compute_dtype, precision_callbacks
 from .predictions import average, error_metrics, write_predictions
 from .recipe import Phase, Recipe
-from .runfolder import RunFolder, describe_device, now, versions
+from .runfolder import RunFolder, command_line, describe_device, now, versions
 from .tokens import TokenIds, TokenStore
 from .training import PhaseFit, minutes
 from .weights import LMWeights
@@ -283,8 +282,12 @@ def run(
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "counts": dataset.counts,
                  "classes": list(dataset.classes), "synthetic": dataset.synthetic, "notes": list(dataset.notes),
                  "source": dataset.source},
-        "versions": versions(), "device": describe_device(device), "command": sys.argv,
+        "versions": versions(), "device": describe_device(device),
+        "command": command_line(),
     }
+    if recipe.weights != "pretrain":
+        for direction in recipe.directions:  # what cannot be had is said now, not after the texts were tokenised
+            weight_files.load(recipe.weights, direction)
     if not dry_run:
         folder.open(header, resume=resume)
         if folder.run["status"] == "finished":
@@ -313,7 +316,7 @@ def run(
         folder.run["status"] = "stopped"
         spent = minutes(time.monotonic() - started)
         log.warning("stopped in good order after %s; run the same command again to go on", spent)
-    except KeyboardInterrupt:
+    except BaseException:  # an error or Ctrl-C: the folder says so, and the same command goes on from the checkpoint
         folder.run["status"] = "stopped"
         raise
     finally:
