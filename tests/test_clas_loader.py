@@ -286,6 +286,21 @@ def test_batches_and_results_are_shown_as_words_and_class_names(ids, dls, capsys
     assert "predicted" in capsys.readouterr().out
 
 
+def test_lr_find_and_summary_leave_the_first_epoch_as_it_is(dls, tmp_path):
+    import fastai.callback.hook  # these two give Learner its summary and lr_find
+    import fastai.callback.schedule  # noqa: F401
+
+    learn = tiny_classifier(dls, path=tmp_path)
+    first = [x.tolist() for x, _ in dls.train]
+    dls.train.epoch = 0
+    with learn.no_bar(), learn.no_logging():
+        assert 1e-7 < learn.lr_find(num_it=5, show_plot=False).valley < 10
+        assert "AWD_LSTM" in str(learn.summary())
+    dls.train.show_batch(unique=True, show=False)
+    assert dls.train.epoch == 0
+    assert [x.tolist() for x, _ in dls.train] == first
+
+
 def test_interpretation_counts_every_text_and_pairs_losses_with_their_texts(dls, capsys):
     learn = tiny_classifier(dls)
     with learn.no_bar():

@@ -6,9 +6,12 @@ import pickle
 import random
 import subprocess
 import sys
+import tarfile
 import time
+from itertools import islice
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.data.core import TfmdLists
@@ -17,7 +20,7 @@ from fastai.text.data import LMDataLoader, Numericalize, TextDataLoaders, revers
 from some_ids import random_lengths, some_ids, tiny_lm
 
 from ulmfit_fastai.loaders import lm_dataloaders
-from ulmfit_fastai.tokens import TokenIds
+from ulmfit_fastai.tokens import TokenIds, TokenStore
 
 
 def stock_loader(ids: TokenIds, rows, *, direction: str, bs: int, bptt: int, **kwargs) -> LMDataLoader:
@@ -271,6 +274,22 @@ def test_batches_come_fifty_times_as_fast_as_fastais():
         ratios.append((n_ours / (time.perf_counter() - between)) / (n_stock / (between - started)))
     assert n_ours == n_stock
     assert sorted(ratios)[1] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_real_reviews_make_the_batches_that_fastai_makes_of_them(test_data, tmp_path, direction):
+    with tarfile.open(test_data / "imdb" / "imdb.tgz", "r|gz") as tar:
+        files = (member for member in tar if member.name.endswith(".txt"))
+        texts = [tar.extractfile(member).read().decode("utf8") for member in islice(files, 200)]
+    store = TokenStore.make(texts, cache=tmp_path, n_workers=1, progress=False)
+    ids = store.numericalize(store.vocab(range(150), min_freq=2))
+    frame = pd.DataFrame({"text": texts, "is_valid": np.arange(200) >= 150})
+    stock = TextDataLoaders.from_df(frame, text_col="text", is_lm=True, valid_col="is_valid", text_vocab=ids.vocab,
+                                    backwards=direction == "backward", seq_len=70, bs=8, shuffle=False)
+    ours = lm_dataloaders(ids, train=range(150), valid=range(150, 200), direction=direction, bs=8, bptt=70)
+    assert_same_batches(ours.valid, stock.valid)
+    assert_same_batches(ours.train.new(shuffle=False), stock.train)
 
 
 def test_training_batches_need_no_spacy():
