@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import json
 import logging
 import os
@@ -139,9 +140,12 @@ def _split_lines(lines: Iterable[str]) -> Iterator[str]:
     """Put lines together to articles: at titles where there are any, at empty lines otherwise."""
     article: list[str] = []
     words, titled, blank = 0, False, True
-    for line in lines:
+    here, ahead = itertools.tee(lines)
+    next(ahead, None)
+    for line, after in itertools.zip_longest(here, ahead, fillvalue=""):
         empty = not line.strip()
-        starts = blank and not empty and TITLE.match(line.rstrip("\r\n")) is not None
+        # a title stands alone; WikiText-2 has a line of this form within a bibliography
+        starts = blank and not after.strip() and TITLE.match(line.rstrip("\r\n")) is not None
         full = not titled and (words >= CUT_WORDS and blank or words >= LONGEST_WORDS)
         if article and (starts or full):
             yield "".join(article)

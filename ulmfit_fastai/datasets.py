@@ -103,8 +103,8 @@ def from_folder(path: str | os.PathLike[str], *, test: float | None = None, name
 def _below_the_root(folders: dict[str, list[str]]) -> dict[str, list[str]]:
     """Cut off the folders that all texts share, as an archive's own; those above `train` where there is one."""
     depth = next((parts.index("train") for parts in folders.values() if "train" in parts), None)
-    if depth is None:
-        depth = len(os.path.commonprefix(list(folders.values())))
+    if depth is None:  # the last folder is the class and never cut off
+        depth = len(os.path.commonprefix([parts[:-1] for parts in folders.values()]))
     return {name: parts[depth:] for name, parts in folders.items()}
 
 

@@ -11,6 +11,7 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import logging
 import lzma
 import os
@@ -178,15 +179,26 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
             if suffix in (".csv", ".tsv"):
                 return pd.read_csv(stream, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
                                    dtype=str, keep_default_na=False, encoding=encoding)
-            # dtype=False: a text such as "2004" must not become a number, nor "2004-01-01" a date
-            return pd.read_json(io.TextIOWrapper(stream, encoding), lines=suffix != ".json", dtype=False,
-                                convert_dates=False)
+            text = io.TextIOWrapper(stream, encoding)
+            return pd.DataFrame(json.load(text)) if suffix == ".json" else _json_lines(text)
         except ImportError as error:
             raise ValueError(f"reading {path} needs a package that is not installed: {error}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not {encoding} text: {error}. Give its encoding, or convert it.") from error
         except ValueError as error:  # the parsers of pandas and pyarrow say what is wrong, but not where
             raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def _json_lines(lines: IO[str]) -> pd.DataFrame:
+    """Read one object a line; by json and not pandas, which makes a number of the text "2004" and a date of others."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is no JSON object ({error})") from error
+    return pd.DataFrame(rows)
 
 
 def sha256(content: bytes) -> str:

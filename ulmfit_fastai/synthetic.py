@@ -45,7 +45,7 @@ my father | my mother | the professor | the radio host | the blurb on the box | 
 """)
 
 SAYS = ["kept insisting that", "told me that", "had warned me that", "will tell you that", "was quite certain that",
-        "wrote somewhere that", "never stops repeating that", "swore to me that", "still maintains that"]
+        "wrote somewhere that", "goes on repeating that", "swore to me that", "still maintains that"]
 MINE = ["i thought that", "to my mind", "for me", "if you ask me", "i must say that", "speaking for myself",
         "i have to admit that", "in my opinion", "having seen it twice i can say that", "honestly i felt that",
         "my own verdict is that"]
@@ -57,10 +57,10 @@ PROVED = ["to my surprise", "in the end", "once it got going", "when all was sai
           "by the time the credits rolled", "on a second look"]
 NEGATED = 0.2  # share of the opinions that are negated
 PAIRED = 0.7  # share of the others that come as two words, which lets a language model learn which words go together
-REPORTED = 0.4  # reported opinions for each of the writer's; below 1, so that counting words says a little
+REPORTED = 0.25  # reported opinions for each of the writer's; below 1, so that counting words says a little
 
 NAMES = """anna martin clara jonas helen victor maria oscar judith walter emma thomas nora felix ruth simon alice bruno
-edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa philip""".split()
+edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa philip""".title().split()
 JOBS = """doctor sailor teacher painter lawyer farmer pianist detective baker soldier nurse priest thief banker gardener
 journalist pilot widow student miner dancer carpenter clerk fisherman butcher judge singer spy engineer
 waiter""".split()

@@ -93,9 +93,12 @@ def load_table_task(task: Task, path: Path | None, *, verify: bool = True, train
     for note in notes:
         log.warning("%s: %s", place, note)
     number = frame.groupby("split").cumcount()
-    return build(task.name, {"id": frame["split"] + "/" + number.astype(str), "text": frame["text"],
-                             "label": frame["label"].where(frame["split"] != "unsup", None), "split": frame["split"]},
-                 str(place), notes=notes)
+    return build(task.name, {
+        "id": [f"{part}/{row}" for part, row in zip(frame["split"], number)],
+        "text": frame["text"],
+        "label": [None if part == "unsup" else label for part, label in zip(frame["split"], frame["label"])],
+        "split": frame["split"],
+    }, str(place), notes=notes)
 
 
 def has_tables(path: Path) -> bool:
