@@ -13,8 +13,10 @@ import pytest
 from ulmfit_fastai.datasets import read_corpus
 
 ARTICLES = ["First article.\nIt has two lines.", "Second one, with café.", "Third."]
-WIKITEXT = (" \n = First title = \n \n Some text of the first . \n \n = = A section = = \n \n More text . \n \n"
-            " = Second = \n \n The second . \n = no title = \n not alone , so no title . \n \n = X = \n \n The third . \n")
+WIKITEXT = (
+    " \n = First title = \n \n Some text of the first . \n \n = = A section = = \n \n More text . \n \n"
+    " = Second = \n \n The second . \n = no title = \n not alone , so no title . \n \n = X = \n \n The third . \n"
+)
 
 
 def write_jsonl(path: Path, texts: list[str], opener=open) -> Path:
@@ -39,7 +41,9 @@ def test_parquet_and_csv_rows_are_articles(tmp_path):
 
 def test_a_csv_cell_longer_than_pythons_limit_is_read(tmp_path):
     long = "word " * 50_000
-    pd.DataFrame({"text": [long]}).to_csv(tmp_path / "a.csv", index=False, header=False)  # fastai's WikiText has no header
+    pd.DataFrame({"text": [long]}).to_csv(
+        tmp_path / "a.csv", index=False, header=False
+    )  # fastai's WikiText has no header
     assert list(read_corpus(tmp_path / "a.csv")) == [long]
 
 
@@ -91,7 +95,9 @@ def test_a_folder_of_files_that_name_no_part_is_read_whole(tmp_path):
 
 def test_rows_of_another_part_are_left_out(tmp_path):
     pytest.importorskip("pyarrow")
-    pd.DataFrame({"split": ["train", "valid", "test"], "text": ["one", "two", "three"]}).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"split": ["train", "valid", "test"], "text": ["one", "two", "three"]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
     assert list(read_corpus(tmp_path / "a.parquet")) == ["one"]
     assert list(read_corpus(tmp_path / "a.parquet", split="test")) == ["three"]
     pd.DataFrame({"split": ["valid", "test"], "text": ["two", "three"]}).to_parquet(tmp_path / "b.parquet")

@@ -35,7 +35,9 @@ def frame() -> pd.DataFrame:
 @pytest.fixture
 def small_imdb(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the published numbers be those of `tiny_imdb`."""
-    monkeypatch.setattr(imdb, "EXPECTED", {"train/neg": 30, "train/pos": 30, "test/neg": 15, "test/pos": 15, "unsup": 40})
+    monkeypatch.setattr(
+        imdb, "EXPECTED", {"train/neg": 30, "train/pos": 30, "test/neg": 15, "test/pos": 15, "unsup": 40}
+    )
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def tar_of(folder: Path, archive: Path, name: str) -> Path:
 
 # ---- IMDb ----------------------------------------------------------------------------------------------------------
 
+
 def test_every_layout_of_imdb_reads_the_same(own_copy, tmp_path, small_imdb):
     original = load_imdb(own_copy)
     assert original.counts == {"train": 60, "test": 30, "unsup": 40}
@@ -78,8 +81,14 @@ def test_every_layout_of_imdb_reads_the_same(own_copy, tmp_path, small_imdb):
     (stanford / "unsup").rename(stanford / "train" / "unsup")
     (stanford / "train" / "urls_pos.txt").write_text("http://www.imdb.com\n")
     (stanford / "README").write_text("Large Movie Review Dataset\n")
-    places = [own_copy.parent, stanford, stanford.parent, tar_of(own_copy, tmp_path / "imdb.tgz", "imdb"),
-              tar_of(stanford, tmp_path / "aclImdb_v1.tar.gz", "aclImdb"), tar_of(own_copy, tmp_path / "plain.tar", "./imdb")]
+    places = [
+        own_copy.parent,
+        stanford,
+        stanford.parent,
+        tar_of(own_copy, tmp_path / "imdb.tgz", "imdb"),
+        tar_of(stanford, tmp_path / "aclImdb_v1.tar.gz", "aclImdb"),
+        tar_of(own_copy, tmp_path / "plain.tar", "./imdb"),
+    ]
     for place in places:
         assert load_imdb(place).fingerprint == original.fingerprint, place
 
@@ -162,11 +171,19 @@ def test_reading_an_archive_writes_nothing(own_copy, tmp_path, small_imdb):
 
 
 def test_a_part_that_was_cleaned_differently_is_named(tmp_path, monkeypatch, caplog):
-    for part, bare in (("train/neg", True), ("train/pos", True), ("test/neg", False), ("test/pos", False), ("unsup", False)):
+    for part, bare in (
+        ("train/neg", True),
+        ("train/pos", True),
+        ("test/neg", False),
+        ("test/pos", False),
+        ("unsup", False),
+    ):
         (tmp_path / part).mkdir(parents=True)
         for number in range(60):
             text = "Good start.<br /><br />Bad end." if number % 10 < 6 else "Nothing to see here."
-            (tmp_path / part / f"{number}_5.txt").write_text(text.replace("<br /><br />", "" if bare else "<br /><br />"))
+            (tmp_path / part / f"{number}_5.txt").write_text(
+                text.replace("<br /><br />", "" if bare else "<br /><br />")
+            )
     monkeypatch.setattr(imdb, "EXPECTED", dict.fromkeys(imdb.EXPECTED, 60))
     notes = load_imdb(tmp_path).notes
     assert len(notes) == 1 and notes[0].startswith("train/neg, train/pos cleaned differently")
@@ -221,6 +238,7 @@ def test_an_unpacked_set_in_fastais_cache_is_used_without_network(own_copy, fast
 
 
 # ---- frames --------------------------------------------------------------------------------------------------------
+
 
 def test_a_frame_becomes_a_dataset(frame):
     made = from_frame(frame, text="review", label="mood", unlabelled=["more", "texts"])
@@ -295,7 +313,9 @@ def test_several_text_columns_are_joined_with_fastais_field_marks(frame):
 def test_joined_fields_are_what_fastai_itself_makes_in_training():
     core = pytest.importorskip("fastai.text.core")
     frame = pd.DataFrame({"a": ["one", "x y"], "b": ["two", "z"], "c": ["three", "w"]})
-    assert [join_fields(row) for row in frame.itertuples(index=False)] == list(core._join_texts(frame, mark_fields=True))
+    assert [join_fields(row) for row in frame.itertuples(index=False)] == list(
+        core._join_texts(frame, mark_fields=True)
+    )
 
 
 def test_lists_of_labels_and_labels_with_a_delimiter_make_single_classes(frame):
@@ -337,7 +357,10 @@ def test_the_fingerprint_changes_with_every_text_label_and_split(frame):
     changed = frame.copy()
     changed.loc[59, "mood"] = "pos"
     assert from_frame(changed, text="review", label="mood").fingerprint != base
-    assert from_frame(frame.assign(s=["train"] * 59 + ["test"]), text="review", label="mood", split="s").fingerprint != base
+    assert (
+        from_frame(frame.assign(s=["train"] * 59 + ["test"]), text="review", label="mood", split="s").fingerprint
+        != base
+    )
     assert from_frame(frame.copy(), text="review", label="mood").fingerprint == base
 
 
@@ -349,8 +372,24 @@ def test_ids_that_repeat_are_refused(frame):
 
 # ---- files and folders ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz", "r.csv.bz2", "r.csv.xz", "r.tsv", "r.jsonl", "r.jsonl.gz", "r.ndjson",
-                                  "r.json", "r.parquet", "r.csv.zst", "r.jsonl.zst"])
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "r.csv",
+        "r.csv.gz",
+        "r.csv.bz2",
+        "r.csv.xz",
+        "r.tsv",
+        "r.jsonl",
+        "r.jsonl.gz",
+        "r.ndjson",
+        "r.json",
+        "r.parquet",
+        "r.csv.zst",
+        "r.jsonl.zst",
+    ],
+)
 def test_every_kind_of_table_reads_the_same(frame, tmp_path, name):
     frame.loc[0, "review"] = 'NA, "quoted"\nand on a second line: café'
     frame.loc[1, "review"] = "NA"
@@ -365,8 +404,10 @@ def test_every_kind_of_table_reads_the_same(frame, tmp_path, name):
         frame.to_json(path, orient="records", lines=not name.endswith(".json"))
     else:
         frame.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
-    assert from_file(path, text="review", label="mood").fingerprint == \
-        from_frame(frame, text="review", label="mood").fingerprint
+    assert (
+        from_file(path, text="review", label="mood").fingerprint
+        == from_frame(frame, text="review", label="mood").fingerprint
+    )
 
 
 def test_zstandard_is_read_by_pyarrow_when_its_own_package_is_missing(frame, tmp_path, monkeypatch):
@@ -419,8 +460,11 @@ def test_a_folder_per_class_is_read_with_or_without_parts(tmp_path):
     flat = write_folder(tmp_path / "flat", [f"{label}/{n}.txt" for label in ("good", "bad") for n in range(6)])
     assert from_folder(flat).counts == {"train": 12, "test": 0, "unsup": 0}
     assert from_folder(flat, test=0.5).counts == {"train": 6, "test": 6, "unsup": 0}
-    parts = write_folder(tmp_path / "parts", [f"{part}/{label}/{n}.txt" for part in ("train", "test")
-                                              for label in ("good", "bad") for n in range(6)] + ["unsup/7.txt"])
+    parts = write_folder(
+        tmp_path / "parts",
+        [f"{part}/{label}/{n}.txt" for part in ("train", "test") for label in ("good", "bad") for n in range(6)]
+        + ["unsup/7.txt"],
+    )
     made = from_folder(parts)
     assert made.counts == {"train": 12, "test": 12, "unsup": 1} and made.classes == ("bad", "good")
     assert set(made.df["id"]) > {"train/good/0", "test/bad/5", "unsup/7"}
@@ -430,10 +474,15 @@ def test_a_folder_per_class_is_read_with_or_without_parts(tmp_path):
 
 
 def test_a_folder_valid_is_the_test_part_unless_there_is_one(tmp_path):
-    root = write_folder(tmp_path, [f"{part}/{label}/{n}.txt" for part in ("train", "valid")
-                                   for label in ("good", "bad") for n in range(3)])
+    root = write_folder(
+        tmp_path,
+        [f"{part}/{label}/{n}.txt" for part in ("train", "valid") for label in ("good", "bad") for n in range(3)],
+    )
     made = from_folder(root)
-    assert made.counts == {"train": 6, "test": 6, "unsup": 0} and "'valid' was read as part of the test set" in made.notes[0]
+    assert (
+        made.counts == {"train": 6, "test": 6, "unsup": 0}
+        and "'valid' was read as part of the test set" in made.notes[0]
+    )
     write_folder(tmp_path, ["test/good/0.txt", "test/bad/0.txt"])
     assert from_folder(root).counts == {"train": 12, "test": 2, "unsup": 0}
 
@@ -451,6 +500,7 @@ def test_what_is_wrong_in_a_folder_is_named(tmp_path):
 
 
 # ---- splits --------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
@@ -480,8 +530,11 @@ def test_the_validation_part_has_the_classes_in_proportion(data):
     splits = split_validation(data, fraction=0.1)
     labels = data.df["label"].to_numpy()
     assert len(splits.valid) == 20 and (labels[splits.valid] == "pos").sum() == 10
-    uneven = from_frame(pd.DataFrame({"t": [f"t{n}" for n in range(1000)], "l": ["a"] * 900 + ["b"] * 95 + ["c"] * 5}),
-                        text="t", label="l")
+    uneven = from_frame(
+        pd.DataFrame({"t": [f"t{n}" for n in range(1000)], "l": ["a"] * 900 + ["b"] * 95 + ["c"] * 5}),
+        text="t",
+        label="l",
+    )
     drawn = uneven.df["label"].to_numpy()[split_validation(uneven).valid]
     assert [(drawn == c).sum() for c in "abc"] == [90, 9, 1] or [(drawn == c).sum() for c in "abc"] == [90, 10, 1]
 
@@ -496,7 +549,28 @@ def test_splits_are_sorted_int64_and_the_same_for_the_same_seed(data):
 
 
 def test_the_drawn_rows_have_not_changed_since_they_were_first_published(data):
-    assert split_validation(data).valid.tolist() == [5, 16, 20, 36, 52, 72, 82, 90, 93, 94, 120, 154, 158, 160, 161, 168, 180, 194, 197, 198]
+    assert split_validation(data).valid.tolist() == [
+        5,
+        16,
+        20,
+        36,
+        52,
+        72,
+        82,
+        90,
+        93,
+        94,
+        120,
+        154,
+        158,
+        160,
+        161,
+        168,
+        180,
+        194,
+        197,
+        198,
+    ]
 
 
 def test_the_tutorial_protocol_validates_on_the_test_set_and_reads_its_texts(data):
@@ -523,8 +597,9 @@ def test_few_labels_are_balanced_nested_and_leave_validation_and_texts_alone(dat
 
 
 def test_a_class_that_runs_out_leaves_its_share_to_the_others():
-    uneven = from_frame(pd.DataFrame({"t": [f"t{n}" for n in range(110)], "l": ["a"] * 100 + ["b"] * 10}),
-                        text="t", label="l")
+    uneven = from_frame(
+        pd.DataFrame({"t": [f"t{n}" for n in range(110)], "l": ["a"] * 100 + ["b"] * 10}), text="t", label="l"
+    )
     train = split_validation(uneven, n_labels=50).train
     assert len(train) == 50 and (uneven.df["label"].to_numpy()[train] == "b").sum() == 9
 
@@ -545,12 +620,14 @@ def test_splits_refuse_what_makes_no_sense(data):
     with pytest.raises(ValueError, match="2 labelled .* at least 4"):
         split_validation(tiny)
     with pytest.raises(ValueError, match="no test rows"):
-        split_validation(from_frame(pd.DataFrame({"t": list("abcd"), "l": list("xyxy")}), text="t", label="l"),
-                         protocol="tutorial")
+        split_validation(
+            from_frame(pd.DataFrame({"t": list("abcd"), "l": list("xyxy")}), text="t", label="l"), protocol="tutorial"
+        )
     assert len(split_validation(data, fraction=0).valid) == 0
 
 
 # ---- the real set --------------------------------------------------------------------------------------------------
+
 
 def test_the_real_imdb_is_whole_and_clean(test_data):
     real = load_imdb(test_data / "imdb" / "imdb.tgz")
@@ -559,7 +636,12 @@ def test_the_real_imdb_is_whole_and_clean(test_data):
     assert sizes.to_dict() == {"train": 33_132_823, "test": 32_350_685, "unsup": 66_506_794}
     splits = split_validation(real)
     assert [len(rows) for rows in (splits.train, splits.valid, splits.test, splits.lm_train, splits.lm_valid)] == [
-        22500, 2500, 25000, 70000, 5000]
+        22500,
+        2500,
+        25000,
+        70000,
+        5000,
+    ]
 
 
 def test_the_real_archive_cut_off_is_refused(test_data, tmp_path):

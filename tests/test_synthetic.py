@@ -48,6 +48,7 @@ def test_a_reader_of_sentences_makes_no_error(reviews):
 def test_a_bag_of_words_and_pairs_errs_on_a_quarter_to_two_fifths(reviews):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+
     df = reviews.df
     train, test = df[df["split"] == "train"], df[df["split"] == "test"]
     for options, strength in (({}, 1.0), ({"sublinear_tf": True, "min_df": 2}, 10.0)):
@@ -68,7 +69,10 @@ def test_the_reviews_of_seed_0_have_not_changed_since_they_were_first_measured()
 
 
 def test_a_larger_set_contains_the_smaller_one():
-    small, large = synthetic_reviews(n_train=10, n_test=4, n_unsup=4), synthetic_reviews(n_train=30, n_test=8, n_unsup=9)
+    small, large = (
+        synthetic_reviews(n_train=10, n_test=4, n_unsup=4),
+        synthetic_reviews(n_train=30, n_test=8, n_unsup=9),
+    )
     assert set(small.df["text"]) < set(large.df["text"])
 
 
@@ -104,7 +108,12 @@ def test_written_in_imdbs_layout_they_read_back_the_same_and_still_synthetic(tmp
     made = synthetic_reviews(n_train=12, n_test=6, n_unsup=5)
     folder = write_imdb_layout(made, tmp_path)
     assert {path.relative_to(folder).parent.as_posix() for path in folder.rglob("*_*.txt")} == {
-        "train/neg", "train/pos", "test/neg", "test/pos", "unsup"}
+        "train/neg",
+        "train/pos",
+        "test/neg",
+        "test/pos",
+        "unsup",
+    }
     read = load_imdb(tmp_path, verify=False)
     assert read.fingerprint == made.fingerprint
     assert read.synthetic and read.name == "synthetic" and synthetic.SYNTHETIC_NOTE in read.notes

@@ -12,20 +12,36 @@ import pytest
 from ulmfit_fastai.datasets import TASKS, load_task
 
 PUBLISHED = {name: tuple(task.counts.values()) for name, task in TASKS.items()}
-AG = pd.DataFrame([(n % 4, f"Title {n}", f"Body {n}, with \"quotes\" and #39; \\ marks") for n in range(12)] +
-                  [(n % 4, f"Test {n}", f"More {n}") for n in range(8)], columns=["number", "title", "body"])
-TREC = ["DESC:manner How did serfdom develop in and then leave Russia ?", "ENTY:cremat What films featured Popeye ?",
-        "ABBR:exp What does caf\xe9 stand for ?", "HUM:ind Who is it ?", "LOC:city Where is it ?", "NUM:date When was it ?"]
+AG = pd.DataFrame(
+    [(n % 4, f"Title {n}", f'Body {n}, with "quotes" and #39; \\ marks') for n in range(12)]
+    + [(n % 4, f"Test {n}", f"More {n}") for n in range(8)],
+    columns=["number", "title", "body"],
+)
+TREC = [
+    "DESC:manner How did serfdom develop in and then leave Russia ?",
+    "ENTY:cremat What films featured Popeye ?",
+    "ABBR:exp What does caf\xe9 stand for ?",
+    "HUM:ind Who is it ?",
+    "LOC:city Where is it ?",
+    "NUM:date When was it ?",
+]
 
 
 @pytest.fixture(autouse=True)
 def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the published numbers be those of the few rows above."""
-    for name, train, test in (("ag", 3, 2), ("yelp-full", 2, 1), ("yelp-bi", 2, 1), ("dbpedia", 1, 1), ("trec6", 1, 1),
-                              ("imdb", 2, 1)):
+    for name, train, test in (
+        ("ag", 3, 2),
+        ("yelp-full", 2, 1),
+        ("yelp-bi", 2, 1),
+        ("dbpedia", 1, 1),
+        ("trec6", 1, 1),
+        ("imdb", 2, 1),
+    ):
         classes = len(TASKS[name].classes)
-        few = dataclasses.replace(TASKS[name], train=(train,) * classes, test=(test,) * classes,
-                                  unsup=3 if name == "imdb" else 0)
+        few = dataclasses.replace(
+            TASKS[name], train=(train,) * classes, test=(test,) * classes, unsup=3 if name == "imdb" else 0
+        )
         monkeypatch.setitem(TASKS, name, few)
 
 
@@ -39,8 +55,9 @@ def original(tmp_path: Path) -> Path:
     folder = tmp_path / "ag_news_csv"
     folder.mkdir()
     for part in ("train", "test"):
-        ag_rows(part).assign(number=ag_rows(part)["number"] + 1).to_csv(folder / f"{part}.csv", header=False, index=False,
-                                                                     quoting=1)
+        ag_rows(part).assign(number=ag_rows(part)["number"] + 1).to_csv(
+            folder / f"{part}.csv", header=False, index=False, quoting=1
+        )
     (folder / "classes.txt").write_text("World\nSports\nBusiness\nSci/Tech\n")
     return folder
 
@@ -77,8 +94,9 @@ def test_every_layout_of_ag_reads_the_same(original, tmp_path):
                 frame.to_json(folder / f"{part}.jsonl.xz", orient="records", lines=True)
             elif kind == "kaggle":
                 rows = ag_rows(part)
-                pd.DataFrame({"Class Index": rows["number"] + 1, "Title": rows["title"],
-                              "Description": rows["body"]}).to_csv(folder / f"{part}.csv", index=False)
+                pd.DataFrame(
+                    {"Class Index": rows["number"] + 1, "Title": rows["title"], "Description": rows["body"]}
+                ).to_csv(folder / f"{part}.csv", index=False)
             else:
                 frame.to_csv(folder / f"{part}.{kind}", index=False)
         places.append(folder.parent)
@@ -103,7 +121,8 @@ def test_yelp_counts_stars_from_0_or_from_1(tmp_path):
         for part, times in (("train", 2), ("test", 1)):
             stars = [star + first for star in range(5)] * times
             pd.DataFrame({"label": stars, "text": [f"{part} {n}" for n in range(len(stars))]}).to_csv(
-                tmp_path / f"{part}.csv", index=False)
+                tmp_path / f"{part}.csv", index=False
+            )
         made = load_task("yelp-full", tmp_path)
         assert made.classes == ("1", "2", "3", "4", "5")
         assert made.df["label"][:5].tolist() == ["1", "2", "3", "4", "5"]
@@ -111,7 +130,9 @@ def test_yelp_counts_stars_from_0_or_from_1(tmp_path):
 
 def test_polarity_1_is_negative_and_2_positive_in_the_original(tmp_path):
     for part, times in (("train", 2), ("test", 1)):
-        (tmp_path / f"{part}.csv").write_text("".join(f'"1","{part} bad {n}"\n"2","{part} good {n}"\n' for n in range(times)))
+        (tmp_path / f"{part}.csv").write_text(
+            "".join(f'"1","{part} bad {n}"\n"2","{part} good {n}"\n' for n in range(times))
+        )
     made = load_task("yelp-bi", tmp_path)
     assert all((label == "pos") == ("good" in text) for text, label in zip(made.df["text"], made.df["label"]))
 
@@ -134,7 +155,10 @@ def test_trecs_own_files_are_read_as_latin_1_with_the_coarse_classes(tmp_path):
     assert made.counts == {"train": 6, "test": 6, "unsup": 0}
     assert made.df["label"][:6].tolist() == ["DESC", "ENTY", "ABBR", "HUM", "LOC", "NUM"]
     assert made.df["text"][2] == "What does caf\xe9 stand for ?"
-    assert made.notes == ("TREC_10.label is not byte for byte the original", "train_5500.label is not byte for byte the original")
+    assert made.notes == (
+        "TREC_10.label is not byte for byte the original",
+        "train_5500.label is not byte for byte the original",
+    )
 
 
 def test_a_changed_copy_of_trec_in_the_cache_is_refused(tmp_path, monkeypatch):
@@ -154,7 +178,8 @@ def test_the_numbers_of_both_releases_of_trec_on_hugging_face_are_told_apart(tmp
     for column, order in (("coarse_label", new), ("label-coarse", old)):
         for part in ("train", "test"):
             pd.DataFrame({column: range(6), "text": [f"a question of {name} ?" for name in order]}).to_csv(
-                tmp_path / f"{part}.csv", index=False)
+                tmp_path / f"{part}.csv", index=False
+            )
         made = load_task("trec6", tmp_path)
         assert all(label in text for label, text in zip(made.df["label"], made.df["text"])), column
 
@@ -162,7 +187,8 @@ def test_the_numbers_of_both_releases_of_trec_on_hugging_face_are_told_apart(tmp
 def test_imdb_reads_from_a_table_with_its_unlabelled_part(tmp_path):
     for part, labels in (("train", [0, 0, 1, 1]), ("test", [0, 1]), ("unsupervised", [-1, -1, -1])):
         pd.DataFrame({"text": [f"{part} {n}" for n in range(len(labels))], "label": labels}).to_csv(
-            tmp_path / f"{part}-00000-of-00001.csv", index=False)
+            tmp_path / f"{part}-00000-of-00001.csv", index=False
+        )
     made = load_task("imdb", tmp_path)
     assert made.counts == {"train": 4, "test": 2, "unsup": 3} and made.classes == ("neg", "pos")
     assert made.df["label"].tolist() == ["neg", "neg", "pos", "pos", "neg", "pos", None, None, None]
@@ -178,15 +204,24 @@ def test_a_set_that_is_not_whole_is_refused_and_says_what_is_missing(original):
 
 
 def test_a_subset_under_another_name_is_accepted_only_when_asked_for(tmp_path):
-    rows = pd.concat([hugging_face("train").assign(split="train_subset"), hugging_face("train").assign(split="train_more"),
-                      hugging_face("test").assign(split="test")])
+    rows = pd.concat(
+        [
+            hugging_face("train").assign(split="train_subset"),
+            hugging_face("train").assign(split="train_more"),
+            hugging_face("test").assign(split="test"),
+        ]
+    )
     rows.to_csv(tmp_path / "ag.csv", index=False)
-    with pytest.raises(ValueError, match="expected the parts train and test, found train_subset, train_more, test.*verify=False"):
+    with pytest.raises(
+        ValueError, match="expected the parts train and test, found train_subset, train_more, test.*verify=False"
+    ):
         load_task("ag", tmp_path)
     made = load_task("ag", tmp_path, verify=False)
     assert made.counts["train"] == 12
     assert made.notes == ("the training rows are the part 'train_subset'; not used: train_more",)
-    assert "'train_more'; not used: train_subset" in load_task("ag", tmp_path, verify=False, train="train_more").notes[0]
+    assert (
+        "'train_more'; not used: train_subset" in load_task("ag", tmp_path, verify=False, train="train_more").notes[0]
+    )
     with pytest.raises(ValueError, match="has no part 'training'"):
         load_task("ag", tmp_path, verify=False, train="training")
 
@@ -194,7 +229,9 @@ def test_a_subset_under_another_name_is_accepted_only_when_asked_for(tmp_path):
 def test_labels_of_another_set_are_refused(tmp_path):
     for part in ("train", "test"):
         pd.DataFrame({"label": [0, 7], "text": ["a", "b"]}).to_csv(tmp_path / f"{part}.csv", index=False)
-    with pytest.raises(ValueError, match="labels must be World, Sports, Business, Sci/Tech, or their numbers .*found 0, 7"):
+    with pytest.raises(
+        ValueError, match="labels must be World, Sports, Business, Sci/Tech, or their numbers .*found 0, 7"
+    ):
         load_task("ag", tmp_path)
 
 
@@ -206,12 +243,18 @@ def test_an_unknown_name_and_an_empty_folder_are_refused(tmp_path):
 
 
 def test_the_published_numbers_are_those_of_the_papers_table_1():
-    assert PUBLISHED == {"imdb": (25_000, 25_000, 50_000), "trec6": (5_452, 500, 0), "ag": (120_000, 7_600, 0),
-                         "dbpedia": (560_000, 70_000, 0), "yelp-bi": (560_000, 38_000, 0),
-                         "yelp-full": (650_000, 50_000, 0)}
+    assert PUBLISHED == {
+        "imdb": (25_000, 25_000, 50_000),
+        "trec6": (5_452, 500, 0),
+        "ag": (120_000, 7_600, 0),
+        "dbpedia": (560_000, 70_000, 0),
+        "yelp-bi": (560_000, 38_000, 0),
+        "yelp-full": (650_000, 50_000, 0),
+    }
 
 
 # ---- the real sets -------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ PAIRED = 0.7  # share of the others that come as two words, which lets a languag
 REPORTED = 0.25  # reported opinions for each of the writer's; below 1, so that counting words says a little
 
 NAMES = """anna martin clara jonas helen victor maria oscar judith walter emma thomas nora felix ruth simon alice bruno
-edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa philip""".title().split()
+edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa
+philip""".title().split()
 JOBS = """doctor sailor teacher painter lawyer farmer pianist detective baker soldier nurse priest thief banker gardener
 journalist pilot widow student miner dancer carpenter clerk fisherman butcher judge singer spy engineer
 waiter""".split()
