@@ -2,7 +2,8 @@
 
 A command is a function from the parsed arguments to an exit code; the first line of its docstring is its line in
 `ulmfit-fastai --help`, the rest is what `ulmfit-fastai COMMAND --help` says. To add one, write the function and give it
-a row in `COMMANDS`. Nothing heavy is imported before a command runs, so that help comes at once.
+a row in `COMMANDS`; those of the paper's experiments are in cli_experiments.py. Nothing heavy is imported before a
+command runs, so that help comes at once.
 
 Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 130 interrupted.
 """
@@ -14,89 +15,35 @@ import inspect
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-
-logger = logging.getLogger(__name__)
-
-DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
-
-
-# ---------------------------------------------------------------------------------------------- reading the arguments
-def seconds(text: str) -> float:
-    """Seconds in a duration such as `90m`, `2h`, `1h30m`, `45s` or a plain number of seconds."""
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
-    if not match or not any(match.groups()):
-        raise argparse.ArgumentTypeError(f"expected a duration such as 90m, 2h, 1h30m or 5400, found {text!r}")
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + rest
-    if total <= 0:
-        raise argparse.ArgumentTypeError(f"expected a duration above zero, found {text!r}")
-    return total
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """Name and value of `classifier.bs=32`; the value is read as JSON where it is JSON, else as a word."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE such as classifier.bs=32, found {text!r}")
-    try:
-        return name.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return name.strip(), value
-
-
-@dataclass(frozen=True)
-class Option:
-    """One argument of a command: the flags, or the name of a positional one, and what argparse is told about it."""
-
-    flags: tuple[str, ...]
-    settings: dict[str, Any]
-
-
-def option(*flags: str, **settings: Any) -> Option:
-    return Option(flags, settings)
-
-
-def out(default: str) -> Option:
-    return option("--out", default=default, metavar="FOLDER",
-                  help="run folder: everything the run makes, and what it goes on from (default: %(default)s)")
-
-
-DEVICE = option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: the best one there is)")
-SEED = option("--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's)")
-SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
-             help="change one field of the recipe, e.g. classifier.bs=32; may be given several times "
-                  "(`ulmfit-fastai recipe NAME` lists the fields)")
-TIME_BUDGET = option("--time-budget", type=seconds, metavar="TIME",
-                     help="stop in good order after this long (90m, 2h, 5400); the same command goes on")
-NO_RESUME = option("--no-resume", action="store_true", help="start anew even if the run folder holds a run")
-DRY_RUN = option("--dry-run", action="store_true",
-                 help="say what would be done and how long it would take here, and stop there")
-TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
-COMMON = (
-    option("-v", "--verbose", action="store_true", help="say more while running"),
-    option("--traceback", action="store_true", help="show the Python traceback of an error"),
+from .cli_experiments import EXPERIMENTS
+from .cli_options import (
+    COMMON,
+    DEVICE,
+    DIRECTIONS,
+    DRY_RUN,
+    NO_RESUME,
+    SEED,
+    SET,
+    TASK,
+    TIME_BUDGET,
+    Command,
+    directions,
+    option,
+    out,
+    overrides,
+    seconds,
+    setting,
+    show,
 )
 
-
-def directions(name: str | None) -> tuple[str, ...] | None:
-    """The recipe's word for `--direction`; None, when it was not given, leaves the recipe's own."""
-    return None if name is None else DIRECTIONS[name]
-
-
-def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the recipe that `--set` and `--seed` change, by dotted name."""
-    changed = dict(args.settings)
-    if args.seed is not None:
-        changed["seed"] = args.seed
-    return changed
+__all__ = ["COMMANDS", "build_parser", "main", "seconds", "setting"]
+logger = logging.getLogger(__name__)
 
 
 # --------------------------------------------------------------------------------------------------------- the commands
@@ -278,26 +225,7 @@ def pretrain(args: argparse.Namespace) -> int:
     return 0
 
 
-def show(result: Any, folder: str) -> None:
-    """Print a result and the path of its report."""
-    if result is None:  # a dry run has none
-        return
-    print(result)
-    page = Path(folder) / "report.html"
-    if page.is_file():
-        print(f"report: {page.resolve()}")
-
-
 # ------------------------------------------------------------------------------------------------------------ the table
-@dataclass(frozen=True)
-class Command:
-    """A row of the table: the word typed, the function it calls, the arguments it takes."""
-
-    name: str
-    run: Callable[[argparse.Namespace], int]
-    options: tuple[Option, ...]
-
-
 COMMANDS = (
     Command("demo", demo, (out("runs/demo"), DEVICE)),
     Command("imdb", imdb, (
@@ -307,6 +235,7 @@ COMMANDS = (
         out("runs/imdb"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
         DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+    *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
     Command("report", report, (option("run", metavar="RUN", help="run folder"),)),

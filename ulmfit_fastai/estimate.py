@@ -43,7 +43,7 @@ class Plan:
                 f"  {s['direction']:9} {s['phase']:11} {s['stage']:12} {s['epochs']:3} x {s['batches']:6,} batches"
                 f"  {minutes(s['seconds']):>12}"
             )
-        lines.append(f"  {'test set predicted once per direction':49}  {minutes(self.test_seconds):>12}")
+        lines.append(f"  {'held-out texts predicted once per direction':49}  {minutes(self.test_seconds):>12}")
         lines.append(f"  in all about {minutes(self.seconds)}")
         return "\n".join(lines)
 
@@ -52,15 +52,19 @@ def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
     """Time a few batches of each phase of a `runs.Run`, with random weights; phases in `skip` are done already."""
     plan = Plan()
     recipe, directions = work.recipe, work.recipe.directions
-    todo = [(d, name) for d in directions for name in ("lm", "classifier") if f"{d}/{name}" not in skip]
+    todo = [(d, name) for d in directions for name in recipe.phases if f"{d}/{name}" not in skip]
+    todo = [(d, name) for d, name in todo if name != "pretrain" or f"{d}/lm" not in skip]
     timed: dict[str, list[dict[str, Any]]] = {}
-    if any(name == "lm" for _, name in todo) and recipe.lm is not None:
+    if any(name == "pretrain" for _, name in todo):
+        timed["pretrain"] = _time_phase(work.general_lm(recipe.pretrain, directions[0]), recipe.pretrain)
+    if any(name == "lm" for _, name in todo):
         timed["lm"] = _time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
     if any(name == "classifier" for _, name in todo):
         timed["classifier"] = _time_phase(work.classifier(directions[0], None), recipe.classifier)
         stage = timed["classifier"][-1]
         texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
-        plan.test_seconds = len(work.data.splits.test) / texts_a_second * len(directions)
+        predicted = len(work.test_rows) + len(work.data.splits.valid)
+        plan.test_seconds = predicted / texts_a_second * len(directions)
     for direction, name in todo:
         for stage in timed.get(name, []):
             plan.stages.append({"direction": direction, "phase": name, **stage})

@@ -106,10 +106,8 @@ class RunFolder:
             self.path.rename(aside)
             log.warning("the earlier run in %s was moved to %s", self.path, aside)
         if found.exists():
-            self.run = read_json(found)
+            self.read()
             self._same(header)
-            self.history = self._read_csv("history.csv")
-            self.rates = self._read_csv("rates.csv")
             return True
         if self.path.exists() and any(self.path.iterdir()):
             allowed = {"state", "report.html"}
@@ -124,6 +122,15 @@ class RunFolder:
                     "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
         self.save()
         return False
+
+    def read(self) -> RunFolder:
+        """Read what is there; ValueError when it is no run folder."""
+        if not (self.path / "run.json").exists():
+            raise ValueError(f"{self.path} is not a run folder: it holds no run.json")
+        self.run = read_json(self.path / "run.json")
+        self.history = self._read_csv("history.csv")
+        self.rates = self._read_csv("rates.csv")
+        return self
 
     def _same(self, header: dict[str, Any]) -> None:
         if self.run.get("schema") != SCHEMA:

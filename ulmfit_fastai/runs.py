@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,14 @@ from .baselines import tfidf_baseline
 from .callbacks import Budget, derived_seed
 from .datasets import Dataset, Splits, split_validation
 from .estimate import Plan, estimate
+from .general_text import Corpus, GeneralText, general_lm, general_text, save_pretrained
 from .learners import classifier_learner, lm_learner
 from .loaders import classifier_dataloaders, inference_loader, lm_dataloaders
 from .precision import compute_dtype, precision_callbacks
 from .predictions import average, error_metrics, write_predictions
 from .recipe import Phase, Recipe
-from .runfolder import RunFolder, command_line, describe_device, now, versions
+from .runfolder import RunFolder, RunMismatch, command_line, describe_device, now, versions
+from .sharing import adopt_language_model
 from .tokens import TokenIds, TokenStore
 from .training import PhaseFit, minutes
 from .weights import LMWeights
@@ -46,15 +48,28 @@ class Prepared:
     splits: Splits
     ids: TokenIds
     labels: np.ndarray  # class number of each row, -1 without a label
+    general: GeneralText | None = None  # what stage 1 reads, in a vocabulary of its own
+
+
+VALIDATION_SEED = 0
+"""Draws the validation part, whatever the run's seed: so seeds differ in their training and not in what they are
+measured on."""
+
+
+def rows_for(recipe: Recipe, dataset: Dataset) -> Splits:
+    """The rows that each phase of a run reads."""
+    splits = split_validation(
+        dataset, fraction=recipe.valid_fraction, seed=recipe.seed, protocol=recipe.protocol, n_labels=recipe.n_labels,
+        valid_seed=VALIDATION_SEED,
+    )
+    if recipe.lm_texts == "labelled":  # the paper's supervised low-shot setting: the LM reads what the classifier reads
+        splits = replace(splits, lm_train=splits.train, lm_valid=np.setdiff1d(splits.lm_valid, splits.train))
+    return splits
 
 
 def prepare(recipe: Recipe, dataset: Dataset, *, cache: Path | None = None, progress: bool = True) -> Prepared:
     """Split, tokenise (from the cache when nothing changed) and numericalise with the vocabulary of the LM's texts."""
-    splits = split_validation(
-        dataset, fraction=recipe.valid_fraction, seed=recipe.seed, protocol=recipe.protocol, n_labels=recipe.n_labels
-    )
-    if recipe.lm_texts == "labelled":  # the paper's supervised low-shot setting: the LM reads what the classifier reads
-        splits = replace(splits, lm_train=splits.train, lm_valid=np.setdiff1d(splits.lm_valid, splits.train))
+    splits = rows_for(recipe, dataset)
     store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=progress)
     vocab = store.vocab(splits.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
     codes = {name: number for number, name in enumerate(dataset.classes)}
@@ -73,8 +88,8 @@ class Run:
     """The phases of one run, in order; each is skipped when the folder already has its weights."""
 
     def __init__(self, recipe: Recipe, data: Prepared, folder: RunFolder, *, device: torch.device, budget: Budget,
-                 progress: bool, plan: Plan | None) -> None:
-        self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
+                 progress: bool, plan: Plan | None, until: str | None = None) -> None:
+        self.recipe, self.data, self.folder, self.device, self.until = recipe, data, folder, device, until
         self.budget, self.progress, self.plan = budget, progress, plan
         self.vocab_file = folder.path / "vocab.json"
 
@@ -84,6 +99,13 @@ class Run:
         return self.data.splits.test if self.recipe.evaluate == "test" else self.data.splits.test[:0]
 
     # -- learners -------------------------------------------------------------------------------------------------
+
+    def general_lm(self, phase: Phase, direction: str) -> Any:
+        assert self.data.general is not None, "run() asks for a corpus when the recipe pretrains"
+        text = self.data.general
+        text = replace(text, train=some_rows(text.train, phase.max_docs, self.recipe.seed))
+        return general_lm(text, self.recipe.model_for("pretrain"), phase, direction, seed=self.recipe.seed,
+                          precision=self.recipe.precision, device=self.device, fast=self.recipe.fast)
 
     def lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> Any:
         rows = self.data.splits
@@ -113,6 +135,8 @@ class Run:
     # -- phases ---------------------------------------------------------------------------------------------------
 
     def direction(self, direction: str) -> None:
+        if pretraining_left(self.recipe, self.folder, direction):
+            self.pretrain(direction)
         if self.recipe.lm is not None and not self.folder.phase_done(direction, "lm"):
             start = self.starting_weights(direction)
             learn = self.lm(self.recipe.lm, direction, start)
@@ -122,6 +146,8 @@ class Run:
             weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
             self.folder.mark_phase(direction, "lm")
             self._forget(learn)
+        if self.until == "lm":
+            return
         if not self.folder.phase_done(direction, "classifier"):
             learn = self.classifier(direction, self.encoder(direction))
             self.fit(learn, self.recipe.classifier, "classifier", direction, classifies=True)
@@ -136,9 +162,22 @@ class Run:
             self.predict(direction)
             self.folder.mark_phase(direction, "predict")
 
+    def pretrain(self, direction: str) -> None:
+        """Stage 1 on the corpus, in the corpus's own vocabulary."""
+        phase, text = self.recipe.pretrain, self.data.general
+        assert phase is not None and text is not None
+        learn = self.general_lm(phase, direction)
+        self.fit(learn, phase, "pretrain", direction, classifies=False)
+        save_pretrained(learn, text, self.folder, direction, name=f"pretrained on {text.about['name']}",
+                        epochs=phase.epochs, recipe_hash=self.recipe.hash)
+        self._forget(learn)
+
     def starting_weights(self, direction: str) -> LMWeights | None:
         """Stage 1: the general-domain language model, matched to the words of these texts."""
-        loaded = weight_files.load(self.recipe.weights, direction)
+        if self.recipe.weights == "pretrain":
+            loaded = weight_files.load_file(self.folder.weights_file("pretrain", direction))
+        else:
+            loaded = weight_files.load(self.recipe.weights, direction)
         if loaded is None:
             return None
         matched = loaded.for_vocab(self.data.ids.vocab)
@@ -215,9 +254,37 @@ class Run:
         if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
             self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), self.test_rows)]
-        self.folder.run["status"], self.folder.run["finished"] = "finished", now()
+        self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
         self.folder.save_tables()
         self.folder.save()
+
+
+def pretraining_left(recipe: Recipe, folder: RunFolder, direction: str) -> bool:
+    """Whether stage 1 of a direction is still to be done, and needs the corpus."""
+    return recipe.weights == "pretrain" and not any(folder.phase_done(direction, name) for name in recipe.phases)
+
+
+def read_general(recipe: Recipe, corpus: Corpus | None, *, cache: Path | None, progress: bool) -> GeneralText:
+    """The corpus of stage 1 in numbers; ValueError when there is none."""
+    if corpus is None:
+        raise ValueError(
+            f"recipe {recipe.name!r} pretrains (its weights are 'pretrain') and needs general text: pass corpus= "
+            "(--corpus), a file or folder of articles, 'wikitext-103', or texts in a list; or choose other weights, "
+            "such as weights='wt103'"
+        )
+    return general_text(corpus, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, cache=cache, progress=progress)
+
+
+def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None,
+             device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
+             skip: Sequence[str] = ()) -> Plan:
+    """How long a run would take here, measured on a few batches; `skip` names phases to leave out ("forward/lm")."""
+    data = prepare(recipe, dataset, cache=cache, progress=progress)
+    if recipe.weights == "pretrain":
+        data.general = read_general(recipe, corpus, cache=cache, progress=progress)
+    work = Run(recipe, data, RunFolder("unused"), device=torch.device(device) if device else default_device(),
+               budget=Budget(), progress=False, plan=None)
+    return estimate(work, skip=list(skip))
 
 
 def predict_rows(model: torch.nn.Module, ids: TokenIds, rows: np.ndarray, *, direction: str, bptt: int,
@@ -258,6 +325,7 @@ def run(
     dataset: Dataset,
     out: str | Path,
     *,
+    corpus: Corpus | None = None,
     resume: bool = True,
     time_budget: float | None = None,
     device: str | torch.device | None = None,
@@ -266,12 +334,19 @@ def run(
     baseline: bool = True,
     cache: Path | None = None,
     checkpoint_every: float = 300.0,
+    lm_from: Mapping[str, str | Path] | None = None,
+    until: str | None = None,
+    plan: bool = True,
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`; returns its path.
 
     Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
     `time_budget` (seconds) stops in good order: run.json then says 'stopped'. `dry_run` says what would be done and how
-    long it would take on this machine, measured on a few batches, and trains nothing.
+    long it would take on this machine, measured on a few batches, and trains nothing. `corpus` is what a recipe with
+    weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a list.
+    `lm_from` (direction -> run folder) takes the fine-tuned language models of other runs, which must be what this run
+    would make itself (see sharing.py); `until='lm'` ends with the language models. `plan=False` leaves out the
+    measuring of a few batches, from which the progress bars know the time left in the whole run.
     Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
     """
     started = time.monotonic()
@@ -285,19 +360,33 @@ def run(
         "versions": versions(), "device": describe_device(device),
         "command": command_line(),
     }
+    if resume and (folder.path / "run.json").exists():
+        folder.read()
+    general = None  # what cannot be had is said now, not after the texts were tokenised
+    if any(pretraining_left(recipe, folder, d) for d in recipe.directions if d not in (lm_from or {})):
+        general = read_general(recipe, corpus, cache=cache, progress=progress)
     if recipe.weights != "pretrain":
-        for direction in recipe.directions:  # what cannot be had is said now, not after the texts were tokenised
+        for direction in recipe.directions:
             weight_files.load(recipe.weights, direction)
     if not dry_run:
         folder.open(header, resume=resume)
-        if folder.run["status"] == "finished":
+        if folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
             log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
             return folder.path
+        if general is not None and folder.run.setdefault("corpus", general.about) != general.about:
+            raise RunMismatch(f"{folder.path} was pretrained on another corpus ({folder.run['corpus']['name']}, not "
+                              f"{general.about['name']} as it is now); choose another --out")
+        for direction, source in (lm_from or {}).items():
+            adopt_language_model(folder, recipe, direction, source)
     data = prepare(recipe, dataset, cache=cache, progress=progress)
+    data.general = general
     budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
-    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None)
-    if dry_run or progress:
-        work.plan = estimate(work, skip=folder.run.get("phases_done", []))
+    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None,
+               until=until)
+    if dry_run or (progress and plan):
+        skip = [*folder.run.get("phases_done", []), *(f"{d}/lm" for d in lm_from or {}),
+                *(f"{d}/classifier" for d in recipe.directions if until == "lm")]
+        work.plan = estimate(work, skip=skip)
         log.info("%s", work.plan)
         if dry_run:
             return folder.path
@@ -311,7 +400,7 @@ def run(
         with interruptible(budget):
             for direction in recipe.directions:
                 work.direction(direction)
-            work.finish(baseline=baseline)
+            work.finish(baseline=baseline and until is None)
     except Stopped:
         folder.run["status"] = "stopped"
         spent = minutes(time.monotonic() - started)

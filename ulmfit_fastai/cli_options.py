@@ -1,0 +1,102 @@
+"""What the commands of the command line have in common: options, how their values are read, how a result is shown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
+
+
+def seconds(text: str) -> float:
+    """Seconds in a duration such as `90m`, `2h`, `1h30m`, `45s` or a plain number of seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90m, 2h, 1h30m or 5400, found {text!r}")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"expected a duration above zero, found {text!r}")
+    return total
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Name and value of `classifier.bs=32`; the value is read as JSON where it is JSON, else as a word."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE such as classifier.bs=32, found {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a command: the flags, or the name of a positional one, and what argparse is told about it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def option(*flags: str, **settings: Any) -> Option:
+    return Option(flags, settings)
+
+
+def out(default: str) -> Option:
+    return option("--out", default=default, metavar="FOLDER",
+                  help="run folder: everything the run makes, and what it goes on from (default: %(default)s)")
+
+
+DEVICE = option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: the best one there is)")
+SEED = option("--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's)")
+SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
+             help="change one field of the recipe, e.g. classifier.bs=32; may be given several times "
+                  "(`ulmfit-fastai recipe NAME` lists the fields)")
+TIME_BUDGET = option("--time-budget", type=seconds, metavar="TIME",
+                     help="stop in good order after this long (90m, 2h, 5400); the same command goes on")
+NO_RESUME = option("--no-resume", action="store_true", help="start anew even if the run folder holds a run")
+DRY_RUN = option("--dry-run", action="store_true",
+                 help="say what would be done and how long it would take here, and stop there")
+TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
+COMMON = (
+    option("-v", "--verbose", action="store_true", help="say more while running"),
+    option("--traceback", action="store_true", help="show the Python traceback of an error"),
+)
+
+
+def directions(name: str | None) -> tuple[str, ...] | None:
+    """The recipe's word for `--direction`; None, when it was not given, leaves the recipe's own."""
+    return None if name is None else DIRECTIONS[name]
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the recipe that `--set` and `--seed` change, by dotted name."""
+    changed = dict(args.settings)
+    if args.seed is not None:
+        changed["seed"] = args.seed
+    return changed
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table: the word typed, the function it calls, the arguments it takes."""
+
+    name: str
+    run: Callable[[argparse.Namespace], int]
+    options: tuple[Option, ...]
+
+
+def show(result: Any, folder: str) -> None:
+    """Print a result and the path of its report."""
+    if result is None:  # a dry run has none
+        return
+    print(result)
+    page = Path(folder) / "report.html"
+    if page.is_file():
+        print(f"report: {page.resolve()}")

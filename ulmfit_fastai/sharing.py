@@ -1,0 +1,112 @@
+"""One fine-tuned language model for many classifiers: what it depends on, and how a run starts from another run's.
+
+The rows of Table 7 differ in how the classifier is trained, so they share their language model; so do the numbers of
+labels in the semi-supervised setting of Figure 3.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .files import read_json
+from .freezing import full
+from .recipe import Model, Optimizer, Phase, Recipe
+from .runfolder import RunFolder, RunMismatch
+
+log = logging.getLogger(__name__)
+
+PHASES = ("pretrain", "lm")
+"""What is shared: everything up to the end of LM fine-tuning."""
+_ANY_CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
+
+
+def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
+    """What the fine-tuned language model of one direction depends on, and nothing else, as a recipe.
+
+    On the same texts, recipes for which this is the same have the same language model. The fields that only the
+    classifier reads have a fixed value in it. Raises ValueError for a recipe without LM fine-tuning.
+    """
+    if recipe.lm is None:
+        raise ValueError(f"recipe {recipe.name!r} has no LM fine-tuning (lm is None), so there is no language model to "
+                         "share.")
+    pretrains = recipe.weights == "pretrain"
+    model = replace(recipe.model, classifier_dropouts=recipe.model.lm_dropouts, head_hidden=Model.head_hidden,
+                    head_dropout=Model.head_dropout,
+                    pretrain_dropouts=recipe.model.pretrain_dropouts if pretrains else recipe.model.lm_dropouts)
+    return replace(recipe, name="language model", model=model, directions=(direction,), evaluate="test",
+                   n_labels=recipe.n_labels if recipe.lm_texts == "labelled" else None,
+                   pretrain=recipe.pretrain if pretrains else None, classifier=_ANY_CLASSIFIER)
+
+
+def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:
+    """Give a run the language model of the run in `source`, as if it had fine-tuned it itself.
+
+    Weights and vocabulary are linked (copied where the file system has no links); the records of the phases come along.
+    Nothing happens when the run has its language model already. Raises RunMismatch unless `source` has a finished one
+    that the recipe would lead to, on the same texts.
+    """
+    if folder.phase_done(direction, "lm"):
+        return
+    other = RunFolder(source).read()
+    _check(other, folder, recipe, direction)
+    for path in (other.weights_file("lm", direction), other.path / "vocab.json"):
+        _link(path, folder.path / path.name)
+    folder.run["stages"] = _taken(folder.run["stages"], other.run["stages"], direction)
+    folder.history = _taken(folder.history, other.history, direction)
+    folder.rates = _taken(folder.rates, other.rates, direction)
+    if direction in other.run.get("weights", {}):
+        folder.run.setdefault("weights", {})[direction] = other.run["weights"][direction]
+    folder.run.setdefault("language_model_of", {})[direction] = os.path.relpath(other.path, folder.path)
+    folder.save_tables()
+    folder.mark_phase(direction, "lm")
+    log.info("%s: the %s language model is that of %s", folder.path, direction, other.path)
+
+
+def _taken(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], direction: str) -> list[dict[str, Any]]:
+    """Our records with those of the shared phases replaced by theirs (ours may hold some: of a try that was killed)."""
+    shared = [(row["direction"] == direction and row["phase"] in PHASES, row) for row in theirs]
+    kept = [row for row in ours if not (row["direction"] == direction and row["phase"] in PHASES)]
+    return kept + [dict(row) for is_shared, row in shared if is_shared]
+
+
+def _check(other: RunFolder, folder: RunFolder, recipe: Recipe, direction: str) -> None:
+    theirs = language_model_recipe(Recipe.from_dict(other.run["recipe"]), direction)
+    differences = theirs.diff(language_model_recipe(recipe, direction))
+    if differences:
+        shown = ", ".join(f"{name}: {there!r} there, {here!r} here" for name, there, here in differences[:4])
+        raise RunMismatch(f"{other.path}: expected the language model of recipe {recipe.name!r}, found one made in "
+                          f"another way ({shown})")
+    if other.run["data"]["fingerprint"] != folder.run["data"]["fingerprint"]:
+        raise RunMismatch(f"{other.path}: expected a language model of the same texts, found one of others")
+    if not other.phase_done(direction, "lm"):
+        raise RunMismatch(f"{other.path}: expected a finished {direction} language model; its status is "
+                          f"{other.run['status']!r}: run it to the end first")
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy, under a temporary name that is then renamed."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str) -> bool:
+    """Whether the folder holds this very run, done to its end."""
+    found = Path(folder) / "run.json"
+    if not found.exists():
+        return False
+    run = read_json(found)
+    return (run.get("status"), run.get("recipe_hash"), run.get("data", {}).get("fingerprint")) == (
+        "finished", recipe.hash, fingerprint)
