@@ -129,7 +129,8 @@ class Result:
         if self.protocol == "tutorial":
             found.append("Protocol 'tutorial': the test texts (without labels) were in the language model's training, "
                          "and the test set served as validation, as in published notebooks.")
-        found += [str(note) for note in (*self.data.get("notes", ()), *self.run.get("warnings", ()))]
+        notes = [str(note) for note in (*self.data.get("notes", ()), *self.run.get("warnings", ()))]
+        found += [n for n in notes if not (self.data.get("synthetic") and n.lower().startswith("synthetic"))]  # said
         return tuple(dict.fromkeys(found))
 
     # What came out
