@@ -232,9 +232,12 @@ class PoolingClassifier(PoolingLinearClassifier):
         return self.layers(concat_pool(output, padding)), output, output
 
 
-def _config(model: Model, dropouts: Dropouts) -> dict[str, Any]:
+def _config(model: Model, dropouts: Dropouts, *, fast: bool) -> dict[str, Any]:
+    # At exactly 0 stock's F.dropout returns the parameter itself, which setattr then registers a second time in the
+    # LSTM; the next reset raises TypeError.
+    weight_p = dropouts.weight if fast else max(dropouts.weight, 1e-12)
     return dict(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers, pad_token=1, bidir=False,
-                hidden_p=dropouts.hidden, input_p=dropouts.input, embed_p=dropouts.embed, weight_p=dropouts.weight)
+                hidden_p=dropouts.hidden, input_p=dropouts.input, embed_p=dropouts.embed, weight_p=weight_p)
 
 
 def _expect_no_dtype(compute_dtype: torch.dtype | None) -> None:
@@ -257,7 +260,7 @@ def build_language_model(
     products in bf16, weights and loss in fp32. The state dict is fastai's either way.
     """
     drop = dropouts or model.lm_dropouts
-    config = _config(model, drop)
+    config = _config(model, drop, fast=fast)
     if not fast:
         _expect_no_dtype(compute_dtype)
         extra = dict(output_p=drop.output, tie_weights=model.tie_weights, out_bias=True)
@@ -288,13 +291,14 @@ def build_classifier(
     """
     drop = dropouts or model.classifier_dropouts
     max_len = 20 * bptt if max_len is None else max_len
-    head = dict(lin_ftrs=[model.head_hidden], ps=[model.head_dropout])
+    config = _config(model, drop, fast=fast)
     if fast:
-        encoder: AWD_LSTM = FastAWDLSTM(vocab_sz, lstm_dtype=compute_dtype, **_config(model, drop))
+        encoder: AWD_LSTM = FastAWDLSTM(vocab_sz, lstm_dtype=compute_dtype, **config)
     else:
         _expect_no_dtype(compute_dtype)
         stock = get_text_classifier(AWD_LSTM, vocab_sz, n_out, seq_len=bptt, max_len=max_len,
-                                    config=_config(model, drop) | dict(output_p=drop.output), **head)
+                                    config=config | dict(output_p=drop.output), lin_ftrs=[model.head_hidden],
+                                    ps=[model.head_dropout])
         encoder = stock[0].module
     sizes, dropped = [3 * model.emb_sz, model.head_hidden, n_out], [drop.output, model.head_dropout]
     pooling = PoolingClassifier(sizes, dropped, bptt=bptt)

@@ -168,7 +168,8 @@ class FusedLoss(Callback):
     """Switches a FusedDecoder's `fused` on while the Learner trains or validates, off everywhere else.
 
     Off too where logits are wanted: `get_preds` (and so `predict`, `show_results`), and validation with metrics other
-    than those of the loss (Perplexity).
+    than those of the loss (Perplexity). A fit that ends by an error leaves it as it was; the next fit, validation or
+    prediction of the Learner sets it anew.
     """
 
     order = -3
@@ -205,7 +206,8 @@ class FusedLoss(Callback):
 class MaskedRNNRegularizer(RNNRegularizer):
     """fastai's AR and TAR, which can leave padding out of their means (`pad_idx`; None: stock's, padding counted).
 
-    Nothing is added when the encoder is frozen: the penalty would be a constant.
+    Nothing is added when the encoder is frozen: the penalty would be a constant. TAR needs two words, not two texts:
+    stock leaves it out of a batch of one text, and makes NaN of a batch one word long.
     Source: Merity et al. 2017, section 4.6.
     """
 
@@ -219,17 +221,18 @@ class MaskedRNNRegularizer(RNNRegularizer):
         raw, dropped = self.learn.rnn.raw_out, self.learn.rnn.out
         if not self.learn.training or not dropped.requires_grad:
             return
-        if self.pad_idx is None:
-            super().after_loss()
-            return
-        real = self.learn.xb[0].as_subclass(Tensor)[:, -dropped.shape[1]:] != self.pad_idx
+        real = pairs = None
+        if self.pad_idx is not None:
+            real = self.learn.xb[0].as_subclass(Tensor)[:, -dropped.shape[1]:] != self.pad_idx
+            pairs = real[:, 1:] & real[:, :-1]
         if self.alpha:
-            self.learn.loss_grad += self.alpha * _masked_mean_square(dropped, real)
+            self.learn.loss_grad += self.alpha * _mean_square(dropped, real)
         if self.beta and raw.shape[1] > 1:
-            both = real[:, 1:] & real[:, :-1]
-            self.learn.loss_grad += self.beta * _masked_mean_square(raw[:, 1:] - raw[:, :-1], both)
+            self.learn.loss_grad += self.beta * _mean_square(raw[:, 1:] - raw[:, :-1], pairs)
 
 
-def _masked_mean_square(x: Tensor, real: Tensor) -> Tensor:
-    squares = x.float().pow(2) * real[..., None]
-    return squares.sum() / (real.sum().clamp(min=1) * x.shape[-1])
+def _mean_square(x: Tensor, real: Tensor | None) -> Tensor:
+    squares = x.float().pow(2)
+    if real is None:
+        return squares.mean()
+    return (squares * real[..., None]).sum() / (real.sum().clamp(min=1) * x.shape[-1])

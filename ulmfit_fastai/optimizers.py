@@ -20,7 +20,6 @@ from fastai.optimizer import (
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-
 FUSED_DEVICES = ("cpu", "cuda")
 """Where the fused kernel is known to give fastai's numbers; elsewhere fastai's own step is taken."""
 
