@@ -283,7 +283,7 @@ def comparison_figure(table: pd.DataFrame, *, palette: Palette = LIGHT, width: f
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlim(0, float(np.nanmax(rows[["error", "high"]].to_numpy(float))) * 1.12 + 0.1)
         axes.set_xlabel("error, %")
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(8 if width > 6 else 5, steps=[1, 2, 5, 10]))
         _plain(axes, palette)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
