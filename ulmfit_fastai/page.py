@@ -168,7 +168,9 @@ def pairs(cards: Iterable[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 45 s, 12 min, 3 h 20 min."""
+    """Seconds as 0.4 s, 45 s, 12 min, 3 h 20 min."""
+    if 0 < seconds < 9.5:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

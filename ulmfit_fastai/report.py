@@ -134,7 +134,8 @@ def _comparison(result: Result) -> str:
                          css="narrow-only")
     lead = (f"{result.evaluated.capitalize()} error, lower is better. Bars are 95 % intervals: they count the sampling "
             "of the texts, not the spread over seeds.")
-    return f'<h2>Beside the paper and others</h2><p class="lead">{text(lead)}</p><div class="card">{wide}{narrow}</div>'
+    title = "Beside the paper and others" if set(table["kind"]) & {"paper", "elsewhere"} else "Side by side"
+    return f'<h2>{title}</h2><p class="lead">{text(lead)}</p><div class="card">{wide}{narrow}</div>'
 
 
 def _made_with(result: Result) -> str:

@@ -50,7 +50,7 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
             shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
             lead = " Red words spoke for the answer given, blue ones against it." if explain else ""
         parts.append('<div class="card"><h3>Most confident mistakes</h3><p class="lead">The wrong answers the '
-                     f"classifier was surest of: hard cases, and often wrong labels.{lead}</p>{shown}</div>")
+                     f"classifier was surest of: hard cases, and sometimes wrong labels.{lead}</p>{shown}</div>")
     return "".join(parts)
 
 
