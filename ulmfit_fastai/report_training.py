@@ -130,7 +130,8 @@ def device_of(result: Result) -> str:
     device = result.run.get("device")
     if not isinstance(device, dict):
         return str(device or "an unknown device")
-    threads = f", {device['threads']} thread{'s' * (device['threads'] != 1)}" if device.get("type") == "cpu" and device.get("threads") else ""
+    n = device.get("threads") if device.get("type") == "cpu" else None
+    threads = f", {n} thread{'' if n == 1 else 's'}" if n else ""
     return f"{device.get('name') or device.get('type')}{threads}"
 
 
