@@ -26,8 +26,8 @@ def some_ids(lengths: Any, *, n_words: int = 100, seed: int = 0) -> TokenIds:
 
 
 def random_lengths(n: int, low: int = 2, high: int = 400, seed: int = 0) -> np.ndarray:
-    """Lengths with a long tail, as reviews have it."""
-    return np.clip(np.random.default_rng(seed).lognormal(np.log(high) - 1.5, 0.8, n), low, high).astype(int)
+    """Lengths with a long tail, as reviews have it: one in thirty is above `high`, none above three times that."""
+    return np.clip(np.random.default_rng(seed).lognormal(np.log(high) - 1.5, 0.8, n), low, 3 * high).astype(int)
 
 
 def tiny_lm(dls: Any, **kwargs: Any) -> LMLearner:
