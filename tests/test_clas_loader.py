@@ -304,7 +304,7 @@ def test_lr_find_and_summary_leave_the_first_epoch_as_it_is(dls, tmp_path):
     with learn.no_bar(), learn.no_logging():
         assert 1e-7 < learn.lr_find(num_it=5, show_plot=False).valley < 10
         assert "Input shape: 8 x" in str(learn.summary())
-    dls.train.show_batch(unique=True, show=False)
+    dls.train.show_batch(unique=True, max_n=2)
     assert dls.train.epoch == 0
     assert [x.tolist() for x, _ in dls.train] == first
 
