@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -83,7 +83,7 @@ class AblationTable:
         width = max(len(label) for label in self.rows["label"])
         lines = [f"{self.title}, {self.task}: {self.measured_on} error in %",
                  f"  {'':<{width}}  {'paper':>6}  {'ours':>6}  {'sd':>5}  seeds  95 % interval"]
-        for row in self.rows.itertuples():
+        for row in cast(Any, self.rows.itertuples()):
             interval = "" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
             lines.append(f"  {row.label:<{width}}  {_number(row.paper):>6}  {_number(row.error):>6}  "
                          f"{_number(row.sd):>5}  {row.n_seeds:>5}  {interval}".rstrip())

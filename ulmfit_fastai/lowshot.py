@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -108,7 +108,7 @@ class LowShot:
         (the paper's factor, with 100 labels).
         """
         scratch, rows = self.curve("from_scratch"), []
-        for point in self.points.itertuples():
+        for point in cast(Any, self.points.itertuples()):
             if point.kind == "from_scratch" or math.isnan(point.error) or not scratch:
                 continue
             found = labels_needed(scratch, point.error)
@@ -127,7 +127,7 @@ class LowShot:
         for labels in table.index:
             cells = [_with_spread(table.loc[labels, kind], spread.loc[labels, kind]) for kind in kinds]
             lines.append(f"  {labels:>8,}" + "".join(f"  {text:>24}" for text in cells))
-        for row in self.needed.itertuples():
+        for row in cast(Any, self.needed.itertuples()):
             theirs = f"; the paper: {row.paper * row.labels:,.0f}" if row.paper == row.paper else ""
             lines.append(f"{NAMES[row.kind]} with {row.labels:,} labels is as good as training from scratch with "
                          f"{row.text}{theirs}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -44,7 +44,7 @@ class MainResults:
 
     def __repr__(self) -> str:
         lines = ["Tables 2 and 3: test error in %", f"  {'':<10} {'paper':>6}  {'ours':>6}  95 % interval"]
-        for row in self.rows.itertuples():
+        for row in cast(Any, self.rows.itertuples()):
             error = "" if math.isnan(row.error) else f"{row.error:.2f}"
             interval = "" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
             lines.append(f"  {paper.TASKS[row.task].title:<10} {row.paper:>6.2f}  {error:>6}  {interval:<16} "
