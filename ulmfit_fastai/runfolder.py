@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from . import __version__
 from .files import read_json, write_json_atomic, write_text_atomic
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ def now() -> str:
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides the recipe."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("ulmfit_fastai", "torch", "fastai", "spacy", "numpy", "pandas"):
+    for name in ("torch", "fastai", "spacy", "numpy", "pandas"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    found["ulmfit_fastai"] = __version__  # a checkout need not be installed
     return found
 
 
