@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,12 @@ import torch
 from fastai.torch_core import default_device
 
 from . import weights as weight_files
-from .callbacks import Budget, derived_seed
+from .callbacks import Budget
 from .datasets import read_corpus
 from .freezing import full
+from .general_text import HELD_OUT, GeneralText, corpus_store, general_lm, general_text, joined, save_pretrained
 from .learners import lm_learner
 from .loaders import lm_dataloaders
-from .precision import compute_dtype, precision_callbacks
 from .recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
 from .runfolder import RunFolder, command_line, describe_device, now, versions
 from .runs import interruptible
@@ -32,7 +31,8 @@ from .tokens import TokenIds, TokenStore
 from .training import PhaseFit
 from .weights import LMWeights
 
-log = logging.getLogger(__name__)
+__all__ = ["SIZES", "Pretraining", "corpus_store", "joined", "perplexity", "pretrain_corpus", "pretrain_ids",
+           "pretraining"]
 
 LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
 """A small model on a large corpus underfits: nearly no dropout."""
@@ -58,7 +58,7 @@ class Pretraining:
     wd: float = 0.01
     limit_words: int | None = None
     """Read no more than about this many words of the corpus; None: all of it."""
-    valid_texts: int = 200
+    valid_texts: int = HELD_OUT
     """Articles held out at the end of the corpus, when no validation file is given."""
     seed: int = 0
     precision: str = "auto"
@@ -114,24 +114,51 @@ def pretrain_corpus(
     Source: paper, section 3.1.
     """
     recipe = pretraining(size, **changes)
-    wrong = [d for d in directions if d not in DIRECTIONS]
-    if wrong or not directions:
-        raise ValueError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
+    _check_directions(directions)
+    started = time.monotonic()
+    paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
+    text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
+                        valid_texts=recipe.valid_texts, limit_words=recipe.limit_words, cache=cache, progress=progress)
+    if time_budget is not None:
+        time_budget -= time.monotonic() - started
+    return pretrain_ids(
+        text.ids, train=text.train, valid=text.valid, recipe=recipe, directions=directions, out=out, data=text.about,
+        evaluate=evaluate, resume=resume, time_budget=time_budget, device=device, progress=progress, cache=cache,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def pretrain_ids(
+    ids: TokenIds,
+    *,
+    train: np.ndarray,
+    valid: np.ndarray,
+    recipe: Pretraining,
+    directions: Sequence[str] = ("forward",),
+    out: str | Path,
+    data: dict[str, Any],
+    evaluate: Sequence[str | Path] = (),
+    resume: bool = True,
+    time_budget: float | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    cache: Path | None = None,
+    checkpoint_every: float = 300.0,
+) -> Path:
+    """What `pretrain_corpus` does, from numbers: documents `train` and `valid` of `ids`, which hold the vocabulary.
+
+    `data` says what the corpus is: `name` and `fingerprint`, and `source` where it has one.
+    """
+    _check_directions(directions)
     started = time.monotonic()
     device = torch.device(device) if device is not None else default_device()
-    paths = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
-    train_store = corpus_store(paths, limit_words=recipe.limit_words, cache=cache, progress=progress)
-    valid_store = corpus_store([valid], cache=cache, progress=progress) if valid is not None else None
+    text = GeneralText(ids, train, valid, data)
     folder = RunFolder(out)
-    data = {
-        "name": ", ".join(Path(p).name for p in paths), "fingerprint": train_store.fingerprint,
-        "counts": {"articles": len(train_store), "tokens": int(train_store.offsets[-1])}, "synthetic": False,
-        "notes": [], "source": ", ".join(map(str, paths)), "classes": [],
-    }
+    described = {"counts": {"articles": len(train) + len(valid), "tokens": int(ids.offsets[-1])}, "synthetic": False,
+                 "notes": [], "source": data["name"], "classes": [], **data}
     folder.open({
         "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
-        "data": data, "versions": versions(), "device": describe_device(device),
-        "command": command_line(),
+        "data": described, "versions": versions(), "device": describe_device(device), "command": command_line(),
     }, resume=resume)
     if folder.run["status"] == "finished":
         return folder.path
@@ -142,16 +169,20 @@ def pretrain_corpus(
         with interruptible(budget):
             for direction in directions:
                 if not folder.phase_done(direction, "pretrain") and not _pretrain(
-                    recipe, train_store, valid_store, folder, direction, device=device, budget=budget, progress=progress
+                    recipe, text, folder, direction, device=device, budget=budget, progress=progress
                 ):
                     folder.run["status"] = "stopped"
                     return folder.path
                 if evaluate and f"perplexity_{direction}" not in folder.run["metrics"]:
                     weights = weight_files.load_file(folder.weights_file("pretrain", direction))
                     folder.run["metrics"][f"perplexity_{direction}"] = {
-                        Path(p).name: perplexity(weights, recipe.model, read_corpus(p), device=device) for p in evaluate
+                        Path(p).name: perplexity(weights, recipe.model, read_corpus(p), device=device, cache=cache)
+                        for p in evaluate
                     }
         folder.run["status"], folder.run["finished"] = "finished", now()
+    except BaseException:  # an error or Ctrl-C: the folder says so, and the same command goes on from the checkpoint
+        folder.run["status"] = "stopped"
+        raise
     finally:
         folder.run["sessions"][-1]["seconds"] = round(time.monotonic() - started, 1)
         folder.save_tables()
@@ -159,78 +190,34 @@ def pretrain_corpus(
     return folder.path
 
 
-def corpus_store(
-    paths: Sequence[str | Path | None], *, limit_words: int | None = None, cache: Path | None = None,
-    progress: bool = True,
-) -> TokenStore:
-    """The tokens of a corpus; remade only when a file's name, size or time changed, or the limit."""
-    files = [Path(p) for p in paths if p is not None]
-    members = [m for f in files for m in (sorted(f.rglob("*")) if f.is_dir() else [f]) if m.is_file()]
-    stats = [(m.name, m.stat().st_size, m.stat().st_mtime_ns) for m in members]
-    key = hashlib.sha256(json.dumps([stats, limit_words]).encode()).hexdigest()[:24] if stats else None
-
-    def articles() -> Iterator[str]:
-        left = limit_words
-        for file in files:
-            for text in read_corpus(file):
-                if left is not None:
-                    if left <= 0:
-                        return
-                    left -= text.count(" ") + 1
-                yield text
-
-    return TokenStore.make(articles(), key=key, cache=cache, progress=progress)
+def _check_directions(directions: Sequence[str]) -> None:
+    wrong = [d for d in directions if d not in DIRECTIONS]
+    if wrong or not directions:
+        raise ValueError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
 
 
-def _pretrain(
-    recipe: Pretraining, train: TokenStore, valid: TokenStore | None, folder: RunFolder, direction: str, *,
-    device: torch.device, budget: Budget, progress: bool,
-) -> bool:
+def _pretrain(recipe: Pretraining, text: GeneralText, folder: RunFolder, direction: str, *, device: torch.device,
+              budget: Budget, progress: bool) -> bool:
     """Train one direction; False when the time budget ended it."""
-    held_out = 0 if valid is not None else min(recipe.valid_texts, max(1, len(train) // 10))
-    rows = np.arange(len(train) - held_out)
-    vocab = train.vocab(rows, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
-    ids = train.numericalize(vocab)
-    valid_rows = np.arange(len(train) - held_out, len(train))
-    if valid is not None:
-        ids, valid_rows = joined(ids, valid.numericalize(vocab))
     phase = recipe.phase
-    dls = lm_dataloaders(ids, train=rows, valid=valid_rows, direction=direction, bs=phase.bs, bptt=phase.bptt,
-                         device=device, seed=derived_seed(recipe.seed, direction, "pretrain"))
-    torch.manual_seed(derived_seed(recipe.seed, direction, "pretrain", "init"))
-    learn = lm_learner(dls, recipe.model, phase, compute_dtype=compute_dtype(recipe.precision, device),
-                       cbs=precision_callbacks(recipe.precision, device))
+    learn = general_lm(text, recipe.model, phase, direction, seed=recipe.seed, precision=recipe.precision,
+                       device=device)
     done = PhaseFit(learn, phase, folder, name="pretrain", direction=direction, seed=recipe.seed, classifies=False,
                     budget=budget, progress=progress).fit()
-    if not done:
-        return False
-    record = folder.run["stages"][-1]
-    weights = weight_files.from_model(
-        learn.model, vocab, name=f"{recipe.size}, {folder.run['data']['name']}", direction=direction,
-        tokens=int(folder.run["data"]["counts"]["tokens"]), epochs=recipe.epochs, metrics=record["metrics"],
-        recipe_hash=recipe.hash,
-    )
-    weight_files.save(weights, folder.weights_file("pretrain", direction))
-    folder.mark_phase(direction, "pretrain")
-    folder.state_file.unlink(missing_ok=True)
-    return True
-
-
-def joined(first: TokenIds, second: TokenIds) -> tuple[TokenIds, np.ndarray]:
-    """Both sets of texts in one, and the rows that the second has there."""
-    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
-    both = TokenIds(np.concatenate([first.ids, second.ids]), offsets, first.vocab)
-    return both, np.arange(len(first.offsets) - 1, len(offsets) - 1)
+    if done:
+        save_pretrained(learn, text, folder, direction, name=f"{recipe.size}, {text.about['name']}",
+                        epochs=recipe.epochs, recipe_hash=recipe.hash)
+    return done
 
 
 def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence[str], *, bs: int = 8, bptt: int = 70,
-               device: torch.device | str = "cpu") -> dict[str, float]:
+               device: torch.device | str = "cpu", cache: Path | None = None) -> dict[str, float]:
     """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
 
     Returns {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk)}; tokens are fastai's, which are more
     and smaller than WikiText's words, so that the figure does not compare with word-level ones.
     """
-    store = TokenStore.make(list(texts), progress=False)
+    store = TokenStore.make(list(texts), cache=cache, progress=False)
     ids = store.numericalize(weights.vocab)
     every = np.arange(len(store))
     phase = Pretraining(bs=bs, bptt=bptt).phase

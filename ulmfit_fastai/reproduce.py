@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .datasets import Dataset, load_task
+from .general_text import Corpus
 from .presets import preset as named
 from .recipe import Recipe
 from .report import write_report
@@ -22,6 +23,7 @@ def reproduce_imdb(
     preset: str | Recipe = "fastai",
     *,
     data: str | Path | None = None,
+    corpus: Corpus | None = None,
     out: str | Path = "runs/imdb",
     directions: Sequence[str] | None = None,
     device: str | None = None,
@@ -41,6 +43,8 @@ def reproduce_imdb(
         preset: 'fastai' (what works best on fastai v2, for a GPU), 'paper' (section 4.1 to the letter), 'scripts' (the
             authors' code), 'quick' (a small model, an hour on two CPU cores), 'tiny' (to see it turn), or a `Recipe`.
         data: the IMDb set: a folder or .tgz in fastai's or Stanford's layout. None: fastai's cache, or a download.
+        corpus: general text for a recipe that pretrains (weights 'pretrain', as in 'paper' and 'scripts'): a file or
+            folder of articles, 'wikitext-103' from fastai's cache, or texts in a list.
         out: the run folder: everything the run makes. The same folder again goes on where it stopped.
         directions: ('forward',), ('backward',) or both; None: the preset's.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
@@ -60,8 +64,8 @@ def reproduce_imdb(
 
     Source: Howard & Ruder 2018, sections 3 and 4, Table 2.
     """
-    return reproduce("imdb", preset, data=data, out=out, directions=directions, device=device, resume=resume,
-                     time_budget=time_budget, dry_run=dry_run, progress=progress, **overrides)
+    return reproduce("imdb", preset, data=data, corpus=corpus, out=out, directions=directions, device=device,
+                     resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress, **overrides)
 
 
 def reproduce(
@@ -69,6 +73,7 @@ def reproduce(
     preset: str | Recipe = "fastai",
     *,
     data: str | Path | None = None,
+    corpus: Corpus | None = None,
     out: str | Path | None = None,
     directions: Sequence[str] | None = None,
     device: str | None = None,
@@ -89,7 +94,7 @@ def reproduce(
         recipe = recipe.replace(directions=tuple(directions))
     if overrides:
         recipe = recipe.replace(**overrides)
-    folder = run(recipe, dataset, out or Path("runs") / dataset.name, device=device, resume=resume,
+    folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, device=device, resume=resume,
                  time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick", "quick": "tiny"}

@@ -1,0 +1,131 @@
+"""The text of stage 1: a corpus as word numbers, the language model that learns it, and its weights in a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.text.learner import LMLearner
+
+from . import weights as weight_files
+from .callbacks import derived_seed
+from .datasets import read_corpus
+from .learners import lm_learner
+from .loaders import lm_dataloaders
+from .precision import compute_dtype, precision_callbacks
+from .recipe import Model, Phase
+from .runfolder import RunFolder
+from .tokens import TokenIds, TokenStore
+
+HELD_OUT = 200
+"""Articles at the end of a corpus on which perplexity is measured, a tenth of a small one."""
+
+Corpus = str | Path | Sequence[str] | Sequence[Path]
+"""A file, folder, pattern or name that `read_corpus` reads; several `Path`s; or the texts themselves, in a list."""
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralText:
+    """A corpus in its own vocabulary; `train` and `valid` are numbers of its documents."""
+
+    ids: TokenIds
+    train: np.ndarray
+    valid: np.ndarray
+    about: dict[str, Any]
+    """What run.json says of it: name, source, fingerprint, articles, tokens."""
+
+
+def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | Path | None = None,
+                 valid_texts: int = HELD_OUT, limit_words: int | None = None, cache: Path | None = None,
+                 progress: bool = True) -> GeneralText:
+    """Tokenise a corpus (or open its tokens made earlier) and number it by the words of its training part.
+
+    `valid` is a held-out file; without it the last `valid_texts` articles are held out, a tenth at most.
+    """
+    files = _files(corpus)
+    if files is None:
+        store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress)
+        name, source = f"{len(store):,} texts", "given as texts"
+    else:
+        store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress)
+        name, source = ", ".join(f.name for f in files), ", ".join(map(str, files))
+    held_out = 0 if valid is not None else min(valid_texts, max(1, len(store) // 10))
+    if len(store) <= held_out:
+        raise ValueError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
+                         "and one to measure perplexity on")
+    rows = np.arange(len(store) - held_out)
+    vocab = store.vocab(rows, max_vocab=max_vocab, min_freq=min_freq)
+    ids, valid_rows = store.numericalize(vocab), np.arange(len(rows), len(store))
+    if valid is not None:
+        ids, valid_rows = joined(ids, corpus_store([valid], cache=cache, progress=progress).numericalize(vocab))
+    return GeneralText(ids, rows, valid_rows, {
+        "name": name, "source": source, "fingerprint": store.fingerprint, "articles": len(store),
+        "tokens": int(store.offsets[-1]),
+    })
+
+
+def _files(corpus: Corpus) -> list[Path] | None:
+    """The paths of a corpus; None when it is texts."""
+    if isinstance(corpus, (str, Path)):
+        return [Path(corpus)]
+    paths = [item for item in corpus if isinstance(item, Path)]
+    return paths if len(paths) == len(corpus) else None
+
+
+def corpus_store(paths: Sequence[str | Path], *, limit_words: int | None = None, cache: Path | None = None,
+                 progress: bool = True) -> TokenStore:
+    """The tokens of a corpus in files; remade only when a file's name, size or time changed, or the limit."""
+    files = [Path(p) for p in paths]
+    members = [m for f in files for m in (sorted(f.rglob("*")) if f.is_dir() else [f]) if m.is_file()]
+    stats = [(m.name, m.stat().st_size, m.stat().st_mtime_ns) for m in members]
+    key = hashlib.sha256(json.dumps([stats, limit_words]).encode()).hexdigest()[:24] if stats else None
+
+    def articles() -> Iterator[str]:
+        left = limit_words
+        for file in files:
+            for text in read_corpus(file):
+                if left is not None:
+                    if left <= 0:
+                        return
+                    left -= text.count(" ") + 1
+                yield text
+
+    return TokenStore.make(articles(), key=key, cache=cache, progress=progress)
+
+
+def joined(first: TokenIds, second: TokenIds) -> tuple[TokenIds, np.ndarray]:
+    """Both sets of texts in one, and the rows that the second has there."""
+    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
+    both = TokenIds(np.concatenate([first.ids, second.ids]), offsets, first.vocab)
+    return both, np.arange(len(first.offsets) - 1, len(offsets) - 1)
+
+
+def general_lm(text: GeneralText, model: Model, phase: Phase, direction: str, *, seed: int, precision: str,
+               device: torch.device, fast: bool = True) -> LMLearner:
+    """The Learner of stage 1: a language model with random weights over a corpus."""
+    dls = lm_dataloaders(text.ids, train=text.train, valid=text.valid, direction=direction, bs=phase.bs,
+                         bptt=phase.bptt, device=device, seed=derived_seed(seed, direction, "pretrain"),
+                         variable_bptt=phase.variable_bptt)
+    torch.manual_seed(derived_seed(seed, direction, "pretrain", "init"))
+    return lm_learner(dls, model, phase, fast=fast, compute_dtype=compute_dtype(precision, device),
+                      cbs=precision_callbacks(precision, device))
+
+
+def save_pretrained(learn: LMLearner, text: GeneralText, folder: RunFolder, direction: str, *, name: str, epochs: int,
+                    recipe_hash: str) -> None:
+    """Write `pretrain_<direction>.safetensors` with its own vocabulary, and mark the phase as done."""
+    metrics = next(stage["metrics"] for stage in reversed(folder.run["stages"])
+                   if (stage["direction"], stage["phase"]) == (direction, "pretrain"))
+    weights = weight_files.from_model(
+        learn.model, text.ids.vocab, name=name, direction=direction, tokens=int(text.ids.lengths[text.train].sum()),
+        epochs=epochs, metrics=metrics, recipe_hash=recipe_hash,
+    )
+    weight_files.save(weights, folder.weights_file("pretrain", direction))
+    folder.mark_phase(direction, "pretrain")
+    folder.state_file.unlink(missing_ok=True)
