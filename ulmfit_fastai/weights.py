@@ -80,11 +80,15 @@ class LMWeights:
     def for_vocab(self, vocab: list[str]) -> LMWeights:
         """These weights for another vocabulary: known words keep their rows, new words get the mean row.
 
-        The arithmetic is fastai's `match_embeds`; the number of words kept is in `meta['words_kept']`.
+        The arithmetic is fastai's `match_embeds`; the number of words kept is in `meta['words_kept']`. For their own
+        vocabulary the weights stay as they are.
         """
         place = {word: row for row, word in enumerate(self.vocab) if word != "xxfake"}
         rows = torch.tensor([place.get(word, -1) for word in vocab])
         known = rows >= 0
+        kept = int(known.sum())
+        if list(vocab) == self.vocab:  # then the padding words keep theirs too, and nothing changes at all
+            rows, known = torch.arange(len(vocab)), torch.ones(len(vocab), dtype=torch.bool)
         state = dict(self.state)
         for key in (_EMBEDDING, "1.decoder.weight", "1.decoder.bias"):
             if key in state:
@@ -92,7 +96,7 @@ class LMWeights:
                 new = old.mean(0).expand(len(vocab), *old.shape[1:]).clone()
                 new[known] = old[rows[known]]
                 state[key] = new
-        meta = {**self.meta, "words_kept": int(known.sum()), "words": len(vocab)}
+        meta = {**self.meta, "words_kept": kept, "words": len(vocab)}
         return LMWeights(self.name, self.direction, list(vocab), state, meta)
 
     def check_shape(self, *, emb_sz: int, n_hid: int, n_layers: int) -> None:
