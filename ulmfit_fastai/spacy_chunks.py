@@ -8,6 +8,7 @@ so that spaCy is asked once for both.
 from __future__ import annotations
 
 import re
+from string import punctuation
 from typing import Any
 
 from .text_rules import SPECIAL_TOKENS
@@ -15,6 +16,7 @@ from .text_rules import SPECIAL_TOKENS
 # Runs of letters whose identity cannot matter. Behind a digit it can: spaCy knows units, `10km` is two tokens.
 _LETTERS = re.compile("(?<![0-9a-z])[a-z]{2,}")
 _PLACE = "qxq"  # stands for such a run in a shape
+_CASE = (["xxmaj"], ["xxup"])
 _LONG = 60  # longer chunks have no shape: spaCy's pattern for addresses of web pages counts up to 62 letters
 
 
@@ -44,6 +46,13 @@ class ChunkSplitter:
         """
         if self._shapes is None or len(text) > _LONG or not text.isascii():
             return self.spacy(text)
+        *marks, last = text.split(" ")
+        if not marks or marks in _CASE:
+            word = last.strip(punctuation)
+            if word.isalpha() and len(word) > 1 and word not in self._fixed:  # the usual: a word in marks
+                template = self._template(last.replace(word, _PLACE, 1), 1)
+                if template:
+                    return [*marks, *(template % word).split("\n")]
         runs: list[str] = []
 
         def place(found: re.Match[str]) -> str:
@@ -53,14 +62,17 @@ class ChunkSplitter:
             runs.append(word)
             return _PLACE
 
-        shape = _LETTERS.sub(place, text)
+        template = self._template(_LETTERS.sub(place, text), len(runs))
+        return (template % tuple(runs)).split("\n") if template else self.spacy(text)
+
+    def _template(self, shape: str, places: int) -> str:
+        """The tokens of a shape, one a line, `%s` for each place; '' for texts with a `qxq` or a `%s` of their own."""
+        assert self._shapes is not None
         template = self._shapes.get(shape)
         if template is None:
             template = "\n".join(self.spacy(shape)).replace("%", "%%").replace(_PLACE, "%s")
-            if template.count("%s") != len(runs):  # the text has a `qxq` or a `%s` of its own
-                template = ""
-            self._shapes[shape] = template
-        return (template % tuple(runs)).split("\n") if template else self.spacy(text)
+            template = self._shapes[shape] = template if template.count("%s") == places else ""
+        return template
 
 
 def spacy_tokenizer(lang: str) -> Any:

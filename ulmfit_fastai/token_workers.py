@@ -17,7 +17,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from .tokenizer import FastTokenizer
 
 log = logging.getLogger(__name__)
 
-FEW_BATCHES = 3  # up to here (3 million characters, about a second's work) starting workers costs more than it saves
 _START = "import sys; sys.path[:] = {path!r}; from ulmfit_fastai.token_workers import serve; serve()"
 
 
@@ -39,33 +37,7 @@ class Encoded(NamedTuple):
     new_words: list[str]  # words of this source not sent before, in the order of their numbers
 
 
-def cores() -> int:
-    """Cores this process may use, at most 16 (beyond that the process that collects is the limit)."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 16)
-
-
-def encode_batches(
-    batches: Iterable[list[str]], *, lang: str = "en", n_workers: int | None = None
-) -> Iterator[Encoded]:
-    """Tokenise batches of texts in order, with at most two batches a worker in memory.
-
-    `n_workers`: processes; None takes all cores (one process for little text), 1 works in this process.
-    """
-    batches = iter(batches)
-    first = list(islice(batches, FEW_BATCHES))
-    count = cores() if n_workers is None else n_workers
-    if count > 1 and len(first) == FEW_BATCHES:
-        workers = _start_workers(count, lang)
-        if workers:
-            yield from _in_workers(workers, chain(first, batches))
-            return
-    sender = _Sender(0, lang)
-    for batch in chain(first, batches):
-        yield sender.encode(batch)
-
-
-class _Sender:
+class Sender:
     """A tokenizer that says with each batch which words are new."""
 
     def __init__(self, number: int, lang: str) -> None:
@@ -81,7 +53,7 @@ class _Sender:
         return Encoded(tokens, counts, (self.number, generation), words[sent:])
 
 
-class _Worker:
+class Worker:
     """One worker process; `encode` sends a batch and waits for its tokens."""
 
     def __init__(self, number: int, lang: str) -> None:
@@ -125,15 +97,15 @@ class _Worker:
             self.process.wait()
 
 
-def _start_workers(count: int, lang: str) -> list[_Worker]:
+def start_workers(count: int, lang: str) -> list[Worker]:
     """Start `count` workers, or none, with a warning, where processes cannot be started."""
     if not sys.executable or getattr(sys, "frozen", False):
         log.warning("no Python to start processes with: tokenising in this process only")
         return []
-    workers: list[_Worker] = []
+    workers: list[Worker] = []
     try:
         for number in range(count):
-            workers.append(_Worker(number, lang))
+            workers.append(Worker(number, lang))
         for worker in workers:
             worker.ready()
     except OSError as error:
@@ -144,7 +116,7 @@ def _start_workers(count: int, lang: str) -> list[_Worker]:
     return workers
 
 
-def _in_workers(workers: list[_Worker], batches: Iterable[list[str]]) -> Iterator[Encoded]:
+def in_workers(workers: list[Worker], batches: Iterable[list[str]]) -> Iterator[Encoded]:
     """Deal batches out in turn (so that results do not depend on timing) and yield their tokens in order."""
     threads = [ThreadPoolExecutor(1) for _ in workers]
     waiting: deque[Future[Encoded]] = deque()
@@ -203,7 +175,7 @@ def serve() -> None:
         sys.modules[unused] = None  # type: ignore[assignment]
     try:
         number, lang = _receive(requests)
-        sender = _Sender(number, lang)
+        sender = Sender(number, lang)
         _send(answers, ("ready", None))
         while True:
             texts = _receive(requests)

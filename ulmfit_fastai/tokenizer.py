@@ -19,7 +19,17 @@ from typing import Any
 import numpy as np
 
 from .spacy_chunks import ChunkSplitter
-from .text_rules import BOS, WHITE_SPACE, apply_rules, fix_html, lower_marked, mark_repeats, single_spaces, space_out
+from .text_rules import (
+    BOS,
+    WHITE_SPACE,
+    apply_rules,
+    fix_html,
+    lower_marked,
+    mark_case,
+    mark_repeats,
+    single_spaces,
+    space_out,
+)
 
 _WORD = re.compile(r"\w+")
 
@@ -39,7 +49,7 @@ class FastTokenizer:
     how often) and built anew, so that memory does not grow with the number of texts.
     """
 
-    def __init__(self, lang: str = "en", *, max_tokens: int = 3_000_000) -> None:
+    def __init__(self, lang: str = "en", *, max_tokens: int = 1_500_000) -> None:
         self.lang, self.max_tokens, self.generation = lang, max_tokens, -1
         self.reset()
 
@@ -55,7 +65,7 @@ class FastTokenizer:
         self._joined: dict[str, int] = {}
         self._texts: list[str] = []  # of all chunks
         self._edges: list[tuple[bool, bool]] = []  # does a chunk begin / end with a space after the rules?
-        self._table, self._tokens, self._n_tokens = _Table(np.int64, 6), _Table(np.uint32), 0
+        self._table, self._tokens, self._n_tokens = _Columns(np.int64, 6), _Columns(np.uint32, 1), 0
         self._empty = self._add("", [])
         self._bos = self._add(BOS, [BOS])
 
@@ -63,12 +73,7 @@ class FastTokenizer:
         """Tokens of `texts` one after another (uint32, into `words`) and how many each text has (int64)."""
         if self._n_tokens > self.max_tokens:
             self.reset()
-        get, chunks = self._chunks.get, []
-        for text in texts:
-            text = fix_html(text)
-            pieces = text.split(" ")
-            ids = list(map(get, pieces))
-            chunks.append(self._resolve(text, ids, pieces) if None in ids else ids)
+        chunks = [self._document(fix_html(text)) for text in texts]
         counts = np.fromiter(map(len, chunks), np.int64, len(chunks)) + 1
         ends = np.cumsum(counts)
         starts = ends - counts
@@ -85,17 +90,17 @@ class FastTokenizer:
     def _gather(self, flat: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of the chunks `flat`; `starts`: where a text's first chunk stands."""
         table = self._table.array()
-        counts = table[:, COUNT][flat]
+        counts = table[COUNT][flat]
         ends = np.cumsum(counts)
-        source = np.arange(ends[-1]) + np.repeat(table[:, START][flat] - (ends - counts), counts)
-        return self._tokens.array()[source], np.add.reduceat(counts, starts)
+        source = np.arange(ends[-1]) + np.repeat(table[START][flat] - (ends - counts), counts)
+        return self._tokens.array()[0][source], np.add.reduceat(counts, starts)
 
     def _repeating_rows(self, flat: np.ndarray, ends: np.ndarray) -> list[int]:
         """Rows of texts in which `mark_word_repeats` may find something: words A A and then A or `A,`."""
         table = self._table.array()
-        flags = table[:, FLAGS][flat]
+        flags = table[FLAGS][flat]
         words = np.flatnonzero((flags & SPACE) == 0)
-        first, last, stem = (table[:, column][flat[words]] for column in (FIRST, LAST, STEM))
+        first, last, stem = (table[column][flat[words]] for column in (FIRST, LAST, STEM))
         second = first[1:-1]
         third = (stem[2:] == second) | (flags[words[1:-1]] & MANY > 0)
         triples = words[:-2][(last[:-2] == second) & (second != NO_WORD) & third]
@@ -104,12 +109,13 @@ class FastTokenizer:
 
     def _join_crossing(self, flat: np.ndarray) -> None:
         """Put one joined chunk for neighbours between which a special case of spaCy's may match (in place)."""
-        table, tokens = self._table.array(), self._tokens.array()
-        flags = table[:, FLAGS][flat]
+        table, tokens = self._table.array(), self._tokens.array()[0]
+        flags = table[FLAGS][flat]
         runs: list[list[int]] = []
         for i in np.flatnonzero((flags[:-1] & LEFT > 0) & (flags[1:] & RIGHT > 0)).tolist():
-            left, right = table[flat[i]], table[flat[i + 1]]
-            pair = self.words[tokens[left[START] + left[COUNT] - 1]], self.words[tokens[right[START]]]
+            left, right = flat[i], flat[i + 1]
+            last = tokens[table[START, left] + table[COUNT, left] - 1]
+            pair = self.words[last], self.words[tokens[table[START, right]]]
             if pair in self.splitter.pairs:
                 if runs and runs[-1][-1] == i:
                     runs[-1].append(i + 1)
@@ -123,39 +129,63 @@ class FastTokenizer:
             flat[run] = self._empty
             flat[run[0]] = self._joined[text]
 
-    def _resolve(self, text: str, ids: list[int | None], pieces: list[str]) -> list[int]:
-        """Chunks of a text with unseen chunks, or with white space other than single spaces.
+    def _document(self, text: str) -> list[int]:
+        """Chunks of a text, and of the white space in it that spaCy makes tokens of.
 
-        `pieces` is the text split at single spaces, `ids` their chunks as far as known.
+        Most texts have single spaces and line ends only; what else there is goes the slower way.
         """
+        if "\n" not in text:
+            ids = self._line(text)
+            return self._runs(text) if ids is None else ids
         found: list[int] = []
-        done = 0
-        for i, number in enumerate(ids):
-            if number is None:
-                piece = pieces[i]
-                if not piece or piece[0].isspace() or piece[-1].isspace():  # a run of spaces across pieces
-                    return self._runs(text.strip())
-                found += ids[done:i]  # type: ignore[arg-type]
-                found += self._runs(piece)
-                done = i + 1
-        found += ids[done:]  # type: ignore[arg-type]
+        run = ""  # white space since the last chunk
+        for line in text.strip().split("\n"):
+            core = line.strip(" ") if line[:1] == " " or line[-1:] == " " else line
+            if not core:
+                run += "\n" + line
+                continue
+            ids = self._line(core)
+            if ids is None:
+                return self._runs(text)
+            if found:
+                run += "\n" + line[: len(line) - len(line.lstrip(" "))]
+                found += self._between(found[-1], run, ids[0])
+            found += ids
+            run = line[len(line.rstrip(" ")) :]
         return found
 
+    def _line(self, text: str) -> list[int] | None:
+        """Chunks of a text with single spaces only; None when it has other white space."""
+        pieces = text.split(" ")
+        ids: list[Any] = list(map(self._chunks.get, pieces))
+        if None in ids:
+            i = -1
+            for _ in range(ids.count(None)):
+                i = ids.index(None, i + 1)
+                piece = pieces[i]
+                if piece.split() != [piece]:
+                    return None
+                ids[i] = self._chunk(piece)
+        return ids
+
     def _runs(self, text: str) -> list[int]:
-        """Chunks of a text, and of its runs of white space that are tokens to spaCy (all but a single space)."""
-        parts = WHITE_SPACE.split(text)
+        """Chunks of a text with any white space."""
+        parts = WHITE_SPACE.split(text.strip())
         if parts == [""]:
             return []
-        found = [self._chunk(part) for part in parts[::2]]
-        ids = [found[0]]
-        for before, run, after in zip(found, parts[1::2], found[1:]):
+        ids = [self._chunk(parts[0])]
+        for run, part in zip(parts[1::2], parts[2::2]):
+            after = self._chunk(part)
             if run != " ":
-                run = single_spaces(" " * self._edges[before][1] + run + " " * self._edges[after][0])
-                run = run[1:] if run[0] == " " else run  # spaCy takes one space as the end of the token before
-                if run:
-                    ids.append(self._space(run))
+                ids += self._between(ids[-1], run, after)
             ids.append(after)
         return ids
+
+    def _between(self, before: int, run: str, after: int) -> list[int]:
+        """The run of white space between two chunks as a chunk, if spaCy makes a token of it."""
+        run = single_spaces(" " * self._edges[before][1] + run + " " * self._edges[after][0])
+        run = run[1:] if run[0] == " " else run  # spaCy takes one space as the end of the token before
+        return [self._space(run)] if run else []
 
     def _chunk(self, chunk: str) -> int:
         found = self._chunks.get(chunk)
@@ -163,10 +193,12 @@ class FastTokenizer:
             return found
         repeats = mark_repeats(chunk)
         spaced = space_out(repeats)
-        tokens = self.splitter.split(lower_marked(spaced).strip())
-        parts = [chunk] if repeats is chunk else repeats.split()
-        flags = MANY * (len(parts) > 1) | REPEATS * any(a == b for a, b in zip(parts, parts[1:]))
-        flags |= RIGHT * (tokens[0] in self._right) | LEFT * (tokens[-1] in self._left)
+        lower = lower_marked(spaced).strip() if " " in spaced else mark_case(spaced)
+        tokens = self.splitter.split(lower)
+        parts, flags = [chunk], RIGHT * (tokens[0] in self._right) | LEFT * (tokens[-1] in self._left)
+        if repeats is not chunk:
+            parts = repeats.split()
+            flags |= MANY * (len(parts) > 1) | REPEATS * any(a == b for a, b in zip(parts, parts[1:]))
         edges = spaced[0] == " ", spaced[-1] == " "
         found = self._chunks[chunk] = self._add(chunk, tokens, flags, edges, _words(parts))
         return found
@@ -214,18 +246,19 @@ def _words(parts: list[str]) -> tuple[int, int, int]:
     return first, last, stem
 
 
-class _Table:
-    """A growing array: rows are appended to a list, read as numpy."""
+class _Columns:
+    """Growing arrays of one length: rows are appended to a list, columns read as numpy."""
 
-    def __init__(self, dtype: Any, *shape: int) -> None:
-        self.data, self.size = np.zeros((1024, *shape), dtype), 0
+    def __init__(self, dtype: Any, width: int) -> None:
+        self.data, self.size = np.zeros((width, 1024), dtype), 0
         self.pending: list[Any] = []
 
     def array(self) -> np.ndarray:
+        """All columns: (width, rows)."""
         total = self.size + len(self.pending)
-        if total > len(self.data):
-            self.data = np.concatenate([self.data, np.zeros((total, *self.data.shape[1:]), self.data.dtype)])
+        if total > self.data.shape[1]:
+            self.data = np.concatenate([self.data, np.zeros((len(self.data), total), self.data.dtype)], axis=1)
         if self.pending:
-            self.data[self.size : total] = self.pending
+            self.data[:, self.size : total] = np.array(self.pending).T
         self.size, self.pending = total, []
-        return self.data[:total]
+        return self.data[:, :total]

@@ -1,0 +1,127 @@
+"""Folders of token files that are either whole or not there: written under a temporary name, verified when opened."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
+_LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is taken for a killed run's
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def cache_root(cache: str | Path | None) -> Path:
+    """The folder that stores are kept in: `cache`, else `tokens` in $ULMFIT_CACHE or ~/.cache/ulmfit_fastai."""
+    if cache is not None:
+        return Path(cache)
+    return Path(os.environ.get("ULMFIT_CACHE") or Path.home() / ".cache" / "ulmfit_fastai") / "tokens"
+
+
+def settings(lang: str) -> dict[str, Any]:
+    """What tokens depend on besides the texts."""
+    found: dict[str, Any] = {"format": FORMAT, "lang": lang}
+    for package in ("fastai", "spacy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def store_name(content: str, lang: str) -> str:
+    """20 hex characters for texts (by their content or a caller's key) and all that their tokens depend on."""
+    everything = json.dumps([content, settings(lang)], sort_keys=True)
+    return hashlib.sha256(everything.encode("utf8")).hexdigest()[:20]
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), "utf8")
+
+
+def write_header(file: BinaryIO, length: int) -> None:
+    """A .npy header of 128 bytes for `length` uint32, so that it can be written again when the length is known."""
+    text = f"{{'descr': '<u4', 'fortran_order': False, 'shape': ({length},), }}"
+    file.seek(0)
+    file.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode("ascii") + b"\n")
+
+
+def finish(folder: Path, files: Sequence[str], meta: dict[str, Any]) -> None:
+    """Write meta.json, last of all, with the sizes of the other files."""
+    sizes = {name: (folder / name).stat().st_size for name in files}
+    write_json(folder / "meta.json", {"format": FORMAT, **meta, "sizes": sizes})
+
+
+def read_meta(folder: Path, kind: str) -> dict[str, Any]:
+    """meta.json of a finished folder, its files' sizes verified; ValueError when something is missing or cut short."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text("utf8"))
+        found = {name: (folder / name).stat().st_size for name in meta["sizes"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds no finished token {kind} ({error})") from error
+    if meta.get("format") != FORMAT or meta.get("kind") != kind:
+        raise ValueError(
+            f"{folder}: expected a token {kind} of format {FORMAT}, "
+            f"found a token {meta.get('kind')} of format {meta.get('format')}; make it anew from the texts"
+        )
+    if found != meta["sizes"]:
+        raise ValueError(f"{folder} is broken: expected file sizes {meta['sizes']}, found {found}; make it anew")
+    return meta
+
+
+def is_whole(folder: Path, kind: str) -> bool:
+    """Can `folder` be opened?"""
+    try:
+        read_meta(folder, kind)
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def temporary_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder in `root` that is removed at the end, whatever happens: `move` it before."""
+    temporary = root / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        _remove_left_behind(root)
+        yield temporary
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(
+                error.errno,
+                f"no space left while writing tokens to {root}, about 6 bytes a word. Free some, or take another "
+                "folder (cache=, or the environment variable ULMFIT_CACHE). What had been written was removed",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(temporary: Path, folder: Path) -> None:
+    """Give a finished temporary folder its name, in the place of what stands there."""
+    if folder.exists():
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+        os.replace(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def _remove_left_behind(root: Path) -> None:
+    """Remove temporary folders of runs that were killed: those nobody has written to for an hour."""
+    for path in root.glob(".*.tmp"):
+        try:
+            newest = max(entry.stat().st_mtime for entry in [path, *path.iterdir()])
+        except OSError:
+            continue  # gone meanwhile: its run has ended
+        if time.time() - newest > _LEFT_BEHIND:
+            shutil.rmtree(path, ignore_errors=True)
