@@ -20,7 +20,7 @@ _LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def cache_root(cache: str | Path | None) -> Path:
+def cache_root(cache: str | Path | None = None) -> Path:
     """The folder that stores are kept in: `cache`, else `tokens` in $ULMFIT_CACHE or ~/.cache/ulmfit_fastai."""
     if cache is not None:
         return Path(cache)
