@@ -96,7 +96,8 @@ def _dataset(folder: Path, about: dict[str, Any]) -> Dataset | None:
         return None
     known = about["dataset"]
     rows = pd.read_csv(folder / "rows.csv", dtype=object, keep_default_na=False)
-    rows["label"] = [label if label != "" else None for label in rows["label"]]
+    labels = [label if label != "" else None for label in rows["label"]]
+    rows["label"] = pd.Series(labels, dtype=object)  # pandas would make a missing label nan
     rows["text"] = ""
     return WithoutTexts(known["name"], rows[["id", "text", "label", "split"]], tuple(known["classes"]), known["source"],
                         known["synthetic"], tuple(known["notes"]), known_fingerprint=known["fingerprint"])
