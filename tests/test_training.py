@@ -260,8 +260,8 @@ from test_training import recipe
 from ulmfit_fastai import runs
 from ulmfit_fastai.synthetic import synthetic_reviews
 r = recipe(directions=("forward", "backward"), **{{"lm.variable_bptt": True}})
-runs.run(r, synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3), {out!r}, cache=Path({cache!r}), progress=False,
-         checkpoint_every=0.0)
+reviews = synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3)
+runs.run(r, reviews, {out!r}, cache=Path({cache!r}), progress=False, checkpoint_every=0.0)
 """
 
 

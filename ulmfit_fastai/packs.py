@@ -1,8 +1,8 @@
 """Numericalised texts in a few compressed files: to train on a machine that has neither the texts nor spaCy.
 
-A pack is a folder: `ids.000.xz`, `ids.001.xz`, ... (the flat ids in order, each part small enough to be sent on its own),
-`offsets.npy`, `vocab.json`, `rows.csv` (id, label, split of every text, without the texts) and `pack.json`, which is
-written last.
+A pack is a folder: `ids.000.xz`, `ids.001.xz`, ... (the flat ids in order, each part small enough to be sent on its
+own), `offsets.npy`, `vocab.json`, `rows.csv` (id, label, split of every text, without the texts) and `pack.json`, which
+is written last.
 """
 
 from __future__ import annotations

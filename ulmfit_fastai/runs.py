@@ -67,14 +67,22 @@ def rows_for(recipe: Recipe, dataset: Dataset) -> Splits:
     return splits
 
 
-def prepare(recipe: Recipe, dataset: Dataset, *, cache: Path | None = None, progress: bool = True) -> Prepared:
-    """Split, tokenise (from the cache when nothing changed) and numericalise with the vocabulary of the LM's texts."""
+def prepare(recipe: Recipe, dataset: Dataset, *, ids: TokenIds | None = None, cache: Path | None = None,
+            progress: bool = True) -> Prepared:
+    """Split, tokenise (from the cache when nothing changed) and numericalise with the vocabulary of the LM's texts.
+
+    `ids` are the texts already numericalised, one document a row (from a pack); their vocabulary is taken as it is.
+    """
     splits = rows_for(recipe, dataset)
-    store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=progress)
-    vocab = store.vocab(splits.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
+    if ids is None:
+        store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=progress)
+        vocab = store.vocab(splits.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
+        ids = store.numericalize(vocab)
+    elif len(ids) != len(dataset):
+        raise ValueError(f"ids: expected one document for each of the {len(dataset):,} rows, found {len(ids):,}")
     codes = {name: number for number, name in enumerate(dataset.classes)}
     labels = np.array([codes.get(label, -1) for label in dataset.df["label"]], dtype=np.int64)
-    return Prepared(dataset, splits, store.numericalize(vocab), labels)
+    return Prepared(dataset, splits, ids, labels)
 
 
 def some_rows(rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
@@ -175,7 +183,7 @@ class Run:
     def starting_weights(self, direction: str) -> LMWeights | None:
         """Stage 1: the general-domain language model, matched to the words of these texts."""
         if self.recipe.weights == "pretrain":
-            loaded = weight_files.load_file(self.folder.weights_file("pretrain", direction))
+            loaded: LMWeights | None = weight_files.load_file(self.folder.weights_file("pretrain", direction))
         else:
             loaded = weight_files.load(self.recipe.weights, direction)
         if loaded is None:
@@ -326,6 +334,7 @@ def run(
     out: str | Path,
     *,
     corpus: Corpus | None = None,
+    ids: TokenIds | None = None,
     resume: bool = True,
     time_budget: float | None = None,
     device: str | torch.device | None = None,
@@ -343,7 +352,8 @@ def run(
     Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
     `time_budget` (seconds) stops in good order: run.json then says 'stopped'. `dry_run` says what would be done and how
     long it would take on this machine, measured on a few batches, and trains nothing. `corpus` is what a recipe with
-    weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a list.
+    weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a list. `ids` are the texts
+    already numericalised (from a pack), for a machine without them.
     `lm_from` (direction -> run folder) takes the fine-tuned language models of other runs, which must be what this run
     would make itself (see sharing.py); `until='lm'` ends with the language models. `plan=False` leaves out the
     measuring of a few batches, from which the progress bars know the time left in the whole run.
@@ -378,7 +388,7 @@ def run(
                               f"{general.about['name']} as it is now); choose another --out")
         for direction, source in (lm_from or {}).items():
             adopt_language_model(folder, recipe, direction, source)
-    data = prepare(recipe, dataset, cache=cache, progress=progress)
+    data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
     data.general = general
     budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
     work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None,
@@ -393,7 +403,7 @@ def run(
     folder.run["data"]["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
     folder.run["data"]["vocabulary"] = len(data.ids.vocab)
     folder.run["status"] = "running"
-    session = {"started": now(), "device": describe_device(device), "versions": versions()}
+    session: dict[str, Any] = {"started": now(), "device": describe_device(device), "versions": versions()}
     folder.run["sessions"].append(session)
     folder.save()
     try:

@@ -1,0 +1,56 @@
+"""Make the packs that the GPU jobs train on: general text (stage 1) and IMDb, as compressed word numbers.
+
+    python benchmarks/gpu/pack.py wiki PATH_TO_ARTICLES --out .gpu/wiki [--valid FILE] [--vocab 60000]
+    python benchmarks/gpu/pack.py imdb PATH_TO_IMDB --out .gpu/imdb [--vocab 60000]
+
+A pack of 100 M tokens has about 130 MB in parts of some 20 MB, so that it can be sent in several goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from ulmfit_fastai.datasets import load_imdb, split_validation
+from ulmfit_fastai.packs import write_pack
+from ulmfit_fastai.pretraining import corpus_store, joined
+from ulmfit_fastai.tokens import TokenStore
+
+
+def pack_articles(corpus: list[str], out: str, valid: str | None, max_vocab: int, held_out: int) -> None:
+    train = corpus_store(corpus)
+    rows = np.arange(len(train) if valid else len(train) - held_out)
+    vocab = train.vocab(rows, max_vocab=max_vocab, min_freq=3)
+    ids, valid_rows = train.numericalize(vocab), np.arange(len(rows), len(train))
+    if valid:
+        ids, valid_rows = joined(ids, corpus_store([valid]).numericalize(vocab))
+    write_pack(out, ids, corpus=[Path(c).name for c in corpus], fingerprint=train.fingerprint, train=len(rows),
+               valid=[int(valid_rows[0]), int(valid_rows[-1]) + 1])
+
+
+def pack_imdb(path: str, out: str, max_vocab: int) -> None:
+    dataset = load_imdb(path)
+    store = TokenStore.make(dataset.df["text"].tolist())
+    vocab = store.vocab(split_validation(dataset).lm_train, max_vocab=max_vocab, min_freq=3)
+    write_pack(out, store.numericalize(vocab), dataset=dataset)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("wiki", "imdb"))
+    parser.add_argument("path", nargs="+")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--valid")
+    parser.add_argument("--vocab", type=int, default=60_000)
+    parser.add_argument("--held-out", type=int, default=200, help="articles held out when --valid is not given")
+    args = parser.parse_args()
+    if args.what == "wiki":
+        pack_articles(args.path, args.out, args.valid, args.vocab, args.held_out)
+    else:
+        pack_imdb(args.path[0], args.out, args.vocab)
+
+
+if __name__ == "__main__":
+    main()
