@@ -1,0 +1,65 @@
+"""The GPU jobs at small size on the CPU: packed texts in, weights and results out, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ulmfit_fastai import weights
+from ulmfit_fastai.datasets import split_validation
+from ulmfit_fastai.packs import write_pack
+from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens import TokenStore
+
+JOBS = Path(__file__).parent.parent / "benchmarks" / "gpu"
+pytestmark = pytest.mark.slow
+
+
+def call(script: str, *args: object, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, str(JOBS / script), *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stderr + done.stdout
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    reviews = synthetic_reviews(n_train=100, n_test=40, n_unsup=60)
+    store = TokenStore.make(reviews.df["text"].tolist(), cache=folder / "cache", progress=False)
+    vocab = store.vocab(split_validation(reviews).lm_train, max_vocab=1500, min_freq=1)
+    write_pack(folder / "imdb", store.numericalize(vocab), dataset=reviews)
+    lines = [json.dumps({"text": text}) + "\n" for text in reviews.df["text"]]
+    (folder / "articles.jsonl").write_text("".join(lines), "utf8")
+    call("pack.py", "wiki", folder / "articles.jsonl", "--out", folder / "wiki", "--vocab", 1500, "--held-out", 10)
+    return folder
+
+
+def job(packs, tmp_path, name, *more):
+    return call("jobs.py", name, "--tiny", "--bs", 8, "--packs", packs, "--work", tmp_path / "work", "--out",
+                tmp_path / "out", "--device", "cpu", "--precision", "fp32", *more)
+
+
+def test_a_stopped_job_goes_on_and_the_next_one_starts_from_its_weights(packs, tmp_path):
+    job(packs, tmp_path, "full-forward", "--minutes", 0)
+    assert json.loads((tmp_path / "work" / "full-forward" / "run.json").read_text())["status"] == "stopped"
+    job(packs, tmp_path, "full-forward")
+    call("jobs.py", "join", tmp_path / "out")
+    back = weights.load(tmp_path / "out" / "full-forward", "forward")
+    assert back is not None and back.emb_sz == 16 and len(back.vocab) <= 1000
+    job(packs, tmp_path, "imdb-forward")
+    run = json.loads((tmp_path / "out" / "imdb-forward" / "run.json").read_text())
+    assert run["status"] == "finished" and run["metrics"]["forward"]["n"] == 40
+    assert run["weights"]["forward"]["words_kept"] > 100
+    predictions = (tmp_path / "out" / "imdb-forward" / "predictions.csv").read_text().splitlines()
+    assert len(predictions) == 41 and "word" not in predictions[0]
+
+
+def test_throughput_measures_stock_ours_and_the_floor(packs, tmp_path):
+    job(packs, tmp_path, "throughput")
+    rows = json.loads((tmp_path / "out" / "throughput.json").read_text())["rows"]
+    assert {row["what"] for row in rows} == {"stock fp32", "ours fp32", "bare LSTMs"}
+    assert all(row["tokens_a_second"] > 0 for row in rows)
