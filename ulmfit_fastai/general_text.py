@@ -50,6 +50,7 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     """
     files = _files(corpus)
     if files is None:
+        assert not isinstance(corpus, (str, Path))
         store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress)
         name, source = f"{len(store):,} texts", "given as texts"
     else:

@@ -1,8 +1,8 @@
 """The GPU jobs, each one command, time-boxed and resumable: `python benchmarks/gpu/jobs.py JOB --out FOLDER`.
 
-Packs (see pack.py) lie in --packs, work in progress in --work, on the GPU's machine; what is worth keeping comes back in
---out: run.json, history, rates, predictions (ids and probabilities, no texts) and weights as int8 in pieces of at most
-15 MB, which `python benchmarks/gpu/jobs.py join FOLDER` puts together again.
+Packs (see pack.py) lie in --packs, work in progress in --work, on the GPU's machine; what is worth keeping comes back
+in --out: run.json, history, rates, predictions (ids and probabilities, no texts) and weights in a smaller type, in pieces
+of at most 15 MB, which `python benchmarks/gpu/jobs.py join FOLDER` puts together again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def throughput(args: argparse.Namespace) -> None:
             log.info("%s", rows[-1])
     args.out.mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    (args.out / "throughput.json").write_text(json.dumps({"device": name, "torch": torch.__version__, "rows": rows}, indent=1))
+    measured = {"device": name, "torch": torch.__version__, "rows": rows}
+    (args.out / "throughput.json").write_text(json.dumps(measured, indent=1))
 
 
 def step(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, autocast: bool) -> Any:
