@@ -24,6 +24,7 @@ from . import __version__
 from .cli_experiments import EXPERIMENTS
 from .cli_options import (
     COMMON,
+    CORPUS,
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
@@ -84,13 +85,13 @@ def imdb(args: argparse.Namespace) -> int:
       ulmfit-fastai imdb --preset quick --data PATH/imdb.tgz --out runs/imdb-quick
       ulmfit-fastai imdb --dry-run
       ulmfit-fastai imdb --direction forward --time-budget 2h
-      ulmfit-fastai imdb --preset paper --set classifier.bs=32
+      ulmfit-fastai imdb --preset paper --corpus wikitext-103 --set classifier.bs=32
     """
     from .reproduce import reproduce_imdb
 
-    result = reproduce_imdb(args.preset, data=args.data, out=args.out, directions=directions(args.direction),
-                            device=args.device, resume=not args.no_resume, time_budget=args.time_budget,
-                            dry_run=args.dry_run, **overrides(args))
+    result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
+                            directions=directions(args.direction), device=args.device, resume=not args.no_resume,
+                            time_budget=args.time_budget, dry_run=args.dry_run, **overrides(args))
     show(result, args.out)
     return 0
 
@@ -207,13 +208,14 @@ def find_recipe(name: str, task: str) -> Any:
 def pretrain(args: argparse.Namespace) -> int:
     """Stage 1: train a language model on a corpus of your own, resumable.
 
-    CORPUS is a file or folder of JSON lines (.jsonl, also .xz .gz .bz2), text (.txt), WikiText (.tokens) or Parquet.
+    CORPUS is a file, a folder or a pattern of JSON lines (.jsonl), Parquet, CSV, text (.txt) or WikiText (.tokens),
+    also compressed (.gz .bz2 .xz .zst), or the name wikitext-103 or wikitext-2, which come through fastai's cache.
     It is streamed, so it may be larger than memory. Another run starts from the result with `--set weights=FOLDER`.
     --set changes the settings of pretraining: epochs, lr, bs, bptt, limit_words and so on.
 
     examples:
       ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
-      ulmfit-fastai pretrain wikitext-103/ --size full --direction both --time-budget 8h --out runs/wt103
+      ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
     """
     from .pretraining import pretrain_corpus
 
@@ -232,7 +234,7 @@ COMMANDS = (
         option("--preset", default="fastai", metavar="NAME", help="recipe to follow, see above (default: %(default)s)"),
         option("--data", metavar="PATH", help="IMDb, as a folder or .tgz, in fastai's or Stanford's layout (default: "
                                               "fastai's cache, or its download of 144 MB)"),
-        out("runs/imdb"),
+        CORPUS, out("runs/imdb"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
         DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     *EXPERIMENTS,

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .cli_options import (
+    CORPUS,
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
@@ -63,8 +64,9 @@ def reproduce(args: argparse.Namespace) -> int:
       ulmfit-fastai reproduce ag --data ag_news/ --no-verify --train-part train_subset
       ulmfit-fastai reproduce all --data data/ --time-budget 8h
     """
-    options = {"directions": directions(args.direction), "device": args.device, "resume": not args.no_resume,
-               "time_budget": args.time_budget, "dry_run": args.dry_run, **overrides(args)}
+    options = {"corpus": args.corpus, "directions": directions(args.direction), "device": args.device,
+               "resume": not args.no_resume, "time_budget": args.time_budget, "dry_run": args.dry_run,
+               **overrides(args)}
     if len(args.tasks) == 1 and args.tasks != ["all"]:
         from .reproduce import reproduce as run_task
 
@@ -151,7 +153,7 @@ EXPERIMENTS = (
     Command("reproduce", reproduce, (
         option("tasks", nargs="+", choices=(*TASKS, "all"), metavar="TASK", help="one data set, several, or all"),
         option("--preset", default="fastai", metavar="NAME", help="recipe to follow (default: %(default)s)"),
-        DATA, NO_VERIFY, TRAIN_PART,
+        DATA, CORPUS, NO_VERIFY, TRAIN_PART,
         option("--out", metavar="FOLDER", help="run folder; with several data sets, the folder that holds one for each "
                                                "(default: runs/TASK; with several, runs)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),

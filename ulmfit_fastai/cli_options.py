@@ -64,6 +64,8 @@ NO_RESUME = option("--no-resume", action="store_true", help="start anew even if 
 DRY_RUN = option("--dry-run", action="store_true",
                  help="say what would be done and how long it would take here, and stop there")
 TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
+CORPUS = option("--corpus", metavar="PATH",
+                help="general text for a recipe that pretrains (paper, scripts): a file, a folder, or wikitext-103")
 COMMON = (
     option("-v", "--verbose", action="store_true", help="say more while running"),
     option("--traceback", action="store_true", help="show the Python traceback of an error"),

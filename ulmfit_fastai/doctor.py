@@ -196,6 +196,7 @@ def known_assets() -> list[Asset]:
     """The weights and data sets that the commands fetch."""
     from fastai.data.external import URLs
 
+    from .corpora import CORPORA
     from .tasks import TASKS, TREC_ADDRESS, TREC_FILES
 
     data, archive, models = (fastai_folder(key) for key in ("data", "archive", "model"))
@@ -203,12 +204,12 @@ def known_assets() -> list[Asset]:
     for url in (URLs.WT103_FWD, URLs.WT103_BWD):
         name = Path(url).stem
         assets.append(Asset(name, url, (models / name,), f"unpack it into {models}", True))
-    for task in TASKS.values():
-        if task.address:  # of fastai's list
-            url = getattr(URLs, task.address)
-            places = (data / Path(url).stem, archive / Path(url).name)
-            path = " (or give its path with --data)" if task.name == "imdb" else ""
-            assets.append(Asset(task.name, url, places, f"put it, as it is, at {places[1]}{path}", task.name == "imdb"))
+    addresses = {task.name: task.address for task in TASKS.values() if task.address}
+    for name, address in {**addresses, **{name: address for name, (address, _) in CORPORA.items()}}.items():
+        url = getattr(URLs, address)
+        places = (data / Path(url).stem, archive / Path(url).name)
+        path = " (or give its path with --data)" if name == "imdb" else ""
+        assets.append(Asset(name, url, places, f"put it, as it is, at {places[1]}{path}", name == "imdb"))
     name = next(iter(TREC_FILES))
     files = ", ".join(TREC_FILES)
     assets.append(Asset("trec6", TREC_ADDRESS + name, (data / "trec6" / name,), f"put {files} into {data / 'trec6'}",
