@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import shutil
 import tarfile
@@ -189,6 +190,15 @@ def test_a_part_that_was_cleaned_differently_is_named(tmp_path, monkeypatch, cap
     assert len(notes) == 1 and notes[0].startswith("train/neg, train/pos cleaned differently")
     assert "train/neg 0%" in notes[0] and "test/pos 60%" in notes[0]
     assert "cleaned differently" in caplog.text
+
+
+def test_a_part_of_a_table_that_was_cleaned_differently_is_named_too(tmp_path, monkeypatch):
+    few = dataclasses.replace(imdb.TASKS["imdb"], train=(60, 60), test=(60, 60), unsup=0)
+    monkeypatch.setitem(imdb.TASKS, "imdb", few)
+    for part, mark in (("train", " "), ("test", "<br />")):
+        texts = [f"Start {n}.{mark}End." for n in range(120)]
+        pd.DataFrame({"text": texts, "label": [0, 1] * 60}).to_csv(tmp_path / f"{part}.csv", index=False)
+    assert "train/neg, train/pos cleaned differently" in load_imdb(tmp_path).notes[0]
 
 
 def test_a_path_without_imdb_is_refused_with_what_was_expected(tmp_path):

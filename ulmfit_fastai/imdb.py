@@ -6,7 +6,8 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .frames import Dataset, build, shown
@@ -43,7 +44,7 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     else:
         place = _find(existing(path))
         if has_tables(place):
-            return load_table_task(TASKS["imdb"], place, verify=verify)
+            return _from_tables(place, verify)
     reviews = dict(_reviews(place))  # as in unpacking, the last file of a name counts
     synthetic = reviews.pop(("", MARKER), None) is not None
     found = Counter(part for part, _ in reviews)
@@ -53,7 +54,7 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     empty = sorted(f"{part}/{stem}.txt" for (part, stem), text in reviews.items() if not text.strip())
     if empty:
         raise ValueError(f"{place}: {len(empty):,} reviews are empty: {shown(empty)}")
-    notes += _cleaned_differently(reviews)
+    notes += _cleaned_differently((part, text) for (part, _), text in reviews.items())
     for note in notes:
         log.warning("%s: %s", place, note)
     order = sorted(reviews, key=_place_in_set)
@@ -65,6 +66,15 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
         "label": [part.partition("/")[2] or None for part, _ in order],
         "split": [part.partition("/")[0] for part, _ in order],
     }, str(place), synthetic=synthetic, notes=notes)
+
+
+def _from_tables(place: Path, verify: bool) -> Dataset:
+    made = load_table_task(TASKS["imdb"], place, verify=verify)
+    parts = (split if label is None else f"{split}/{label}" for split, label in zip(made.df["split"], made.df["label"]))
+    found = _cleaned_differently(zip(parts, made.df["text"]))
+    for note in found:
+        log.warning("%s: %s", place, note)
+    return replace(made, notes=(*made.notes, *found))
 
 
 def _find(path: Path) -> Path:
@@ -119,10 +129,13 @@ def _check_counts(reviews: dict[tuple[str, str], str], place: Path, verify: bool
     return [f"not the whole IMDb set: {'; '.join(wrong)}"] if wrong else []
 
 
-def _cleaned_differently(reviews: dict[tuple[str, str], str]) -> list[str]:
+def _cleaned_differently(reviews: Iterable[tuple[str, str]]) -> list[str]:
     """Name parts where `<br />` is far rarer than in others; in the original 58 to 59 % of the reviews have it."""
-    total = Counter(part for part, _ in reviews)
-    tagged = Counter(part for (part, _), text in reviews.items() if BREAK in text)
+    total: Counter[str] = Counter()
+    tagged: Counter[str] = Counter()
+    for part, text in reviews:
+        total[part] += 1
+        tagged[part] += BREAK in text
     share = {part: tagged[part] / total[part] for part in EXPECTED if total[part] >= 50}  # fewer tell nothing
     if not share or min(share.values()) >= max(share.values()) / 2:
         return []
