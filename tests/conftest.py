@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,9 @@ def tiny_imdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ulmfit_fastai.synthetic import synthetic_reviews, write_imdb_layout
 
     return write_imdb_layout(synthetic_reviews(n_train=60, n_test=30, n_unsup=40), tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tables_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fastai prints its tables instead of handing them to IPython, whether IPython is installed or not."""
+    monkeypatch.setitem(sys.modules, "IPython.display", None)

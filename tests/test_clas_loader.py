@@ -286,7 +286,7 @@ def test_fastai_finds_words_classes_and_loss(ids, dls):
     assert dls.train_ds[0][0].tolist() == ids.doc(0).tolist() and len(dls.valid_ds) == 40
 
 
-def test_batches_and_results_are_shown_as_words_and_class_names(ids, dls, capsys):
+def test_batches_and_results_are_shown_as_words_and_class_names(ids, dls, capsys, tables_as_text):
     dls.show_batch(max_n=3)
     shown = capsys.readouterr().out
     assert "category" in shown and "xxbos w" in shown and "xxpad" not in shown
@@ -309,7 +309,7 @@ def test_lr_find_and_summary_leave_the_first_epoch_as_it_is(dls, tmp_path):
     assert [x.tolist() for x, _ in dls.train] == first
 
 
-def test_interpretation_counts_every_text_and_pairs_losses_with_their_texts(dls, capsys):
+def test_interpretation_counts_every_text_and_pairs_losses_with_their_texts(dls, capsys, tables_as_text):
     learn = tiny_classifier(dls)
     with learn.no_bar():
         interpretation = ClassificationInterpretation.from_learner(learn)
@@ -364,7 +364,7 @@ def test_class_numbers_are_taken_as_names_are(ids, labels, dls):
     assert torch.equal(ints.train_ds.targets, 2 - dls.train_ds.targets)
 
 
-def test_several_classes_a_text_become_rows_of_0_and_1(ids, capsys):
+def test_several_classes_a_text_become_rows_of_0_and_1(ids, capsys, tables_as_text):
     several = [[CLASSES[i % 3], CLASSES[i % 2]] if i % 4 else [] for i in range(120)]
     split = dict(classes=CLASSES, train=range(80), valid=range(80, 120), bs=8)
     dls = classifier_dataloaders(ids, several, **split)

@@ -210,7 +210,7 @@ def test_a_vocabulary_without_padding_and_an_empty_text_are_refused(ids):
         lm_dataloaders(some_ids([90, 0, 9]), train=[0], valid=[1, 2])
 
 
-def test_fastais_learner_trains_validates_predicts_and_shows(ids, dls, capsys):
+def test_fastais_learner_trains_validates_predicts_and_shows(ids, dls, capsys, tables_as_text):
     learn = tiny_lm(dls)
     assert isinstance(dls, TextDataLoaders) and dls.vocab == ids.vocab and str(dls.device) == "cpu"
     with learn.no_bar(), learn.no_logging():
