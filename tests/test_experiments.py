@@ -411,6 +411,35 @@ def test_table4_is_with_and_without_pretrained_weights(table7, reviews, options,
         ablate("table4", reviews, out=tmp_path, **options)
 
 
+CORPUS = [f"the {word} of the {word} is a {other} , and the {other} was a {word} ." * 8
+          for word in ("film", "book", "town", "king", "sea", "road") for other in ("tale", "name", "song")]
+
+
+def test_pretraining_is_done_once_for_all_rows_that_share_it(reviews, options, fits, tmp_path):
+    settings = {**options, "weights": "pretrain", "corpus": CORPUS}
+    table = ablate("table6", reviews, out=tmp_path, rows=["none", "full", "full_discr_stlr"], **settings)
+    assert fits == {"pretrain": 1, "lm": 2, "classifier": 3} and table.finished
+    used = [json.loads(path.read_text()) for path in tmp_path.glob("*-seed0/run.json")]
+    assert len({run["weights"]["forward"]["vocab_hash"] for run in used}) == 1 and len(used) == 3
+    assert {run["corpus"]["source"] for run in used} == {"given as texts"}
+    again = ablate("table6", reviews, out=tmp_path, rows=["none"], **settings)
+    assert fits["pretrain"] == 1 and again.errors["none"] == table.errors["none"]
+    with pytest.raises(ValueError, match="another corpus than elsewhere.txt"):
+        ablate("table6", reviews, out=tmp_path, rows=["none"], **{**settings, "corpus": Path("elsewhere.txt")})
+
+
+def test_with_a_borrowed_pretrained_model_a_run_is_as_it_would_be_alone(reviews, base, options, cache, tmp_path):
+    settings = {**options, "weights": "pretrain", "corpus": CORPUS}
+    table = ablate("table6", reviews, out=tmp_path / "table", rows=["full"], **settings)
+    recipe = ablation("table6.full", "imdb", base.replace(weights="pretrain"))
+    alone = runs.run(recipe, reviews, tmp_path / "alone", corpus=CORPUS, cache=cache, progress=False)
+    shared = table.folder / "table6.full-seed0"
+    for name in ("pretrain_forward", "lm_forward", "classifier_forward"):
+        assert tensors(alone / f"{name}.safetensors") == tensors(shared / f"{name}.safetensors")
+    a, b = (json.loads((folder / "run.json").read_text()) for folder in (alone, shared))
+    assert a["metrics"] == b["metrics"] and sorted(a["phases_done"]) == sorted(b["phases_done"])
+
+
 def test_table5_is_a_language_model_with_dropout_and_one_without(reviews, options, fits, tmp_path):
     table = ablate("table5", reviews, out=tmp_path, **options)
     assert fits == {"lm": 2, "classifier": 2} and table.finished
@@ -430,7 +459,7 @@ def test_one_run_of_both_directions_has_the_three_errors(reviews, options, fits,
 def test_backward_language_models_can_be_asked_for(reviews, options, tmp_path):
     table = ablate("table7", reviews, out=tmp_path, rows=["last"], directions=("backward",), **options)
     assert folders(tmp_path, "*-seed0") == ["table7.last-backward-seed0"] and table.finished
-    assert folders(tmp_path, "shared/*")[0].startswith("backward-")
+    assert folders(tmp_path, "shared/*")[0].startswith("lm-backward-")
 
 
 @pytest.mark.parametrize("change, message", [
@@ -626,7 +655,7 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("ulmfit_fastai.reproduce.reproduce", lambda *a, **k: calls.append((a, k)) or "an error")
     assert main("reproduce trec6 --data x.parquet --preset quick --direction both --seed 2 --dry-run".split()) == 0
     assert calls == [((("trec6", "x.parquet", {"verify": True, "train": None}), "quick"), {
-        "out": "runs/trec6", "directions": ("forward", "backward"), "device": None, "resume": True,
+        "out": "runs/trec6", "corpus": None, "directions": ("forward", "backward"), "device": None, "resume": True,
         "time_budget": None, "dry_run": True, "seed": 2})]
     monkeypatch.setattr(main_results, "reproduce_all", lambda *a, **k: calls.append((a, k)) or Shown())
     assert main(f"reproduce all --data {tmp_path} --time-budget 8h".split()) == 1

@@ -48,8 +48,8 @@ def dataset_of(args: argparse.Namespace, task: str) -> Any:
 
 def common(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all experiments take."""
-    return {"base": args.preset, "seeds": args.seeds, "out": args.out, "time_budget": args.time_budget,
-            "device": args.device, "dry_run": args.dry_run, **dict(args.settings)}
+    return {"base": args.preset, "seeds": args.seeds, "corpus": args.corpus, "out": args.out,
+            "time_budget": args.time_budget, "device": args.device, "dry_run": args.dry_run, **dict(args.settings)}
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -148,7 +148,7 @@ def whole_number(text: str) -> int:
         raise ValueError(f"--labels: expected numbers with commas between them, or all; found {text!r}") from None
 
 
-_EXPERIMENT = (DATA, NO_VERIFY, TRAIN_PART, BASE, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET)
+_EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET)
 EXPERIMENTS = (
     Command("reproduce", reproduce, (
         option("tasks", nargs="+", choices=(*TASKS, "all"), metavar="TASK", help="one data set, several, or all"),

@@ -23,6 +23,7 @@ from .ablations import ROWS, ablation, full_method
 from .datasets import Dataset, load_task
 from .experiment_figures import save_figure, table_figure
 from .files import read_json, write_json_atomic, write_text_atomic
+from .general_text import Corpus
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
 from .presets import preset
 from .recipe import Recipe
@@ -148,6 +149,7 @@ def ablate(
     seeds: int | Sequence[int] = 1,
     directions: Sequence[str] | None = None,
     data: str | Path | None = None,
+    corpus: Corpus | None = None,
     out: str | Path | None = None,
     time_budget: float | None = None,
     device: str | None = None,
@@ -169,6 +171,8 @@ def ablate(
         rows: some of the table's rows; None: all.
         seeds: how many (3: 0, 1, 2), or which.
         directions: of the language models; None: forward, as in the paper.
+        corpus: general text, for a base with weights 'pretrain' and for table5, which pretrains both its models unless
+            the base starts from nothing. Stage 1 is run for each seed; a run folder as `weights` saves that.
         out: folder of the runs, which may be shared by the tables of a task; <table>.csv, .json, .png and .svg end up
             there. None: runs/ablations/<task>.
         time_budget: seconds for all of it.
@@ -185,7 +189,7 @@ def ablate(
     cells = table_cells(table, dataset.name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     if dry_run:
-        return plan_grid(cells, dataset, folder, device=device, cache=cache, progress=progress)
+        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
 
     def so_far(missing: dict[str, str] | None = None) -> AblationTable:
         found = collect(table, cells, dataset, folder, missing=missing or {}, device=device,
@@ -193,8 +197,8 @@ def ablate(
         found.save()
         return found
 
-    missing = run_grid(cells, dataset, folder, time_budget=time_budget, device=device, progress=progress, cache=cache,
-                       after_cell=so_far)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+                       progress=progress, cache=cache, after_cell=so_far)
     result = so_far(missing)
     save_figure(result.plot(), folder / table)
     return result

@@ -52,10 +52,10 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     if files is None:
         assert not isinstance(corpus, (str, Path))
         store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress)
-        name, source = f"{len(store):,} texts", "given as texts"
+        name = f"{len(store):,} texts"
     else:
         store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress)
-        name, source = ", ".join(f.name for f in files), ", ".join(map(str, files))
+        name = ", ".join(f.name for f in files)
     held_out = 0 if valid is not None else min(valid_texts, max(1, len(store) // 10))
     if len(store) <= held_out:
         raise ValueError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
@@ -66,9 +66,15 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     if valid is not None:
         ids, valid_rows = joined(ids, corpus_store([valid], cache=cache, progress=progress).numericalize(vocab))
     return GeneralText(ids, rows, valid_rows, {
-        "name": name, "source": source, "fingerprint": store.fingerprint, "articles": len(store),
+        "name": name, "source": source_of(corpus), "fingerprint": store.fingerprint, "articles": len(store),
         "tokens": int(store.offsets[-1]),
     })
+
+
+def source_of(corpus: Corpus) -> str:
+    """Where a corpus is from, as run.json has it."""
+    files = _files(corpus)
+    return "given as texts" if files is None else ", ".join(map(str, files))
 
 
 def _files(corpus: Corpus) -> list[Path] | None:

@@ -1,7 +1,8 @@
 """Many runs that belong together: every cell of a table or a curve, with the language models they share made once.
 
-    out/shared/<direction>-<hash>/     language models, each a run folder of its own
-    out/<recipe>-seed<N>/              the cells, each a run folder
+    out/shared/lm-<direction>-<hash>/         fine-tuned language models, each a run folder of its own
+    out/shared/pretrain-<direction>-<hash>/   pretrained ones, for recipes that pretrain
+    out/<recipe>-seed<N>/                     the cells, each a run folder
 
 Cells with equal recipes are one run: the full method's, for one, serves Tables 4, 6 and 7. Whatever is finished is
 kept, so that the same call, after a kill or at the end of a time budget, makes what is missing and comes to the same
@@ -19,13 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from .datasets import Dataset
+from .general_text import Corpus, source_of
 from .recipe import Recipe
 from .results import Result
+from .runfolder import RunMismatch
 from .runs import plan_run, run
-from .sharing import is_finished, language_model_recipe
+from .sharing import is_finished, language_model_recipe, pretraining_recipe
 from .training import minutes
 
 log = logging.getLogger(__name__)
+
+NAMES = {"pretrain": "pretraining", "lm": "language model"}
 
 
 class OutOfTime(Exception):
@@ -64,6 +69,16 @@ def result_of(cell: Cell, dataset: Dataset, out: str | Path) -> Result | None:
     return Result.load(folder) if is_finished(folder, cell.recipe, dataset.fingerprint) else None
 
 
+def shared_runs(recipe: Recipe, out: str | Path) -> dict[str, list[tuple[str, Recipe, Path]]]:
+    """The runs that a recipe's own starts from: {direction: [(phase it ends with, its recipe, its folder), ...]}."""
+    found: dict[str, list[tuple[str, Recipe, Path]]] = {}
+    for direction in recipe.directions:
+        reduced = [("pretrain", pretraining_recipe(recipe, direction))] if recipe.weights == "pretrain" else []
+        reduced += [("lm", language_model_recipe(recipe, direction))] if recipe.lm is not None else []
+        found[direction] = [(phase, r, Path(out) / "shared" / f"{phase}-{direction}-{r.hash}") for phase, r in reduced]
+    return found
+
+
 def run_grid(
     cells: Sequence[Cell],
     dataset: Dataset,
@@ -80,13 +95,13 @@ def run_grid(
     finished run. `options` are those of `runs.run`.
     """
     out, todo = Path(out), distinct(cells)
-    deadline = None if time_budget is None else time.monotonic() + time_budget
-    missing = {c.folder: "not run yet" for c in todo if not is_finished(out / c.folder, c.recipe, dataset.fingerprint)}
+    runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
+    missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
     log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
     for number, current in enumerate([c for c in todo if c.folder in missing], start=1):
         log.info("run %d of %d: %s", number, len(missing), current.folder)
         try:
-            _run_cell(current, dataset, out, deadline, options)
+            runs.make(current, out)
             missing.pop(current.folder)
             after_cell()
         except OutOfTime:
@@ -98,27 +113,41 @@ def run_grid(
     return missing
 
 
-def _run_cell(cell: Cell, dataset: Dataset, out: Path, deadline: float | None, options: dict[str, Any]) -> None:
-    sources = {}
-    if cell.recipe.lm is not None:
-        for direction in cell.recipe.directions:
-            recipe = language_model_recipe(cell.recipe, direction)
-            sources[direction] = out / "shared" / f"{direction}-{recipe.hash}"
-            _run_to_the_end(recipe, dataset, sources[direction], deadline, {**options, "until": "lm"})
-    _run_to_the_end(cell.recipe, dataset, out / cell.folder, deadline, {**options, "lm_from": sources})
+@dataclass
+class _Runs:
+    """Runs of one data set, each to its end, in what is left of the time."""
 
+    dataset: Dataset
+    deadline: float | None
+    options: dict[str, Any]
 
-def _run_to_the_end(recipe: Recipe, dataset: Dataset, folder: Path, deadline: float | None,
-                    options: dict[str, Any]) -> None:
-    """Run in what is left of the time; OutOfTime unless the run is finished then."""
-    if is_finished(folder, recipe, dataset.fingerprint):
-        return
-    left = None if deadline is None else deadline - time.monotonic()
-    if left is not None and left <= 0:
-        raise OutOfTime
-    run(recipe, dataset, folder, time_budget=left, baseline=False, plan=False, **options)
-    if not is_finished(folder, recipe, dataset.fingerprint):
-        raise OutOfTime
+    def finished(self, recipe: Recipe, folder: Path) -> bool:
+        corpus = self.options.get("corpus")
+        return is_finished(folder, recipe, self.dataset.fingerprint, corpus=source_of(corpus) if corpus else None)
+
+    def make(self, cell: Cell, out: Path) -> None:
+        """A cell's run, after those that it shares with others."""
+        sources: dict[str, Path] = {}
+        for direction, shared in shared_runs(cell.recipe, out).items():
+            for phase, recipe, folder in shared:
+                start = {direction: sources[direction]} if direction in sources else None
+                self.to_the_end(recipe, folder, until=phase, lm_from=start)
+                sources[direction] = folder
+        self.to_the_end(cell.recipe, out / cell.folder, lm_from=sources)
+
+    def to_the_end(self, recipe: Recipe, folder: Path, **how: Any) -> None:
+        """Run; OutOfTime unless the run is finished then."""
+        if self.finished(recipe, folder):
+            return
+        if is_finished(folder, recipe, self.dataset.fingerprint):  # but for what stage 1 has read
+            raise RunMismatch(f"{folder} was pretrained on another corpus than {source_of(self.options['corpus'])}; "
+                              "choose another --out")
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise OutOfTime
+        run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
+        if not self.finished(recipe, folder):
+            raise OutOfTime
 
 
 @dataclass(frozen=True)
@@ -140,30 +169,35 @@ class GridPlan:
         return "\n".join([*lines, f"  in all about {minutes(self.seconds)}"])
 
 
-def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, device: Any = None,
-              cache: Path | None = None, progress: bool = True) -> GridPlan:
+def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpus: Corpus | None = None,
+              device: Any = None, cache: Path | None = None, progress: bool = True) -> GridPlan:
     """Time what `run_grid` would run: each kind of run on a few batches of its first seed."""
     out = Path(out)
     kinds: dict[str, tuple[str, Recipe, list[str]]] = {}
     count: Counter[str] = Counter()
-    models: set[str] = set()
+    noted: set[Path] = set()
 
-    def note(what: str, recipe: Recipe, skip: list[str]) -> None:
-        key = replace(recipe, seed=0).hash + " ".join(skip)
-        kinds.setdefault(key, (what, recipe, skip))
-        count[key] += 1
+    def note(what: str, recipe: Recipe, folder: Path, skip: list[str]) -> None:
+        if folder not in noted and not is_finished(folder, recipe, dataset.fingerprint):
+            noted.add(folder)
+            key = replace(recipe, seed=0).hash + " ".join(skip)
+            kinds.setdefault(key, (what, recipe, skip))
+            count[key] += 1
 
     for current in distinct(cells):
         if is_finished(out / current.folder, current.recipe, dataset.fingerprint):
             continue
-        directions = current.recipe.directions
-        for direction in directions if current.recipe.lm is not None else ():
-            recipe = language_model_recipe(current.recipe, direction)
-            made = is_finished(out / "shared" / f"{direction}-{recipe.hash}", recipe, dataset.fingerprint)
-            if not made and recipe.hash not in models:
-                models.add(recipe.hash)
-                note(f"{direction} language model of {current.recipe.name}", recipe, [f"{direction}/classifier"])
-        note(current.recipe.name, current.recipe, [f"{direction}/lm" for direction in directions])
-    rows = [(what, count[key], plan_run(recipe, dataset, device=device, cache=cache, progress=progress,
-                                        skip=skip).seconds) for key, (what, recipe, skip) in kinds.items()]
+        done: list[str] = []
+        for direction, shared in shared_runs(current.recipe, out).items():
+            for phase, recipe, folder in shared:
+                before = [f"{direction}/pretrain"] if phase == "lm" else []
+                note(f"{direction} {NAMES[phase]} of {current.recipe.name}", recipe, folder,
+                     [*before, f"{direction}/classifier"])
+                done.append(f"{direction}/{phase}")
+        note(current.recipe.name, current.recipe, out / current.folder, done)
+    rows: list[tuple[str, int, float]] = []
+    for key, (what, recipe, skip) in kinds.items():
+        log.info("timing %s (%d of %d)", what, len(rows) + 1, len(kinds))
+        plan = plan_run(recipe, dataset, corpus=corpus, device=device, cache=cache, progress=progress, skip=skip)
+        rows.append((what, count[key], plan.seconds))
     return GridPlan(tuple(rows))

@@ -26,6 +26,7 @@ from .datasets import Dataset, load_task
 from .experiment_figures import epochs_figure, labels_figure, save_figure
 from .experiments import SCHEMA, base_recipe, record_of, seed_list
 from .files import read_json, write_json_atomic, write_text_atomic
+from .general_text import Corpus
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
 from .recipe import Recipe
 from .runs import rows_for
@@ -159,6 +160,7 @@ def lowshot(
     base: str | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
+    corpus: Corpus | None = None,
     out: str | Path | None = None,
     baselines: bool = True,
     time_budget: float | None = None,
@@ -177,7 +179,7 @@ def lowshot(
     Args:
         labels: numbers of labels; None in it: all there are beside the validation set.
         kinds: of 'from_scratch', 'supervised', 'semi_supervised'.
-        base, seeds, data, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
+        base, seeds, data, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
 
     Returns:
@@ -191,7 +193,7 @@ def lowshot(
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds))
     if dry_run:
-        return plan_grid(cells, dataset, folder, device=device, cache=cache, progress=progress)
+        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
 
     def so_far(missing: dict[str, str] | None = None) -> LowShot:
@@ -201,8 +203,8 @@ def lowshot(
         return found
 
     left = None if time_budget is None else max(time_budget - (time.monotonic() - started), 0.0)
-    missing = run_grid(cells, dataset, folder, time_budget=left, device=device, progress=progress, cache=cache,
-                       after_cell=so_far)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=left, device=device, progress=progress,
+                       cache=cache, after_cell=so_far)
     result = so_far(missing)
     save_figure(result.plot(), folder / "lowshot")
     return result
@@ -312,6 +314,7 @@ def figure4(
     base: str | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
+    corpus: Corpus | None = None,
     out: str | Path | None = None,
     time_budget: float | None = None,
     device: str | None = None,
@@ -334,8 +337,9 @@ def figure4(
     kinds = {"Full": whole, "ULMFiT": full_method(dataset.name, recipe)}
     cells = [cell(name, kind, seed) for seed in seed_list(seeds) for name, kind in kinds.items()]
     if dry_run:
-        return plan_grid(cells, dataset, folder, device=device, cache=cache, progress=progress)
-    missing = run_grid(cells, dataset, folder, time_budget=time_budget, device=device, progress=progress, cache=cache)
+        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+                       progress=progress, cache=cache)
     curves: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
     rows = []
     for current in cells:

@@ -145,6 +145,8 @@ class Run:
     def direction(self, direction: str) -> None:
         if pretraining_left(self.recipe, self.folder, direction):
             self.pretrain(direction)
+        if self.until == "pretrain":
+            return
         if self.recipe.lm is not None and not self.folder.phase_done(direction, "lm"):
             start = self.starting_weights(direction)
             learn = self.lm(self.recipe.lm, direction, start)
@@ -354,9 +356,9 @@ def run(
     long it would take on this machine, measured on a few batches, and trains nothing. `corpus` is what a recipe with
     weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a list. `ids` are the texts
     already numericalised (from a pack), for a machine without them.
-    `lm_from` (direction -> run folder) takes the fine-tuned language models of other runs, which must be what this run
-    would make itself (see sharing.py); `until='lm'` ends with the language models. `plan=False` leaves out the
-    measuring of a few batches, from which the progress bars know the time left in the whole run.
+    `lm_from` (direction -> run folder) takes the language models of other runs, fine-tuned or pretrained, which must be
+    what this run would make itself (see sharing.py); `until`, 'pretrain' or 'lm', ends with the language models.
+    `plan=False` leaves out the measuring of a few batches, from which the progress bars know the time left in the run.
     Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
     """
     started = time.monotonic()
@@ -391,11 +393,10 @@ def run(
     data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
     data.general = general
     budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
-    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None,
-               until=until)
+    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None, until=until)
     if dry_run or (progress and plan):
         skip = [*folder.run.get("phases_done", []), *(f"{d}/lm" for d in lm_from or {}),
-                *(f"{d}/classifier" for d in recipe.directions if until == "lm")]
+                *(f"{d}/classifier" for d in recipe.directions if until is not None)]
         work.plan = estimate(work, skip=skip)
         log.info("%s", work.plan)
         if dry_run:

@@ -1,7 +1,7 @@
-"""One fine-tuned language model for many classifiers: what it depends on, and how a run starts from another run's.
+"""One language model for many runs: what it depends on, and how a run starts from another run's.
 
-The rows of Table 7 differ in how the classifier is trained, so they share their language model; so do the numbers of
-labels in the semi-supervised setting of Figure 3.
+The rows of Table 7 differ in how the classifier is trained, so they share their fine-tuned language model; so do the
+numbers of labels in the semi-supervised setting of Figure 3. Recipes that pretrain share the pretrained one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .runfolder import RunFolder, RunMismatch
 log = logging.getLogger(__name__)
 
 PHASES = ("pretrain", "lm")
-"""What is shared: everything up to the end of LM fine-tuning."""
+"""What can be shared: everything up to the end of LM fine-tuning."""
 _ANY_CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
 
 
@@ -44,27 +44,49 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
                    pretrain=recipe.pretrain if pretrains else None, classifier=_ANY_CLASSIFIER)
 
 
-def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:
-    """Give a run the language model of the run in `source`, as if it had fine-tuned it itself.
+def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
+    """The same for stage 1: what the pretrained language model depends on, besides its corpus."""
+    if recipe.weights != "pretrain":
+        raise ValueError(f"recipe {recipe.name!r} does not pretrain: its weights are {recipe.weights!r}.")
+    drops = recipe.model.pretrain_dropouts
+    model = replace(recipe.model, lm_dropouts=drops, classifier_dropouts=drops, head_hidden=Model.head_hidden,
+                    head_dropout=Model.head_dropout)
+    return replace(recipe, name="pretrained language model", model=model, directions=(direction,), evaluate="test",
+                   protocol="clean", valid_fraction=0.1, n_labels=None, lm_texts="all", lm=None,
+                   classifier=_ANY_CLASSIFIER)
 
-    Weights and vocabulary are linked (copied where the file system has no links); the records of the phases come along.
-    Nothing happens when the run has its language model already. Raises RunMismatch unless `source` has a finished one
-    that the recipe would lead to, on the same texts.
+
+def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:
+    """Give a run the language model of the run in `source`, as if it had made it itself.
+
+    That is the fine-tuned one, or, where `source` has none or the recipe fine-tunes none, the pretrained one. Weights
+    and vocabulary are linked (copied where the file system has no links); the records of the phases come along. Nothing
+    happens when the run has that phase already. Raises RunMismatch unless `source` has a finished language model that
+    the recipe would lead to, on the same texts.
     """
-    if folder.phase_done(direction, "lm"):
-        return
     other = RunFolder(source).read()
-    _check(other, folder, recipe, direction)
-    for path in (other.weights_file("lm", direction), other.path / "vocab.json"):
-        _link(path, folder.path / path.name)
+    phase = "lm" if recipe.lm is not None and other.phase_done(direction, "lm") else "pretrain"
+    if folder.phase_done(direction, "lm") or folder.phase_done(direction, phase):
+        return
+    _check(other, folder, recipe, direction, phase)
+    taken = [name for name in recipe.phases[: recipe.phases.index(phase) + 1]]
+    for name in taken:
+        for path in (other.weights_file(name, direction), other.path / f"{name}_{direction}.vocab.json"):
+            if path.exists():
+                _link(path, folder.path / path.name)
+    if phase == "lm":
+        _link(other.path / "vocab.json", folder.path / "vocab.json")
     folder.run["stages"] = _taken(folder.run["stages"], other.run["stages"], direction)
     folder.history = _taken(folder.history, other.history, direction)
     folder.rates = _taken(folder.rates, other.rates, direction)
     if direction in other.run.get("weights", {}):
         folder.run.setdefault("weights", {})[direction] = other.run["weights"][direction]
+    if "corpus" in other.run:
+        folder.run["corpus"] = other.run["corpus"]
     folder.run.setdefault("language_model_of", {})[direction] = os.path.relpath(other.path, folder.path)
     folder.save_tables()
-    folder.mark_phase(direction, "lm")
+    for name in taken:
+        folder.mark_phase(direction, name)
     log.info("%s: the %s language model is that of %s", folder.path, direction, other.path)
 
 
@@ -75,18 +97,18 @@ def _taken(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], direction: 
     return kept + [dict(row) for is_shared, row in shared if is_shared]
 
 
-def _check(other: RunFolder, folder: RunFolder, recipe: Recipe, direction: str) -> None:
-    theirs = language_model_recipe(Recipe.from_dict(other.run["recipe"]), direction)
-    differences = theirs.diff(language_model_recipe(recipe, direction))
+def _check(other: RunFolder, folder: RunFolder, recipe: Recipe, direction: str, phase: str) -> None:
+    if not other.phase_done(direction, phase):
+        raise RunMismatch(f"{other.path}: expected a finished {direction} language model; its status is "
+                          f"{other.run['status']!r}: run it to the end first")
+    reduced = language_model_recipe if phase == "lm" else pretraining_recipe
+    differences = reduced(Recipe.from_dict(other.run["recipe"]), direction).diff(reduced(recipe, direction))
     if differences:
         shown = ", ".join(f"{name}: {there!r} there, {here!r} here" for name, there, here in differences[:4])
         raise RunMismatch(f"{other.path}: expected the language model of recipe {recipe.name!r}, found one made in "
                           f"another way ({shown})")
-    if other.run["data"]["fingerprint"] != folder.run["data"]["fingerprint"]:
+    if phase == "lm" and other.run["data"]["fingerprint"] != folder.run["data"]["fingerprint"]:
         raise RunMismatch(f"{other.path}: expected a language model of the same texts, found one of others")
-    if not other.phase_done(direction, "lm"):
-        raise RunMismatch(f"{other.path}: expected a finished {direction} language model; its status is "
-                          f"{other.run['status']!r}: run it to the end first")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -102,11 +124,13 @@ def _link(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str) -> bool:
-    """Whether the folder holds this very run, done to its end."""
+def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str, *, corpus: str | None = None) -> bool:
+    """Whether the folder holds this very run, done to its end; `corpus` is the source of what stage 1 read."""
     found = Path(folder) / "run.json"
     if not found.exists():
         return False
     run = read_json(found)
+    if recipe.weights == "pretrain" and corpus is not None and run.get("corpus", {}).get("source") != corpus:
+        return False
     return (run.get("status"), run.get("recipe_hash"), run.get("data", {}).get("fingerprint")) == (
         "finished", recipe.hash, fingerprint)
