@@ -15,7 +15,7 @@ from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, awd_lstm_clas
 from fastai.text.models.core import SentenceEncoder, get_language_model, get_text_classifier, masked_concat_pool
 from torch import Tensor, nn
 
-from ulmfit_fastai import layers
+from ulmfit_fastai import awd_lstm
 from ulmfit_fastai.layers import (
     FastAWDLSTM,
     FastEmbeddingDropout,
@@ -252,7 +252,7 @@ def test_the_stock_stream_is_that_of_dropout():
 
 def test_a_forward_pass_draws_one_mask_a_layer_and_evaluation_none(monkeypatch):
     drawn = []
-    monkeypatch.setattr(layers, "weight_mask", lambda w, p, **kw: drawn.append(w.shape) or torch.ones_like(w))
+    monkeypatch.setattr(awd_lstm, "weight_mask", lambda w, p, **kw: drawn.append(w.shape) or torch.ones_like(w))
     model = build_language_model(VOCAB, MODEL)
     model(words(2, 6))
     assert len(drawn) == 3
@@ -369,6 +369,15 @@ def test_a_row_without_words_is_refused():
         encoder()(x)
 
 
+def test_a_row_that_ends_before_the_pooled_tail_is_refused():
+    x = nn.utils.rnn.pad_sequence([words(20), words(9, seed=1)], batch_first=True, padding_value=1)
+    assert torch.isfinite(pooled(encoder(max_len=15), x)).all()
+    with pytest.raises(ValueError, match="row 1 of the batch has no word where a pooled chunk"):
+        encoder(max_len=10)(x)
+    with pytest.raises(ValueError, match="at least one chunk of bptt = 5"):
+        encoder(max_len=4)
+
+
 def test_concat_pooling_is_fastais_in_fastais_layout():
     x, _ = batch_of([20, 17, 15, 11, 3, 1])
     output = torch.randn(6, 20, 4, requires_grad=True)
@@ -452,7 +461,7 @@ def test_fifty_classifier_steps_without_dropout_give_fastais_losses():
 @pytest.mark.parametrize(("mask_per_chunk", "draws"), [(True, 12), (False, 3)])
 def test_the_weight_masks_are_drawn_once_a_chunk_or_once_a_batch(monkeypatch, mask_per_chunk, draws):
     drawn = []
-    monkeypatch.setattr(layers, "weight_mask", lambda w, p, **kw: drawn.append(p) or torch.ones_like(w))
+    monkeypatch.setattr(awd_lstm, "weight_mask", lambda w, p, **kw: drawn.append(p) or torch.ones_like(w))
     model = build_classifier(VOCAB, 3, MODEL, bptt=5, mask_per_chunk=mask_per_chunk)
     x, _ = batch_of([20, 18])  # four chunks, three layers
     model(x)[0].sum().backward()
@@ -463,7 +472,7 @@ def test_the_weight_masks_are_drawn_once_a_chunk_or_once_a_batch(monkeypatch, ma
 
 def test_one_mask_a_batch_gives_the_gradient_of_that_mask(monkeypatch):
     fixed = {}
-    monkeypatch.setattr(layers, "weight_mask",
+    monkeypatch.setattr(awd_lstm, "weight_mask",
                         lambda w, p, **kw: fixed.setdefault(tuple(w.shape), (torch.rand(w.shape) > 0.5).float() * 2))
     model = build_classifier(VOCAB, 3, MODEL, bptt=5, max_len=10, mask_per_chunk=False)
     for module in model.modules():  # leave only the weights' dropout

@@ -1,15 +1,13 @@
-"""fastai's AWD-LSTM, sentence encoder and pooling, corrected and without their waste; same parameters, same names."""
+"""The two models of ULMFiT from a recipe's Model, with fastai's sentence encoder and concat pooling corrected."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout
+from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import (
     PoolingLinearClassifier,
     SentenceEncoder,
@@ -19,143 +17,25 @@ from fastai.text.models.core import (
 )
 from torch import Tensor, nn
 
+from .awd_lstm import FastAWDLSTM, FastEmbeddingDropout, FastWeightDropout, weight_mask
 from .lm_loss import FusedCrossEntropy, FusedDecoder, FusedLoss, MaskedRNNRegularizer
 from .recipe import Dropouts, Model
 
 __all__ = [
-    "FastAWDLSTM", "FastEmbeddingDropout", "FastWeightDropout", "FixedSentenceEncoder", "FusedCrossEntropy",
-    "FusedDecoder", "FusedLoss", "MaskedRNNRegularizer", "PoolingClassifier", "build_classifier",
-    "build_language_model", "concat_pool", "weight_mask",
+    "FastAWDLSTM",
+    "FastEmbeddingDropout",
+    "FastWeightDropout",
+    "FixedSentenceEncoder",
+    "FusedCrossEntropy",
+    "FusedDecoder",
+    "FusedLoss",
+    "MaskedRNNRegularizer",
+    "PoolingClassifier",
+    "build_classifier",
+    "build_language_model",
+    "concat_pool",
+    "weight_mask",
 ]
-
-# cuDNN copies weights that don't lie in one piece, and warns at every call; stock catches it with catch_warnings, which
-# is slow and not thread-safe. The copy is small beside the recurrence.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
-
-
-def weight_mask(weight: Tensor, p: float, *, stock_stream: bool = False) -> Tensor:
-    """A dropout mask for `weight`: 0 with probability p, 1 / (1 - p) otherwise.
-
-    On the CPU torch draws 5 million Bernoulli numbers in 46 ms; here two random bytes decide for each weight, in 10 ms
-    (so p is met to 1 / 131,072). The numbers come from torch's generator, but are others than `F.dropout`'s for
-    the same seed; `stock_stream=True` gives exactly those.
-    """
-    if stock_stream or weight.device.type != "cpu":
-        return torch.empty_like(weight).bernoulli_(1 - p).div_(1 - p)
-    dropped = min(round(p * 65536), 65535)  # of the 65,536 values of two bytes
-    words = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.int16)[: weight.numel()] >= dropped - 32768
-    return kept.view(weight.shape).to(weight.dtype).mul_(65536 / (65536 - dropped))
-
-
-class FunctionalLSTM(nn.LSTM):
-    """An nn.LSTM that is given its weights at each call."""
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, hidden: tuple[Tensor, Tensor], weights: list[Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        output, h, c = torch.lstm(x, hidden, weights, self.bias, self.num_layers, self.dropout, self.training,
-                                  self.bidirectional, self.batch_first)
-        return output, (h, c)
-
-
-class FastWeightDropout(WeightDropout):
-    """fastai's WeightDropout around an LSTM, with the dropped matrix alive only while the LSTM runs.
-
-    Stock keeps a clone of the matrix in the LSTM after every call and reset, which costs time and breaks `deepcopy`.
-    `hold()` draws one mask for all calls inside it. `dtype` runs the LSTM in that type (weights and input are cast for
-    the call, output and state come back as they were).
-    """
-
-    def __init__(self, module: FunctionalLSTM, weight_p: float, *, dtype: torch.dtype | None = None,
-                 stock_stream: bool = False):
-        super().__init__(module, weight_p)
-        self.names = list(module._flat_weights_names)
-        # No reference may stay to stock's clone; an nn.RNNBase that knows no names keeps none.
-        del module.weight_hh_l0
-        module._flat_weights_names, module._flat_weights, module._flat_weight_refs = [], [], []
-        self.dtype, self.stock_stream = dtype, stock_stream
-        self._held: list[Tensor] | None = None
-
-    def weights(self) -> list[Tensor]:
-        """The LSTM's weights in its own order, the recurrent one dropped out when training."""
-        if self._held is not None:
-            return self._held
-        raw = self.weight_hh_l0_raw
-        if self.training and self.weight_p > 0:
-            raw = raw * weight_mask(raw.detach(), self.weight_p, stock_stream=self.stock_stream)
-        flat = [raw if name == "weight_hh_l0" else getattr(self.module, name) for name in self.names]
-        return flat if self.dtype is None else [w.to(self.dtype) for w in flat]
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Use the same dropped weights for every call inside the `with` block."""
-        self._held = self.weights()
-        try:
-            yield
-        finally:
-            self._held = None
-
-    def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if self.dtype is None:
-            return self.module(x, hidden, self.weights())
-        h, c = hidden
-        output, state = self.module(x.to(self.dtype), (h.to(self.dtype), c.to(self.dtype)), self.weights())
-        return output.to(x.dtype), (state[0].to(h.dtype), state[1].to(c.dtype))
-
-    def reset(self) -> None:
-        """Nothing to undo: no dropped weight outlives its call."""
-
-
-class FastEmbeddingDropout(EmbeddingDropout):
-    """fastai's EmbeddingDropout on the rows looked up, instead of on a dropped copy of the whole matrix.
-
-    One draw for each word of the vocabulary, as in stock (and the same draws for the same seed), so all places of a
-    word in a batch are kept or dropped together. Stock's `scale` multiplies the weights themselves when not training.
-    """
-
-    def forward(self, words: Tensor, scale: float | None = None) -> Tensor:
-        emb = self.emb
-        rows = F.embedding(words, emb.weight, emb.padding_idx, emb.max_norm, emb.norm_type, emb.scale_grad_by_freq,
-                           emb.sparse)
-        if self.training and self.embed_p > 0:
-            kept = 1 - self.embed_p
-            mask = emb.weight.new_empty(emb.num_embeddings).bernoulli_(kept).div_(kept)
-            rows = rows * mask[words][..., None]
-        return rows * scale if scale else rows
-
-
-class FastAWDLSTM(AWD_LSTM):
-    """fastai's AWD_LSTM with the two dropouts above and plain tensors throughout; same state dict, same numbers.
-
-    `lstm_dtype=torch.bfloat16` runs the LSTMs in bf16 with fp32 weights and states. `stock_stream=True` draws the
-    weight masks by `F.dropout`'s stream, so that a seed gives stock's very numbers.
-    """
-
-    def __init__(
-        self, vocab_sz: int, emb_sz: int, n_hid: int, n_layers: int, pad_token: int = 1, hidden_p: float = 0.2,
-        input_p: float = 0.6, embed_p: float = 0.1, weight_p: float = 0.5, bidir: bool = False, *,
-        lstm_dtype: torch.dtype | None = None, stock_stream: bool = False,
-    ):
-        self._lstm_dtype, self._stock_stream = lstm_dtype, stock_stream
-        super().__init__(vocab_sz, emb_sz, n_hid, n_layers, pad_token, hidden_p, input_p, embed_p, weight_p, bidir)
-        self.encoder_dp = FastEmbeddingDropout(self.encoder, embed_p)
-
-    def _one_rnn(self, n_in: int, n_out: int, bidir: bool, weight_p: float, l: int) -> FastWeightDropout:  # noqa: E741
-        lstm = FunctionalLSTM(n_in, n_out, 1, batch_first=True, bidirectional=bidir)
-        return FastWeightDropout(lstm, weight_p, dtype=self._lstm_dtype, stock_stream=self._stock_stream)
-
-    def forward(self, inp: Tensor, from_embeds: bool = False) -> Tensor:
-        # fastai's TensorText would send every operation below through Python.
-        return super().forward(inp.as_subclass(Tensor), from_embeds)  # type: ignore[arg-type]
-
-    @contextmanager
-    def hold_masks(self) -> Iterator[None]:
-        """One weight-drop mask a layer for all calls inside the `with` block."""
-        with ExitStack() as stack:
-            for rnn in self.rnns:
-                stack.enter_context(rnn.hold())
-            yield
 
 
 class FixedSentenceEncoder(SentenceEncoder):
@@ -172,20 +52,23 @@ class FixedSentenceEncoder(SentenceEncoder):
 
     def __init__(self, bptt: int, module: nn.Module, pad_idx: int = 1, max_len: int | None = None, *,
                  mask_per_chunk: bool = True):
+        if max_len is not None and max_len < bptt:
+            raise ValueError(f"max_len: expected at least one chunk of bptt = {bptt} tokens, found {max_len}")
         super().__init__(bptt, module, pad_idx, max_len)
         self.mask_per_chunk = mask_per_chunk
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         x: Tensor = input.as_subclass(Tensor)  # type: ignore[arg-type]
-        length = x.shape[1]
         padding = x == self.pad_idx
-        rows = self._rows_of_chunks(padding)
+        starts = range(0, x.shape[1], self.bptt)
+        first_pooled = sum(self.max_len is not None and x.shape[1] - start > self.max_len for start in starts)
+        rows = self._rows_of_chunks(padding, first_pooled)
         self.reset()
         one_mask = not self.mask_per_chunk and self.training and hasattr(self.module, "hold_masks")
         outputs = []
         with self.module.hold_masks() if one_mask else nullcontext():
-            for start, n in zip(range(0, length, self.bptt), rows, strict=True):
-                pooled = self.max_len is None or length - start <= self.max_len
+            for chunk, (start, n) in enumerate(zip(starts, rows, strict=True)):
+                pooled = chunk >= first_pooled
                 # The state is detached after every chunk, so chunks before the pooled ones never get a gradient.
                 with torch.set_grad_enabled(pooled and torch.is_grad_enabled()):
                     out = self.module(x[:n, start : start + self.bptt])
@@ -194,20 +77,20 @@ class FixedSentenceEncoder(SentenceEncoder):
         states = torch.cat(outputs, dim=1)
         return states, padding[:, -states.shape[1]:]
 
-    def _rows_of_chunks(self, padding: Tensor) -> list[int]:
+    def _rows_of_chunks(self, padding: Tensor, first_pooled: int) -> list[int]:
         """How many rows have started by each chunk; one transfer from the device a batch."""
-        starts = padding[:, :: self.bptt].logical_not().cpu()
-        if not starts.any(1).all():
-            row = int(starts.any(1).logical_not().nonzero()[0])
-            raise ValueError(f"row {row} of the batch has no word at the start of any chunk of {self.bptt}; "
-                             "pad with fastai's pad_chunk layout and leave out empty texts")
-        first = starts.int().argmax(1)
+        words = padding[:, :: self.bptt].logical_not().cpu()  # whether a row has a word at a chunk's start
+        nothing = words[:, first_pooled:].any(1).logical_not().nonzero()
+        if len(nothing):
+            raise ValueError(f"row {int(nothing[0])} of the batch has no word where a pooled chunk of {self.bptt} "
+                             "starts; pad in fastai's pad_chunk layout and leave out empty texts")
+        first = words.int().argmax(1)
         late = (first[1:] < first[:-1]).nonzero()
         if len(late):
             row = int(late[0]) + 1
             raise ValueError(f"expected the longest text first: row {row} starts in chunk {int(first[row])}, "
                              f"the row above it in chunk {int(first[row - 1])}; sort it by length")
-        return [int((first <= chunk).sum()) for chunk in range(starts.shape[1])]
+        return [int((first <= chunk).sum()) for chunk in range(words.shape[1])]
 
 
 def concat_pool(output: Tensor, padding: Tensor) -> Tensor:
