@@ -34,13 +34,21 @@ _EXPORTS = {
     "check": "paper",
     "demo": "reproduce",
     "reproduce_imdb": "reproduce",
+    "reproduce_all": "main_results",
+    "ablate": "experiments",
+    "lowshot": "label_curves",
+    "figure4": "epoch_curves",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from .datasets import Dataset, from_file, from_folder, from_frame, load_imdb, load_task
+    from .epoch_curves import figure4
+    from .experiments import ablate
+    from .label_curves import lowshot
     from .loaders import classifier_dataloaders, lm_dataloaders
+    from .main_results import reproduce_all
     from .paper import check
     from .presets import preset
     from .recipe import Recipe

@@ -117,7 +117,7 @@ def lowshot(args: argparse.Namespace) -> int:
       ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset quick
       ulmfit-fastai lowshot --task ag --labels 100,1000,all --kinds from_scratch,supervised --seeds 3
     """
-    from .lowshot import lowshot as run_curves
+    from .label_curves import lowshot as run_curves
 
     labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
     kinds = args.kinds.split(",") if args.kinds else KINDS
@@ -134,7 +134,7 @@ def figure4(args: argparse.Namespace) -> int:
     examples:
       ulmfit-fastai figure4 --task trec6 --preset demo --seeds 3
     """
-    from .lowshot import figure4 as run_figure
+    from .epoch_curves import figure4 as run_figure
 
     print(run_figure(dataset_of(args, args.task), **common(args)))
     return 0

@@ -18,7 +18,7 @@ from .files import write_bytes_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .experiments import AblationTable
+    from .ablation_table import AblationTable
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:

@@ -1,8 +1,8 @@
-"""Figures 3 and 4: how the error falls with the number of labels, and how it moves from epoch to epoch.
+"""Figure 3: how the error falls with the number of labels.
 
     curves = lowshot("imdb", (100, 500, 1000, 5000), base="quick", seeds=2)
     print(curves)                # errors, spread, and how many labels training from scratch would need
-    figure4("trec6", base="quick").plot()
+    curves.plot()
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from . import paper
-from .ablations import LOW_SHOT, ablation, full_method, low_shot
+from .ablation_table import SCHEMA
+from .ablations import LOW_SHOT, full_method, low_shot
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .datasets import Dataset, load_task
-from .experiment_figures import epochs_figure, labels_figure, save_figure
-from .experiments import SCHEMA, base_recipe, record_of, seed_list
+from .experiment_figures import labels_figure, save_figure
+from .experiments import base_recipe, record_of, seed_list
 from .files import read_json, write_json_atomic, write_text_atomic
 from .general_text import Corpus
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
@@ -281,78 +282,3 @@ def _with_spread(error: float, sd: float) -> str:
     if math.isnan(error):
         return "missing"
     return f"{error:.2f}" if math.isnan(sd) else f"{error:.2f} ({sd:.2f})"
-
-
-# ------------------------------------------------------------------------------------------------------------ Figure 4
-@dataclass(frozen=True, eq=False, repr=False)
-class EpochCurves:
-    """Figure 4: validation error in % after every epoch of the classifier, a frame (epoch, error) for each seed."""
-
-    task: str
-    curves: dict[str, list[pd.DataFrame]]
-    missing: dict[str, str]
-    folder: Path
-
-    def __repr__(self) -> str:
-        lines = [f"Figure 4 on {title_of(self.task)}: validation error in % by epoch (mean over seeds)"]
-        for name, seeds in self.curves.items():
-            if not seeds:
-                continue
-            mean = pd.concat(seeds).groupby("epoch")["error"].mean()
-            lines.append(f"  {name}: {mean.iloc[0]:.2f} after epoch 1, best {mean.min():.2f} after epoch "
-                         f"{mean.idxmin()}, {mean.iloc[-1]:.2f} after epoch {mean.index[-1]}")
-        return "\n".join([*lines, *(f"! missing: {name} ({why})" for name, why in self.missing.items())])
-
-    def plot(self) -> Figure:
-        """The curves, the mean of the seeds thick."""
-        return epochs_figure(self.curves, title=f"Fine-tuning the classifier · {title_of(self.task)}")
-
-
-def figure4(
-    task: str | Dataset,
-    *,
-    base: str | Recipe | None = None,
-    seeds: int | Sequence[int] = 1,
-    data: str | Path | None = None,
-    corpus: Corpus | None = None,
-    out: str | Path | None = None,
-    time_budget: float | None = None,
-    device: str | None = None,
-    progress: bool = True,
-    dry_run: bool = False,
-    cache: Path | None = None,
-    **overrides: Any,
-) -> EpochCurves | GridPlan:
-    """Figure 4: how the validation error moves while the classifier is trained, all at once ("Full") and as ULMFiT.
-
-    Full is Table 7's row, but trained to its last epoch, without early stopping, as the figure shows it. The ULMFiT
-    runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .png and .svg; the
-    arguments are those of `experiments.ablate`.
-    """
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    recipe = base_recipe(base, dataset.name, overrides)
-    folder = Path(out or Path("runs") / "ablations" / dataset.name)
-    whole = ablation("table7.full", dataset.name, recipe)
-    whole = replace(whole, name="figure4.full", classifier=replace(whole.classifier, early_stopping=None))
-    kinds = {"Full": whole, "ULMFiT": full_method(dataset.name, recipe)}
-    cells = [cell(name, kind, seed) for seed in seed_list(seeds) for name, kind in kinds.items()]
-    if dry_run:
-        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
-    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
-                       progress=progress, cache=cache)
-    curves: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
-    rows = []
-    for current in cells:
-        result = result_of(current, dataset, folder)
-        if result is not None:
-            history = result.history[result.history["phase"] == "classifier"]
-            frame = pd.DataFrame({"epoch": range(1, len(history) + 1),
-                                  "error": 100 * (1 - history["accuracy"].to_numpy(float))})
-            curves[current.row].append(frame)
-            rows.append(frame.assign(row=current.row, seed=current.seed))
-    found = EpochCurves(dataset.name, curves, missing, folder)
-    if rows:
-        table = pd.concat(rows)[["row", "seed", "epoch", "error"]]
-        write_text_atomic(folder / "figure4.csv", table.to_csv(index=False, float_format="%.6g"))
-        save_figure(found.plot(), folder / "figure4")
-    return found
