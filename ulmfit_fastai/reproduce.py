@@ -109,8 +109,12 @@ def demo(*, out: str | Path = "runs/demo", device: str | None = None, progress: 
     """The whole method, forward and backward, on synthetic reviews made by this package; minutes on two cores, offline.
 
     The reviews are built so that word order carries the label: a bag of words falls short. They are synthetic, and so
-    is the error. Returns the `Result`; the report is `out`/report.html.
+    is the error; stage 1 reads other texts of the same generator, without labels. Returns the `Result`; the report is
+    `out`/report.html.
     """
-    result = reproduce(synthetic_reviews(), "demo", out=out, device=device, progress=progress)
+    general = synthetic_reviews(n_train=2, n_test=2, n_unsup=3000, seed=1)
+    corpus = general.df["text"][general.rows("unsup")].tolist()
+    reviews = synthetic_reviews(n_train=4000, n_test=1000, n_unsup=2000)
+    result = reproduce(reviews, "demo", corpus=corpus, out=out, device=device, progress=progress)
     assert result is not None
     return result
