@@ -12,6 +12,7 @@ import pandas as pd
 
 from .experiment_figures import table_figure
 from .files import read_json, write_json_atomic, write_text_atomic
+from .tables import title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ class AblationTable:
 
     def __repr__(self) -> str:
         width = max(len(label) for label in self.rows["label"])
-        lines = [f"{self.title}, {self.task}: {self.measured_on} error in %",
+        lines = [f"{self.title} · {title_of(self.task)} · {self.measured_on} error in %",
                  f"  {'':<{width}}  {'paper':>6}  {'ours':>6}  {'sd':>5}  seeds  95 % interval"]
         for row in cast(Any, self.rows.itertuples()):
             interval = "" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
@@ -76,7 +77,7 @@ class AblationTable:
     def _repr_html_(self) -> str:
         shown = self.rows.drop(columns="row").to_html(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
         notes = "".join(f"<p>{note}</p>" for note in (self.agreement, *self.notes, *self.missing))
-        return f"<div><p><strong>{self.title}</strong>, {self.task}</p>{shown}{notes}</div>"
+        return f"<div><p><strong>{self.title}</strong> · {title_of(self.task)}</p>{shown}{notes}</div>"
 
     @property
     def agreement(self) -> str:

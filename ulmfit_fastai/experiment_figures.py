@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .figures import LIGHT, Palette, _plain, _Shown, _style
 from .files import write_bytes_atomic
+from .tables import title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def table_figure(table: AblationTable, *, palette: Palette = LIGHT, width: float
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{table.measured_on} error, %")
-        title = f"{table.title} · {table.task}"
+        title = f"{table.title} · {title_of(table.task)}"
         axes.set_title(title, color=palette.ink)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         _plain(axes, palette)

@@ -129,7 +129,7 @@ class LowShot:
         for labels in table.index:
             cells = [_with_spread(table.loc[labels, kind], spread.loc[labels, kind]) for kind in kinds]
             lines.append(f"  {labels:>8,}" + "".join(f"  {text:>24}" for text in cells))
-        for row in cast(Any, self.needed.itertuples()):
+        for row in cast(Any, self.needed[self.needed["kind"].isin(LOW_SHOT)].itertuples()):
             theirs = f"; the paper: {row.paper * row.labels:,.0f}" if row.paper == row.paper else ""
             lines.append(f"{NAMES[row.kind]} with {row.labels:,} labels is as good as training from scratch with "
                          f"{row.text}{theirs}")
