@@ -538,8 +538,8 @@ CURVE = {100: 30.0, 1000: 20.0, 10000: 10.0}  # 50 - 10 log10(labels)
 
 
 @pytest.mark.parametrize("error, labels, text", [
-    (20.0, 1000.0, "1,000"), (25.0, 10**2.5, "316"), (12.0, 10**3.8, "6,310"), (10.5, 10**3.95, "8,913"), (30.0, 100.0, "100"),
-    (9.9, None, "more than 10,000"), (30.1, None, "at most 100")])
+    (20.0, 1000.0, "1,000"), (25.0, 10**2.5, "316"), (12.0, 10**3.8, "6,310"), (10.5, 10**3.95, "8,913"),
+    (30.0, 100.0, "100"), (9.9, None, "more than 10,000"), (30.1, None, "at most 100")])
 def test_labels_are_interpolated_on_a_logarithmic_axis_and_never_beyond_it(error, labels, text):
     needed = labels_needed(CURVE, error)
     assert str(needed) == text
