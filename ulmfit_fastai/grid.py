@@ -98,8 +98,9 @@ def run_grid(
     runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
     missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
     log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
-    for number, current in enumerate([c for c in todo if c.folder in missing], start=1):
-        log.info("run %d of %d: %s", number, len(missing), current.folder)
+    left = [c for c in todo if c.folder in missing]
+    for number, current in enumerate(left, start=1):
+        log.info("run %d of %d: %s", number, len(left), current.folder)
         try:
             runs.make(current, out)
             missing.pop(current.folder)
