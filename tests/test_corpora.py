@@ -15,7 +15,8 @@ from ulmfit_fastai.datasets import read_corpus
 ARTICLES = ["First article.\nIt has two lines.", "Second one, with café.", "Third."]
 WIKITEXT = (
     " \n = First title = \n \n Some text of the first . \n \n = = A section = = \n \n More text . \n \n"
-    " = Second = \n \n The second . \n = no title = \n not alone , so no title . \n \n = X = \n \n The third . \n"
+    " = Second = \n \n The second . \n = no title = \n not alone , so no title . \n \n"
+    " = A book of 2010 = \n Its publisher . \n \n = X = \n \n The third . \n"
 )
 
 
