@@ -193,9 +193,6 @@ class FusedLoss(Callback):
     def _loss_only(self) -> bool:
         return all(isinstance(metric, AvgLoss) for metric in self.learn.metrics)
 
-    def after_train(self) -> None:
-        self._set(False)
-
     def after_validate(self) -> None:
         self._set(False)
 
