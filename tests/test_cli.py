@@ -97,6 +97,7 @@ def test_what_is_no_duration_is_refused(text):
 
 @pytest.mark.parametrize("text, expected", [
     ("classifier.bs=32", ("classifier.bs", 32)), ("lm=null", ("lm", None)), ("weights=none", ("weights", "none")),
+    ("n_labels=None", ("n_labels", None)), ("fast=False", ("fast", False)), ("fast=true", ("fast", True)),
     ("optimizer.moms=[0.8,0.7]", ("optimizer.moms", [0.8, 0.7])), ("weights=a=b", ("weights", "a=b"))])
 def test_settings_are_json_where_they_can_be_and_words_otherwise(text, expected):
     assert setting(text) == expected
@@ -230,6 +231,12 @@ def test_seeds_of_one_experiment_are_judged_together(tmp_path, capsys):
         f"{tmp_path / 'a'}, {tmp_path / 'b'}", str(tmp_path / "c")]
 
 
+def test_a_run_named_twice_is_not_two_seeds(tmp_path, capsys):
+    folder = str(write_fake_run(tmp_path / "a"))
+    main(["check", folder, folder + "/", folder])
+    assert "seeds" not in capsys.readouterr().out
+
+
 def test_check_of_a_folder_that_is_no_run_is_a_users_error(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
@@ -256,6 +263,13 @@ def test_the_difference_between_a_preset_and_a_run_is_shown_field_by_field(capsy
     assert main(["recipe", "diff", "tiny", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 and lines[0].split() == ["seed", str(preset("tiny").seed), "->", "17"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_the_recipe_of_a_damaged_run_is_a_users_error(content, capsys, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    assert main(["recipe", str(tmp_path)]) == 2
+    assert str(tmp_path / "run.json") in capsys.readouterr().err
 
 
 def test_a_row_of_the_papers_tables_is_a_recipe_with_one_difference(capsys):

@@ -135,7 +135,7 @@ def test_too_many_reviews_are_refused_too(own_copy, small_imdb):
 def test_an_empty_review_is_named(own_copy, small_imdb):
     victim = next((own_copy / "test" / "neg").glob("3_*.txt"))
     victim.write_text(" \n")
-    with pytest.raises(ValueError, match=f"1 reviews are empty: test/neg/{victim.name}"):
+    with pytest.raises(ValueError, match=f"found 1 empty: test/neg/{victim.name}"):
         load_imdb(own_copy)
 
 

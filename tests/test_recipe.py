@@ -298,3 +298,8 @@ def test_pretraining_has_its_own_dropouts():
     recipe = preset("paper")
     assert recipe.model_for("pretrain").lm_dropouts == recipe.model.pretrain_dropouts != recipe.model.lm_dropouts
     assert recipe.model_for("lm") is recipe.model
+
+
+def test_a_negative_seed_is_refused_by_name():
+    with pytest.raises(ValueError, match="seed is -1; expected at least 0"):
+        preset("tiny").replace(seed=-1)

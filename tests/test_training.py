@@ -332,7 +332,7 @@ def test_a_full_disk_is_said_and_the_last_state_stays_whole(reviews, cache, tmp_
         runfolder.save_state(folder.state_file, {"step": 2})
     monkeypatch.undo()
     assert runfolder.load_state(folder.state_file, torch.device("cpu")) == {"step": 1}
-    assert [p.name for p in folder.state_file.parent.iterdir()] == ["state.pt"]
+    assert {p.name for p in folder.state_file.parent.iterdir()} == {"state.pt", "lock"}
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
@@ -354,3 +354,102 @@ def test_a_dry_run_says_what_it_would_do_and_trains_nothing(reviews, cache, tmp_
         runs.run(recipe(), reviews, tmp_path / "run", cache=cache, dry_run=True, progress=False)
     assert "in all about" in caplog.text and "classifier" in caplog.text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_bars_stopped_in_mid_epoch_goes_on(reviews, cache, tmp_path):
+    r = recipe(directions=("forward", "backward"))
+    folder = runs.run(r, reviews, tmp_path / "run", cache=cache, time_budget=1e-6, baseline=False)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["status"] == "stopped" and (folder / "state" / "state.pt").exists()
+    state = torch.load(folder / "state" / "state.pt", weights_only=True)
+    assert state["batch"] > 0
+    runs.run(r, reviews, folder, cache=cache, baseline=False)
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_two_processes_never_work_in_one_folder(tmp_path):
+    header = {"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}}
+    RunFolder(tmp_path / "run").open(header)
+    held = RunFolder(tmp_path / "run")
+    held.open(header)
+    program = ("import sys\nfrom ulmfit_fastai.runfolder import RunFolder\ntry:\n    RunFolder(sys.argv[1]).open("
+               "{'recipe': {}, 'recipe_hash': 'a', 'data': {'fingerprint': 'x'}}, resume=sys.argv[2] == 'resume')\n"
+               "except ValueError as error:\n    print(error)\nelse:\n    print('opened')\n")
+
+    def other(how):
+        return subprocess.run([sys.executable, "-c", program, str(tmp_path / "run"), how], capture_output=True,
+                              text=True, check=True).stdout
+
+    assert "another process is running in this folder" in other("resume")
+    assert "another process is running in this folder" in other("anew") and len(list(tmp_path.iterdir())) == 1
+    del held
+    assert "opened" in other("resume")
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
+    header = {"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}}
+    RunFolder(tmp_path / "run").open(header)
+    (tmp_path / "run" / ".history.csv.0d39daa0.part").write_text("half")
+    RunFolder(tmp_path / "run").open(header)
+    assert not list((tmp_path / "run").glob(".*.part"))
+
+
+@pytest.mark.parametrize("content, said", [("[]", "not the record of a run"), ("{}", "not the record of a run"),
+                                           ('{"schema": 1}', "it lacks recipe, recipe_hash, data, status, stages")])
+def test_a_run_json_of_something_else_is_named(content, said, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        RunFolder(tmp_path).open({"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}})
+    assert (tmp_path / "run.json").read_text() == content
+
+
+def test_a_history_that_is_no_text_is_named(tmp_path):
+    header = {"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}}
+    RunFolder(tmp_path / "run").open(header)
+    (tmp_path / "run" / "history.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="history.csv is damaged"):
+        RunFolder(tmp_path / "run").open(header)
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_left_alone(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ValueError, match="expected a folder, or a place for one, found a file; choose another --out"):
+        RunFolder(tmp_path / "run").open({"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}})
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_torchs_word_for_a_full_disk_is_understood(tmp_path):
+    from ulmfit_fastai.runfolder import disk_full_is_said
+
+    with pytest.raises(OSError, match="free some space"), disk_full_is_said(tmp_path):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 219136 vs 219024")
+
+
+@pytest.mark.parametrize("content", [[1], {"a": 1}])
+def test_a_file_that_is_no_checkpoint_is_named(content, reviews, cache, tmp_path):
+    w = work(recipe(), reviews, cache, tmp_path / "run")
+    torch.save(content, w.folder.state_file)
+    with pytest.raises(ValueError, match="state.pt: expected a checkpoint, found .*; delete it and run"):
+        fit(w.classifier("forward", None), w.recipe.classifier, w.folder)
+
+
+def test_lost_predictions_are_made_again(reviews, cache, tmp_path):
+    folder = runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=False, baseline=False)
+    before = (folder / "predictions.csv").read_bytes()
+    metrics = json.loads((folder / "run.json").read_text())["metrics"]
+    (folder / "predictions.csv").unlink()
+    for file in (folder / "state").glob("*.npy"):
+        file.unlink()
+    runs.run(recipe(), reviews, folder, cache=cache, progress=False, baseline=False)
+    assert (folder / "predictions.csv").read_bytes() == before
+    assert json.loads((folder / "run.json").read_text())["metrics"] == metrics
+
+
+def test_texts_without_words_still_have_a_result(cache, tmp_path):
+    from ulmfit_fastai.frames import from_frame
+
+    frame = pd.DataFrame({"text": ["...", "!!!", "?", "a"] * 10, "label": ["x", "y"] * 20})
+    folder = runs.run(recipe(), from_frame(frame, text="text", label="label", test=0.2), tmp_path / "run", cache=cache,
+                      progress=False)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["status"] == "finished" and "baseline could not be made" in run["warnings"][0]

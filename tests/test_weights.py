@@ -190,3 +190,17 @@ def test_the_classifier_file_round_trips(tmp_path):
     other.load_state_dict(back.state)
     x = torch.from_numpy(np.random.default_rng(0).integers(2, 24, (2, 10)))
     assert torch.equal(model.eval()(x)[0], other.eval()(x)[0])
+
+
+def test_a_classifier_or_a_strange_vocabulary_in_place_of_a_language_model_is_named(lm, tmp_path):
+    from ulmfit_fastai.layers import build_classifier
+
+    model = build_classifier(24, 3, SMALL, bptt=10)
+    saved = weights.Classifier.from_model(model, words(24), ["a", "b", "c"], direction="forward", meta={})
+    saved.save(tmp_path / "classifier_forward.safetensors")
+    with pytest.raises(ValueError, match="expected a language model, found a classifier"):
+        weights.load(tmp_path / "classifier_forward.safetensors")
+    path = weights.save(lm, tmp_path / "lm_forward.safetensors")
+    (tmp_path / "lm_forward.vocab.json").write_text("{}")
+    with pytest.raises(ValueError, match="lm_forward.vocab.json: expected an object with 'hash' and 'words'"):
+        weights.load_file(path)

@@ -112,7 +112,9 @@ def check(args: argparse.Namespace) -> int:
     from .results import Result
 
     experiments: list[list[Any]] = []
-    for result in map(Result.load, args.runs):
+    folders = dict.fromkeys(Path(run).resolve() for run in args.runs)  # one named twice is still one run
+    named = {folder: next(run for run in args.runs if Path(run).resolve() == folder) for folder in folders}
+    for result in map(Result.load, named.values()):
         same = next((seeds for seeds in experiments if identity(seeds[0]) == identity(result)), None)
         if same is None:
             experiments.append([result])
@@ -195,13 +197,17 @@ def short(value: Any, most: int = 50) -> str:
 def find_recipe(name: str, task: str) -> Any:
     """The recipe of that name: a run folder's, a JSON file's, a preset or a row of a table; ValueError if none is."""
     from .ablations import named
+    from .files import read_json
     from .recipe import Recipe
 
     path = Path(name)
     if (path / "run.json").is_file():
-        return Recipe.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8"))["recipe"])
+        run = read_json(path / "run.json")
+        if not isinstance(run, dict) or "recipe" not in run:
+            raise ValueError(f"{path / 'run.json'} is not the record of a run: expected an object with 'recipe'")
+        return Recipe.from_dict(run["recipe"])
     if path.suffix == ".json" and path.is_file():
-        return Recipe.load(path)
+        return Recipe.from_dict(read_json(path))
     return named(name, task)
 
 

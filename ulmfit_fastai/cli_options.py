@@ -26,10 +26,12 @@ def seconds(text: str) -> float:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Name and value of `classifier.bs=32`; the value is read as JSON where it is JSON, else as a word."""
+    """Name and value of `classifier.bs=32`; the value is read as JSON or Python's None, True, False, else as a word."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise argparse.ArgumentTypeError(f"expected FIELD=VALUE such as classifier.bs=32, found {text!r}")
+    if value.strip() in ("None", "True", "False"):  # as messages and `recipe` print them
+        return name.strip(), {"None": None, "True": True, "False": False}[value.strip()]
     try:
         return name.strip(), json.loads(value)
     except json.JSONDecodeError:

@@ -119,6 +119,9 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
 
     Raises ValueError: a column is not there, texts or labels are missing, fewer than two classes.
     """
+    if not isinstance(df, pd.DataFrame):
+        raise ValueError(f"expected a pandas DataFrame, found a {type(df).__name__}; make one, or read a file with "
+                         "from_file")
     notes: list[str] = []
     if label is not None and label in df and any(isinstance(value, (list, tuple, set)) for value in df[label]):
         label_delim = label_delim or ";"

@@ -53,7 +53,8 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     notes = _check_counts(reviews, place, verify)
     empty = sorted(f"{part}/{stem}.txt" for (part, stem), text in reviews.items() if not text.strip())
     if empty:
-        raise ValueError(f"{place}: {len(empty):,} reviews are empty: {shown(empty)}")
+        raise ValueError(f"{place}: expected a text in every review, found {len(empty):,} empty: {shown(empty)}. Fetch "
+                         "the set again, or delete these and accept it as it is with verify=False")
     notes += _cleaned_differently((part, text) for (part, _), text in reviews.items())
     for note in notes:
         log.warning("%s: %s", place, note)
@@ -123,7 +124,8 @@ def _check_counts(reviews: dict[tuple[str, str], str], place: Path, verify: bool
             wrong.append(f"{part}: expected {expected} reviews, found {len(stems)}{which}")
     if wrong and verify:
         raise ValueError(f"the IMDb set in {place} is not whole:\n  " + "\n  ".join(wrong) +
-                         "\nDelete it and fetch it again, or accept it as it is with verify=False.")
+                         "\nDelete it and fetch it again, or accept it as it is with verify=False "
+                         "(`ulmfit-fastai reproduce imdb --no-verify`).")
     if not verify and not all(any(p == part for p, _ in reviews) for part in ("train/neg", "train/pos")):
         raise ValueError(f"{place} has no training reviews of both classes: {LAYOUT}")
     return [f"not the whole IMDb set: {'; '.join(wrong)}"] if wrong else []

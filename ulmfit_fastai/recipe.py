@@ -220,6 +220,7 @@ class Recipe:
         expect(0.0 < self.valid_fraction < 1.0, "valid_fraction", self.valid_fraction, "between 0 and 1")
         expect(self.max_vocab >= 10, "max_vocab", self.max_vocab, "at least 10 (fastai's special tokens take nine)")
         expect(self.min_freq >= 1, "min_freq", self.min_freq, "at least 1")
+        expect(self.seed >= 0, "seed", self.seed, "at least 0")
         expect(self.n_labels is None or self.n_labels >= 2, "n_labels", self.n_labels, "at least 2, or None for all")
         self._refuse_contradictions()
 

@@ -88,6 +88,7 @@ class RunFolder:
         self.run: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.rates: list[dict[str, Any]] = []
+        self._lock: Any = None
 
     @property
     def state_file(self) -> Path:
@@ -103,14 +104,20 @@ class RunFolder:
         folder holds another run. With `resume=False` an earlier run is moved aside, not deleted.
         """
         found = self.path / "run.json"
+        self._alone()
         if found.exists() and not resume:
             aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
             self.path.rename(aside)
             log.warning("the earlier run in %s was moved to %s", self.path, aside)
+            self._lock = None
         if found.exists():
             self.read()
             self._same(header)
+            for left in self.path.glob(".*.part"):  # what was being written when an earlier process was killed
+                left.unlink(missing_ok=True)
             return True
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
         if self.path.exists() and any(self.path.iterdir()):
             allowed = {"state", "report.html"}
             strange = sorted(p.name for p in self.path.iterdir() if p.name not in allowed)
@@ -119,24 +126,57 @@ class RunFolder:
                     f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}; "
                     "choose another --out"
                 )
-        (self.path / "state").mkdir(parents=True, exist_ok=True)
+        try:
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make the run folder {self.path}: {error}; choose another --out") from error
+        self._alone()
         self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
                     "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
         self.save()
         return False
+
+    def _alone(self) -> None:
+        """Refuse a folder that another process is working in; the system frees the lock however that process ends."""
+        if self._lock is not None or not (self.path / "state").is_dir():
+            return
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            lock = open(self.path / "state" / "lock", "a")
+        except OSError:  # a folder to read only: a finished run can be read, and the first write says the rest
+            return
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"{self.path}: another process is running in this folder; wait for it to end, or choose "
+                             "another --out") from None
+        except OSError as error:
+            log.debug("%s cannot be locked: %s", self.path, error)  # a file system without locks
+        self._lock = lock
 
     def read(self) -> RunFolder:
         """Read what is there; ValueError when it is no run folder."""
         if not (self.path / "run.json").exists():
             raise ValueError(f"{self.path} is not a run folder: it holds no run.json")
         self.run = read_json(self.path / "run.json")
+        if not isinstance(self.run, dict) or "schema" not in self.run:
+            raise ValueError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'; "
+                             "restore it, or choose another --out")
         self.history = self._read_csv("history.csv")
         self.rates = self._read_csv("rates.csv")
         return self
 
     def _same(self, header: dict[str, Any]) -> None:
         if self.run.get("schema") != SCHEMA:
-            raise RunMismatch(f"{self.path}: expected a run.json of schema {SCHEMA}, found {self.run.get('schema')!r}")
+            raise RunMismatch(f"{self.path}: expected a run.json of schema {SCHEMA}, found {self.run.get('schema')!r}; "
+                              "choose another --out, or --no-resume to start anew")
+        lacking = [name for name in ("recipe", "recipe_hash", "data", "status", "stages") if name not in self.run]
+        if lacking:
+            raise ValueError(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}; restore it, or give "
+                             "--no-resume to start anew")
         if self.run["recipe_hash"] != header["recipe_hash"]:
             theirs, ours = _flat(self.run["recipe"]), _flat(header["recipe"])
             fields = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
@@ -182,8 +222,11 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return []
-        with open(path, newline="", encoding="utf8") as handle:
-            return list(csv.DictReader(handle))
+        try:
+            with open(path, newline="", encoding="utf8") as handle:
+                return list(csv.DictReader(handle))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
@@ -209,7 +252,8 @@ def disk_full_is_said(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+        said = ("write", "unexpected pos")  # torch's words for a file that could not be written whole
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in said):
             raise
         raise OSError(
             f"could not write to {path}: {error}. The last whole state is still there: free some space and run the "
@@ -237,7 +281,10 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__}")
+        return state
     except Exception as error:  # torch raises many types for a damaged file
         raise ValueError(
             f"{path}: expected a checkpoint, found a damaged file ({str(error)[:120]}); delete it and run again: the "

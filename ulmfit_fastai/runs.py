@@ -263,10 +263,19 @@ class Run:
         self.folder.run["metrics"] = metrics
         if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
-            self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), self.test_rows)]
+            try:
+                self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), self.test_rows)]
+            except ValueError as error:  # texts without a word that it counts: the run is none the worse
+                self.folder.run["warnings"].append(f"the TF-IDF baseline could not be made: {error}")
         self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
         self.folder.save_tables()
         self.folder.save()
+
+
+def predictions_are_gone(folder: RunFolder) -> bool:
+    """Whether the run was measured on test texts, but what was predicted for them is not there."""
+    measured = any(name in folder.run["metrics"] for name in ("forward", "backward"))
+    return folder.run["status"] == "finished" and measured and not (folder.path / "predictions.csv").exists()
 
 
 def pretraining_left(recipe: Recipe, folder: RunFolder, direction: str) -> bool:
@@ -382,7 +391,10 @@ def run(
             weight_files.load(recipe.weights, direction)
     if not dry_run:
         folder.open(header, resume=resume)
-        if folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
+        if predictions_are_gone(folder):  # then they are made again, from the classifiers
+            log.warning("%s: predictions.csv is missing; predicting again", folder.path)
+            folder.run["phases_done"] = [name for name in folder.run["phases_done"] if not name.endswith("/predict")]
+        elif folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
             log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
             return folder.path
         if general is not None and folder.run.setdefault("corpus", general.about) != general.about:

@@ -39,7 +39,7 @@ class Progress(Callback):
         self.started, self.first = time.monotonic(), self.position.epoch * steps + self.position.batch
         if not hasattr(self, "bar"):
             self.bar = progress_bar(range(self.total), leave=True)
-            self.bar.update(self.first)
+            self.bar.update(0)  # starts the bar's clock; a first update with another number fails
             self.shown = 0.0
 
     def after_batch(self) -> None:
@@ -229,6 +229,9 @@ class PhaseFit:
 
     def _resume(self) -> dict[str, Any] | None:
         state = load_state(self.folder.state_file, self.learn.dls.device)
+        if state is not None and not {"direction", "phase", "recipe_hash", "model"} <= set(state):
+            raise ValueError(f"{self.folder.state_file}: expected a checkpoint, found something else; delete it and "
+                             "run again: the run goes on from the last finished phase")
         if state is None or (state["direction"], state["phase"]) != (self.direction, self.name):
             return None
         if state["recipe_hash"] != self.folder.run["recipe_hash"]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from .files import write_bytes_atomic, write_json_atomic
+from .files import read_json, write_bytes_atomic, write_json_atomic
 from .tokens import vocab_hash
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,10 @@ def _write(path: Path, tensors: dict[str, Tensor], vocab: list[str], vocab_path:
 
 def read_vocab(path: str | Path) -> list[str]:
     """The words of a vocab.json, verified against the hash written with them."""
-    data = json.loads(Path(path).read_text("utf8"))
+    data = read_json(path)
+    if not isinstance(data, dict) or not {"hash", "words"} <= set(data):
+        raise ValueError(f"{path}: expected an object with 'hash' and 'words', found something else; copy the "
+                         "vocabulary saved beside the weights there")
     check_vocab(data["hash"], vocab_hash(data["words"]), str(path))
     return data["words"]
 
@@ -175,6 +178,9 @@ def read_vocab(path: str | Path) -> list[str]:
 def load_file(path: str | Path, *, vocab: str | Path | None = None) -> LMWeights:
     """Read weights written by `save`, with the vocabulary beside them (`<stem>.vocab.json`, else `vocab.json`)."""
     header, tensors, words = _read(Path(path), vocab)
+    if _EMBEDDING not in tensors:
+        found = "a classifier" if "classes" in header else "other tensors"
+        raise ValueError(f"{path}: expected a language model, found {found}; give an lm_<direction>.safetensors")
     state = {}
     for key, value in tensors.items():
         if key.endswith(".scale"):
@@ -189,7 +195,8 @@ def _read(path: Path, vocab: str | Path | None) -> tuple[dict[str, str], dict[st
     candidates = [Path(vocab)] if vocab else [path.parent / f"{path.stem}.vocab.json", path.parent / "vocab.json"]
     vocab_path = next((c for c in candidates if c.exists()), None)
     if vocab_path is None:
-        raise ValueError(f"{path}: expected its vocabulary at {candidates[0]}, found no such file; copy it there")
+        raise ValueError(f"{path}: expected its vocabulary at {' or '.join(map(str, candidates))}, found no such "
+                         "file; copy it there")
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}
