@@ -274,7 +274,7 @@ class Run:
 
 def predictions_are_gone(folder: RunFolder) -> bool:
     """Whether the run was measured on test texts, but what was predicted for them is not there."""
-    measured = any(name in folder.run["metrics"] for name in ("forward", "backward"))
+    measured = any(name in folder.run.get("metrics", {}) for name in ("forward", "backward"))
     return folder.run["status"] == "finished" and measured and not (folder.path / "predictions.csv").exists()
 
 
@@ -393,7 +393,7 @@ def run(
         folder.open(header, resume=resume)
         if predictions_are_gone(folder):  # then they are made again, from the classifiers
             log.warning("%s: predictions.csv is missing; predicting again", folder.path)
-            folder.run["phases_done"] = [name for name in folder.run["phases_done"] if not name.endswith("/predict")]
+            folder.run["phases_done"] = [name for name in folder.run.get("phases_done", []) if not name.endswith("/predict")]
         elif folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
             log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
             return folder.path
