@@ -393,7 +393,8 @@ def run(
         folder.open(header, resume=resume)
         if predictions_are_gone(folder):  # then they are made again, from the classifiers
             log.warning("%s: predictions.csv is missing; predicting again", folder.path)
-            folder.run["phases_done"] = [name for name in folder.run.get("phases_done", []) if not name.endswith("/predict")]
+            done = folder.run.get("phases_done", [])
+            folder.run["phases_done"] = [name for name in done if not name.endswith("/predict")]
         elif folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
             log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
             return folder.path
