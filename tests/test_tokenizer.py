@@ -158,7 +158,7 @@ def test_a_script_without_a_main_guard_is_not_run_twice(tmp_path: Path) -> None:
 import sys
 print("started")
 from ulmfit_fastai.token_stream import tokenize
-texts = [f"review number {i} of a film, twice as good" * 40 for i in range(2000)]
+texts = [f"review number {i} of a film, twice as good" * 40 for i in range(4500)]
 print(len(tokenize(texts, n_workers=2)), "spacy" in sys.modules)
 """
     for arguments, text in (([str(tmp_path / "script.py")], None), (["-"], script)):
@@ -166,13 +166,13 @@ print(len(tokenize(texts, n_workers=2)), "spacy" in sys.modules)
         done = subprocess.run(
             [sys.executable, *arguments], input=text, capture_output=True, text=True, cwd=Path(__file__).parent.parent
         )
-        assert done.stdout.split("\n")[:2] == ["started", "2000 False"], done.stderr
+        assert done.stdout.split("\n")[:2] == ["started", "4500 False"], done.stderr
 
 
 def test_without_a_python_to_start_the_work_is_done_in_this_process(monkeypatch, caplog) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    texts = ["a film of some length, seen twice. " * 40] * 2500
-    assert len(tokenize(texts, n_workers=2)) == 2500
+    texts = ["a film of some length, seen twice. " * 40] * 5000
+    assert len(tokenize(texts, n_workers=2)) == 5000
     assert "in this process only" in caplog.text
 
 

@@ -47,12 +47,16 @@ class ChunkSplitter:
         if self._shapes is None or len(text) > _LONG or not text.isascii():
             return self.spacy(text)
         *marks, last = text.split(" ")
-        if not marks or marks in _CASE:
+        if marks in _CASE:
+            return [*marks, *self.split(last)]
+        if not marks:
             word = last.strip(punctuation)
-            if word.isalpha() and len(word) > 1 and word not in self._fixed:  # the usual: a word in marks
+            if word.isalpha() and len(word) > 1 and word not in self._fixed:  # the usual: a word, or one in marks
+                if word == last:
+                    return [word]
                 template = self._template(last.replace(word, _PLACE, 1), 1)
                 if template:
-                    return [*marks, *(template % word).split("\n")]
+                    return (template % word).split("\n")
         runs: list[str] = []
 
         def place(found: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from .token_workers import Encoded, Sender, in_workers, start_workers
 from .tokenizer import FastTokenizer
 
 BATCH_CHARS = 1_000_000
-FEW_BATCHES = 3  # up to here (3 million characters, about a second's work) starting workers costs more than it saves
+FEW_BATCHES = 6  # up to here (6 million characters, a second or two of work) starting workers costs what it saves
 
 
 def cores() -> int:
@@ -31,16 +31,17 @@ def encode_batches(
 
     `n_workers`: processes; None takes all cores (this process alone for little text), 1 works in this process.
     """
-    batches = checked_batches(texts)
-    first = list(islice(batches, FEW_BATCHES))
+    batches: Iterator[list[str]] = checked_batches(texts)
     count = cores() if n_workers is None else n_workers
-    if count > 1 and len(first) == FEW_BATCHES:
-        workers = start_workers(count, lang)
+    if count > 1:
+        first = list(islice(batches, FEW_BATCHES))
+        batches = chain(first, batches)
+        workers = start_workers(count, lang) if len(first) == FEW_BATCHES else []
         if workers:
-            yield from in_workers(workers, chain(first, batches))
+            yield from in_workers(workers, batches)
             return
     sender = Sender(0, lang)
-    for batch in chain(first, batches):
+    for batch in batches:
         yield sender.encode(batch)
 
 

@@ -64,7 +64,7 @@ class FastTokenizer:
         self._spaces: dict[str, int] = {}
         self._joined: dict[str, int] = {}
         self._texts: list[str] = []  # of all chunks
-        self._edges: list[tuple[bool, bool]] = []  # does a chunk begin / end with a space after the rules?
+        self._edges: list[int] = []  # 2: a chunk begins with a space after the rules, 1: ends with one, 3: both
         self._table, self._tokens, self._n_tokens = _Columns(np.int64, 6), _Columns(np.uint32, 1), 0
         self._empty = self._add("", [])
         self._bos = self._add(BOS, [BOS])
@@ -74,13 +74,10 @@ class FastTokenizer:
         if self._n_tokens > self.max_tokens:
             self.reset()
         chunks = [self._document(fix_html(text)) for text in texts]
-        counts = np.fromiter(map(len, chunks), np.int64, len(chunks)) + 1
+        counts = np.fromiter(map(len, chunks), np.int64, len(chunks))
         ends = np.cumsum(counts)
         starts = ends - counts
-        flat = np.full(int(ends[-1]), self._bos, np.int64)
-        inner = np.ones(len(flat), bool)
-        inner[starts] = False
-        flat[inner] = np.fromiter(chain.from_iterable(chunks), np.int64, len(flat) - len(chunks))
+        flat = np.fromiter(chain.from_iterable(chunks), np.int64, int(ends[-1]))
         for row in self._repeating_rows(flat, ends):
             flat[starts[row] : ends[row]] = self._empty
             flat[starts[row]] = self._add("", self.splitter.spacy(apply_rules(texts[row])))
@@ -100,11 +97,14 @@ class FastTokenizer:
         table = self._table.array()
         flags = table[FLAGS][flat]
         words = np.flatnonzero((flags & SPACE) == 0)
-        first, last, stem = (table[column][flat[words]] for column in (FIRST, LAST, STEM))
-        second = first[1:-1]
-        third = (stem[2:] == second) | (flags[words[1:-1]] & MANY > 0)
-        triples = words[:-2][(last[:-2] == second) & (second != NO_WORD) & third]
-        hits = np.concatenate([np.flatnonzero(flags & REPEATS), triples])
+        number, many = flat[words], flags[words] & MANY > 0
+        # Few are worth a closer look: equal neighbours, and chunks of several words, whose ends may be equal.
+        first = np.flatnonzero((number[:-2] == number[1:-1]) | many[:-2] | many[1:-1])
+        second, third = number[first + 1], number[first + 2]
+        word = table[FIRST][second]
+        thrice = (table[LAST][number[first]] == word) & (word != NO_WORD)
+        thrice &= (table[STEM][third] == word) | many[first + 1]
+        hits = np.concatenate([np.flatnonzero(flags & REPEATS), words[first[thrice]]])
         return np.unique(np.searchsorted(ends, hits, side="right")).tolist()
 
     def _join_crossing(self, flat: np.ndarray) -> None:
@@ -130,14 +130,11 @@ class FastTokenizer:
             flat[run[0]] = self._joined[text]
 
     def _document(self, text: str) -> list[int]:
-        """Chunks of a text, and of the white space in it that spaCy makes tokens of.
+        """Chunks of a text, `xxbos` first, and of the white space in it that spaCy makes tokens of.
 
         Most texts have single spaces and line ends only; what else there is goes the slower way.
         """
-        if "\n" not in text:
-            ids = self._line(text)
-            return self._runs(text) if ids is None else ids
-        found: list[int] = []
+        found = [self._bos]
         run = ""  # white space since the last chunk
         for line in text.strip().split("\n"):
             core = line.strip(" ") if line[:1] == " " or line[-1:] == " " else line
@@ -146,8 +143,8 @@ class FastTokenizer:
                 continue
             ids = self._line(core)
             if ids is None:
-                return self._runs(text)
-            if found:
+                return [self._bos, *self._runs(text)]
+            if len(found) > 1:
                 run += "\n" + line[: len(line) - len(line.lstrip(" "))]
                 found += self._between(found[-1], run, ids[0])
             found += ids
@@ -183,7 +180,7 @@ class FastTokenizer:
 
     def _between(self, before: int, run: str, after: int) -> list[int]:
         """The run of white space between two chunks as a chunk, if spaCy makes a token of it."""
-        run = single_spaces(" " * self._edges[before][1] + run + " " * self._edges[after][0])
+        run = single_spaces(" " * (self._edges[before] & 1) + run + " " * (self._edges[after] >> 1))
         run = run[1:] if run[0] == " " else run  # spaCy takes one space as the end of the token before
         return [self._space(run)] if run else []
 
@@ -199,7 +196,7 @@ class FastTokenizer:
         if repeats is not chunk:
             parts = repeats.split()
             flags |= MANY * (len(parts) > 1) | REPEATS * any(a == b for a, b in zip(parts, parts[1:]))
-        edges = spaced[0] == " ", spaced[-1] == " "
+        edges = 2 * (spaced[0] == " ") + (spaced[-1] == " ")
         found = self._chunks[chunk] = self._add(chunk, tokens, flags, edges, _words(parts))
         return found
 
@@ -214,7 +211,7 @@ class FastTokenizer:
         text: str,
         tokens: list[str],
         flags: int = 0,
-        edges: tuple[bool, bool] = (False, False),
+        edges: int = 0,
         words: tuple[int, int, int] = (NO_WORD, NO_WORD, NO_WORD),
     ) -> int:
         """Keep a chunk's tokens; the post rule of fastai (`replace_space`) is applied here."""
@@ -222,10 +219,8 @@ class FastTokenizer:
         for token in tokens:
             number = ids.get(token)
             if number is None:
-                word = token.replace(" ", "▁")
-                number = ids[token] = ids.setdefault(word, len(self.words))
-                if number == len(self.words):
-                    self.words.append(word)
+                number = ids[token] = len(self.words)
+                self.words.append(token.replace(" ", "▁"))
             self._tokens.pending.append(number)
         self._table.pending.append((self._n_tokens, len(tokens), *words, flags))
         self._texts.append(text)
