@@ -140,6 +140,12 @@ def test_bf16_products_keep_the_loss_to_a_thousandth_and_the_gradients_direction
         assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() > 0.9999
 
 
+def test_fp64_stays_fp64():
+    hidden, weight, bias, target = (t.detach() for t in inputs())
+    tensors = hidden.double(), weight.double(), bias.double(), target
+    torch.testing.assert_close(linear_cross_entropy(*tensors), reference(*tensors), rtol=1e-12, atol=0)
+
+
 def test_autocast_chooses_the_type_of_the_products():
     hidden, weight, bias, target = inputs()
     with torch.autocast("cpu", torch.bfloat16):
