@@ -14,6 +14,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from .freezing import Stage
 from .recipe import Phase
+from .sampled_softmax import FULL_FROM
 
 
 @dataclass
@@ -61,6 +62,26 @@ class StageSchedule(Callback):
             rates = [rate * scale for rate in rates]
         self.learn.opt.set_hyper("lr", rates)
         self.learn.opt.set_hyper("mom", momentum)
+
+
+class SampledLoss(Callback):
+    """Lets a sample of the words compete in the language model's loss until the last tenth of the stage.
+
+    Where it changes over depends on the position in the stage alone, so that a resumed run does the same.
+    """
+
+    order = 60
+
+    def __init__(self, stage: Stage, position: Position, sampled_words: int):
+        self.stage, self.position, self.sampled_words = stage, position, sampled_words
+
+    def before_batch(self) -> None:
+        steps = len(self.learn.dls.train)
+        done = (self.position.epoch * steps + self.position.batch) / (steps * self.stage.epochs)
+        self.learn.loss_func.sampled_words = self.sampled_words if done < FULL_FROM else None
+
+    def after_fit(self) -> None:
+        self.learn.loss_func.sampled_words = None
 
 
 @dataclass

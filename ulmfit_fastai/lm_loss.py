@@ -13,6 +13,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.core import LinearDecoder
 from torch import Tensor, nn
 
+from .sampled_softmax import sampled_cross_entropy
+
 CHUNK_TOKENS = 512
 """Rows of logits that exist at a time on a CPU: 512 x 30,000 words x 4 bytes = 61 MB, where stock keeps 4,608 rows
 three times over (logits, log-softmax, gradient)."""
@@ -56,6 +58,8 @@ class FusedCrossEntropy(CrossEntropyLossFlat):
     def __init__(self, decoder: FusedDecoder, *, chunk: int | None = None):
         super().__init__()
         self.decoder, self.chunk = decoder, chunk
+        self.sampled_words: int | None = None
+        """So many frequent words, and as many drawn ones, compete while the model trains (`SampledLoss` sets it)."""
 
     def __call__(self, inp: Tensor, targ: Tensor, **kwargs: Any) -> Tensor:
         if not self.decoder.fused:
@@ -68,6 +72,9 @@ class FusedCrossEntropy(CrossEntropyLossFlat):
             )
         hidden = inp.as_subclass(Tensor).flatten(0, -2)  # type: ignore[arg-type]
         target = targ.as_subclass(Tensor).reshape(-1).long()  # type: ignore[arg-type]
+        if self.sampled_words is not None and self.decoder.training and torch.is_grad_enabled():
+            return sampled_cross_entropy(hidden, linear.weight, linear.bias, target, frequent=self.sampled_words,
+                                         drawn=self.sampled_words, matmul_dtype=self.decoder.matmul_dtype)
         return linear_cross_entropy(
             hidden, linear.weight, linear.bias, target, reduction=str(kwargs.get("reduction", self.reduction)),
             matmul_dtype=self.decoder.matmul_dtype, chunk=self.chunk,

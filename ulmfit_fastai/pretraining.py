@@ -55,6 +55,8 @@ class Pretraining:
     """Peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet."""
     bs: int = 64
     bptt: int = 70
+    sampled_words: int | None = None
+    """Words that compete in the loss while training, as in `recipe.Phase`; None: all."""
     wd: float = 0.01
     limit_words: int | None = None
     """Read no more than about this many words of the corpus; None: all of it."""
@@ -69,7 +71,7 @@ class Pretraining:
         return Phase(
             stages=full(self.epochs, self.lr, discriminative=1.0, schedule=schedule),
             optimizer=Optimizer(moms=(0.8, 0.7, 0.8), wd=self.wd, clip=0.25), bs=self.bs, bptt=self.bptt, alpha=0.0,
-            beta=0.0,
+            beta=0.0, sampled_words=self.sampled_words,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
 from fastprogress import progress_bar
 
-from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, StageSchedule, derived_seed
+from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, SampledLoss, StageSchedule, derived_seed
+from .layers import FusedCrossEntropy
 from .learners import FrozenBatchNorm, hidden_state, set_hidden_state, set_trainable
 from .recipe import Phase
 from .runfolder import RunFolder, load_state, peak_memory_mb, save_state
@@ -139,6 +140,8 @@ class PhaseFit:
             self.sums,
             *self.extra_callbacks,
         ]
+        if self.phase.sampled_words is not None and isinstance(learn.loss_func, FusedCrossEntropy):
+            callbacks.append(SampledLoss(stage, self.position, self.phase.sampled_words))
         if self.phase.optimizer.clip is not None:
             callbacks.append(GradientClip(self.phase.optimizer.clip))
         if self.progress:
