@@ -31,6 +31,7 @@ _EXPORTS = {
     "Recipe": "recipe",
     "preset": "presets",
     "Result": "results",
+    "ULMFiT": "classifier",
     "check": "paper",
     "demo": "reproduce",
     "reproduce_imdb": "reproduce",
@@ -43,6 +44,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from .classifier import ULMFiT
     from .datasets import Dataset, from_file, from_folder, from_frame, load_imdb, load_task
     from .epoch_curves import figure4
     from .experiments import ablate

@@ -285,6 +285,8 @@ class Recipe:
     def hash(self) -> str:
         """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same)."""
         fields = {key: value for key, value in Recipe.from_dict(self.to_dict()).to_dict().items() if key != "name"}
+        if self.class_weights is None:  # a later field: runs without it keep their hash
+            del fields["class_weights"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

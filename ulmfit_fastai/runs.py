@@ -25,10 +25,11 @@ from .general_text import Corpus, GeneralText, general_lm, general_text, save_pr
 from .learners import classifier_learner, lm_learner
 from .loaders import classifier_dataloaders, inference_loader, lm_dataloaders
 from .precision import compute_dtype, precision_callbacks
-from .predictions import average, error_metrics, write_predictions
+from .predictions import write_predictions
 from .recipe import Phase, Recipe
 from .runfolder import RunFolder, RunMismatch, command_line, describe_device, now, versions
 from .sharing import adopt_language_model
+from .targets import Targets, joined, outputs_of
 from .tokens import TokenIds, TokenStore
 from .training import PhaseFit, minutes
 from .weights import LMWeights
@@ -47,7 +48,7 @@ class Prepared:
     dataset: Dataset
     splits: Splits
     ids: TokenIds
-    labels: np.ndarray  # class number of each row, -1 without a label
+    targets: Targets  # the label of each row as the classifier learns it
     general: GeneralText | None = None  # what stage 1 reads, in a vocabulary of its own
 
 
@@ -80,9 +81,11 @@ def prepare(recipe: Recipe, dataset: Dataset, *, ids: TokenIds | None = None, ca
         ids = store.numericalize(vocab)
     elif len(ids) != len(dataset):
         raise ValueError(f"ids: expected one document for each of the {len(dataset):,} rows, found {len(ids):,}")
-    codes = {name: number for number, name in enumerate(dataset.classes)}
-    labels = np.array([codes.get(label, -1) for label in dataset.df["label"]], dtype=np.int64)
-    return Prepared(dataset, splits, ids, labels)
+    targets = Targets.of(dataset, splits.train)
+    if targets.kind != "single" and recipe.evaluate == "test" and len(splits.test):
+        raise ValueError(f"{dataset.name}: a run measures labels of several classes or numbers on its validation part "
+                         "only; use evaluate='validation', and ULMFiT.evaluate for other texts")
+    return Prepared(dataset, splits, ids, targets)
 
 
 def some_rows(rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
@@ -130,7 +133,7 @@ class Run:
     def classifier(self, direction: str, encoder: LMWeights | None) -> Any:
         phase, rows = self.recipe.classifier, self.data.splits
         dls = classifier_dataloaders(
-            self.data.ids, self.data.labels, classes=list(self.data.dataset.classes),
+            self.data.ids, self.data.targets.values, classes=list(self.data.dataset.classes) or None,
             train=some_rows(rows.train, phase.max_docs, self.recipe.seed), valid=rows.valid, direction=direction,
             bs=phase.bs, bptt=phase.bptt, device=self.device,
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
@@ -138,6 +141,7 @@ class Run:
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
+                                  loss_func=self.data.targets.loss(self.recipe.class_weights, self.device),
                                   compute_dtype=dtype, cbs=precision_callbacks(self.recipe.precision, self.device))
 
     # -- phases ---------------------------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ class Run:
 
     def predict(self, direction: str) -> None:
         """Class probabilities of the validation and test rows; the only place where the test set is read."""
-        rows = self.data.splits
+        rows, targets = self.data.splits, self.data.targets
         started = time.monotonic()
         learn = self.classifier(direction, None)
         saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
@@ -224,7 +228,8 @@ class Run:
         for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
             if len(numbers):
                 probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
-                                     bptt=self.recipe.classifier.bptt, device=self.device, progress=self.progress)
+                                     bptt=self.recipe.classifier.bptt, device=self.device, kind=targets.kind,
+                                     centre=targets.centre, spread=targets.spread)
                 with open(self.folder.path / "state" / f"{part}_{direction}.npy.tmp", "wb") as handle:
                     np.save(handle, probs)
                 Path(handle.name).replace(self.folder.path / "state" / f"{part}_{direction}.npy")
@@ -241,24 +246,21 @@ class Run:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def finish(self, *, baseline: bool) -> None:
-        dataset, rows = self.data.dataset, self.data.splits
+        dataset, rows, targets = self.data.dataset, self.data.splits, self.data.targets
         metrics: dict[str, Any] = {"validation": {}}
         for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
             files = {d: self.folder.path / "state" / f"{part}_{d}.npy" for d in self.recipe.directions}
             if not len(numbers) or not all(path.exists() for path in files.values()):
                 continue
             probs = {d: np.load(path) for d, path in files.items()}
-            if len(probs) > 1:
-                probs_all = {**probs, "averaged": average(probs)}
-            else:
-                probs_all = probs
-            found = {d: error_metrics(p, self.data.labels[numbers]) for d, p in probs_all.items()}
+            every = {**probs, "averaged": joined(probs, targets.kind)} if len(probs) > 1 else probs
+            found = {d: targets.metrics(p, numbers) for d, p in every.items()}
             if part == "validation":
                 metrics["validation"] = found
             else:
                 metrics.update(found)
                 ids = dataset.df["id"].iloc[numbers].tolist()
-                labels = self.data.labels[numbers]
+                labels = targets.values[numbers]
                 write_predictions(self.folder.path / "predictions.csv", ids, labels, dataset.classes, probs)
         self.folder.run["metrics"] = metrics
         if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
@@ -306,9 +308,9 @@ def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None,
     return estimate(work, skip=list(skip))
 
 
-def predict_rows(model: torch.nn.Module, ids: TokenIds, rows: np.ndarray, *, direction: str, bptt: int,
-                 device: torch.device, progress: bool = False) -> np.ndarray:
-    """Class probabilities, float32 of shape (rows, classes), in the order of `rows`."""
+def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Any], rows: np.ndarray, *, direction: str, bptt: int,
+                 device: torch.device, kind: str = "single", centre: float = 0.0, spread: float = 1.0) -> np.ndarray:
+    """Class probabilities (or numbers, see `outputs_of`), float32 of shape (rows, classes), in the order of `rows`."""
     loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
     model.eval()
     parts = []
@@ -316,7 +318,7 @@ def predict_rows(model: torch.nn.Module, ids: TokenIds, rows: np.ndarray, *, dir
         for (batch,) in loader:
             logits = model(batch.to(device))
             logits = logits[0] if isinstance(logits, tuple) else logits
-            parts.append(torch.softmax(logits.float(), -1).cpu().numpy())
+            parts.append(outputs_of(logits, kind, centre=centre, spread=spread))
     out = np.empty((len(rows), parts[0].shape[1]), np.float32)
     out[np.asarray(loader.order)] = np.concatenate(parts)
     return out
@@ -416,6 +418,8 @@ def run(
             return folder.path
     folder.run["data"]["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
     folder.run["data"]["vocabulary"] = len(data.ids.vocab)
+    folder.run["data"]["labels"] = {"kind": data.targets.kind, "centre": data.targets.centre,
+                                    "spread": data.targets.spread}
     folder.run["status"] = "running"
     session: dict[str, Any] = {"started": now(), "device": describe_device(device), "versions": versions()}
     folder.run["sessions"].append(session)

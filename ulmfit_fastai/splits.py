@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +65,26 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
         train, valid = labelled, test
     else:
         rng = np.random.default_rng([seed if valid_seed is None else valid_seed, 0])
-        drawn = stratified(labels[labelled], fraction, rng)
+        drawn = stratified(strata(labels[labelled], dataset), fraction, rng)
         train, valid = np.delete(labelled, drawn), labelled[drawn]
     lm_train, lm_valid = _lm_rows(labelled, valid, unsup, test, seed, protocol)
     if n_labels is not None:
         train = balanced(train, labels, n_labels, np.random.default_rng([seed, 1]))
     return Splits(train, valid, test, lm_train, lm_valid)
+
+
+def strata(labels: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """What the validation part is drawn in proportion to: the class; of several, a text's rarest; of a number, nothing.
+
+    So a class with few texts keeps some in training whatever else its texts are.
+    """
+    if not dataset.classes:
+        return np.full(len(labels), "", dtype=object)
+    if dataset.label_delim is None:
+        return labels
+    several = [label.split(dataset.label_delim) for label in labels]
+    counts = Counter(name for names in several for name in names)
+    return np.array([min(names, key=lambda name: (counts[name], name)) for names in several], dtype=object)
 
 
 def _check_enough(dataset: Dataset, texts: int, labelled: int) -> None:

@@ -329,11 +329,23 @@ def load_fastai_pair(
     return LMWeights(pth.stem, direction, words, kept, {"path": str(pth), "tied": tied})
 
 
-def _load_wt103(direction: str) -> LMWeights:
-    from fastai.data.external import URLs, fastai_path, untar_data
+def _wt103(direction: str) -> tuple[str, Path]:
+    """The address of fastai's WikiText-103 weights and their folder in its cache."""
+    from fastai.data.external import URLs, fastai_path
 
     url = URLs.WT103_FWD if direction == "forward" else URLs.WT103_BWD
-    folder = fastai_path("model") / Path(url).stem
+    return url, fastai_path("model") / Path(url).stem
+
+
+def have_wt103(direction: str) -> bool:
+    """Whether 'wt103' can be loaded without a download."""
+    return any(_wt103(direction)[1].glob("*.pth"))
+
+
+def _load_wt103(direction: str) -> LMWeights:
+    from fastai.data.external import untar_data
+
+    url, folder = _wt103(direction)
     if not list(folder.glob("*.pth")):
         try:
             folder = untar_data(url, c_key="model")

@@ -1,0 +1,462 @@
+"""Your own texts: `ULMFiT`, a scikit-learn estimator over the three stages of the paper.
+
+    model = ULMFiT().fit(df, text="review", label="sentiment")
+    model.predict(["a film to remember", "two hours I won't get back"])
+    model.save("my-model");  ULMFiT.load("my-model")
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.metaestimators import available_if
+
+from . import own_texts
+from . import weights as weight_files
+from .datasets import Dataset
+from .evaluation import Evaluation
+from .files import read_json
+from .model_card import model_card
+from .own_texts import OwnLabels, class_weights, own_dataset, plain_texts, read_labels
+from .presets import PRESETS
+from .presets import preset as named
+from .recipe import Recipe
+from .runs import rows_for, run
+from .saved_model import Config, TextModel, about
+from .small_data import fitted, refuse_no_validation, valid_fraction, with_epochs
+from .targets import Targets
+from .tokens import TokenIds, TokenStore
+from .weights import Classifier
+
+if TYPE_CHECKING:
+    from .explanation import Explanation
+
+log = logging.getLogger(__name__)
+
+
+def _gives_probabilities(estimator: ULMFiT) -> bool:
+    """Whether there are classes: otherwise the estimator has no `predict_proba`, as scikit-learn wants it."""
+    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else own_texts.TASKS.get(estimator.task)
+    if kind == "regression":
+        raise AttributeError("a model of numbers has no predict_proba; use predict")
+    return True
+
+
+class ULMFiT(BaseEstimator):
+    """Text classifier by ULMFiT: a language model is fine-tuned on your texts, then a classifier on your labels.
+
+    A scikit-learn estimator: it can be cloned, searched and put at the end of a pipeline. Texts are a list, a Series,
+    or columns of a DataFrame; labels are one class a text (text or numbers), several (a list a text, or rows of 0 and
+    1), or a number.
+
+    Args:
+        preset: 'quick' (a small model, for CPUs), 'tiny' (to see it turn), 'fastai' (what works best, for a GPU), or
+            another of `presets.PRESETS`, or a `Recipe`, taken as it is. Batches and epochs of a preset are fitted to
+            how many texts there are (see small_data.py).
+        weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
+            a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
+            none, with a warning. The model takes the weights' sizes.
+        directions: ('forward',), ('backward',) or both, whose outputs are averaged; None: the preset's.
+        task: 'classification', 'multilabel', 'regression', or 'auto': by the labels' form.
+        lang: spaCy's code of the texts' language.
+        class_weight: 'balanced', a mapping from class to weight, or None.
+        epochs, lm_epochs: of the last stage of the classifier, and of the language model (0: no fine-tuning of the
+            language model); None: the preset's.
+        settings: more fields of the recipe by dotted name, as in {"classifier.bs": 32}.
+        validation_fraction: share of the labelled texts held out to measure the model.
+        drop_missing: leave out rows without text and use those without label for the language model, instead of
+            refusing them.
+        out: the run folder, kept, from which `fit` goes on after an interruption; it is a saved model too, once
+            finished. None: a temporary one.
+        time_budget: seconds after which `fit` stops in good order; needs `out`, to go on from.
+        random_state: seed of everything random; None is 0.
+        device: 'cpu', 'cuda', 'mps'; None: the best there is.
+        progress: show progress bars.
+
+    Attributes after `fit` or `load`: `classes_` (in the order of the probabilities), `metrics_` (of the held-out
+    texts), `recipe_`, `model_` (the `TextModel`), `learner` (a fastai Learner).
+    Source: Howard & Ruder 2018, section 3.
+    """
+
+    def __init__(
+        self,
+        preset: str | Recipe = "quick",
+        *,
+        weights: str | Path | None = None,
+        directions: Sequence[str] | None = None,
+        task: str = "auto",
+        lang: str = "en",
+        class_weight: str | Mapping[Any, float] | None = None,
+        epochs: int | None = None,
+        lm_epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        validation_fraction: float = 0.1,
+        drop_missing: bool = False,
+        out: str | Path | None = None,
+        time_budget: float | None = None,
+        random_state: int | None = 0,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.preset = preset
+        self.weights = weights
+        self.directions = directions
+        self.task = task
+        self.lang = lang
+        self.class_weight = class_weight
+        self.epochs = epochs
+        self.lm_epochs = lm_epochs
+        self.settings = settings
+        self.validation_fraction = validation_fraction
+        self.drop_missing = drop_missing
+        self.out = out
+        self.time_budget = time_budget
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+            unlabelled: Any = None) -> ULMFiT:
+        """Train on texts `X` with labels `y`, or on the columns `text` and `label` of the DataFrame `X`.
+
+        Args:
+            text: the column, or columns, of the texts; without it the only one, or the one called 'text'.
+            label: the column of the labels, instead of `y`; without both, the one called 'label'.
+            unlabelled: more texts for the language model: a list, or a frame with the text columns.
+
+        Raises ValueError for missing texts and labels (with their rows), fewer than two classes, fewer than four
+        texts, and a run stopped by its time budget.
+        """
+        if self.time_budget is not None and self.out is None:
+            raise ValueError("time_budget needs out=, the folder from which the next call goes on")
+        frame, columns = own_texts.text_frame(X, text)
+        label, y = _labels_of(X, y, label)
+        labels = read_labels(y, self.task)
+        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing)
+        with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
+            cache = Path(temporary) / "tokens" if self.out is None else None  # what is tried out leaves nothing behind
+            store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=self.progress, lang=self.lang)
+            recipe = self._recipe(dataset, labels, store)
+            rows = rows_for(recipe, dataset)
+            refuse_no_validation(rows.valid)
+            ids = store.numericalize(store.vocab(rows.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq))
+            run(recipe, dataset, folder, ids=ids, device=self.device, progress=self.progress,
+                time_budget=self.time_budget)
+            done = read_json(folder / "run.json")
+            if done["status"] != "finished":
+                raise ValueError(f"stopped by the time budget; everything so far is in {folder}: call fit again with "
+                                 "the same arguments to go on")
+            given = own_texts.is_frame(X)
+            config = Config(
+                kind=labels.kind, classes=labels.classes, directions=recipe.directions,
+                text=tuple(columns) if given else None, label=label, lang=self.lang, indicator=labels.indicator,
+                centre=done["data"]["labels"]["centre"], spread=done["data"]["labels"]["spread"], data=about(done))
+            classifiers = {d: Classifier.load(folder / f"classifier_{d}.safetensors", vocab=folder / "vocab.json")
+                           for d in recipe.directions}
+            self._take(TextModel(config, recipe, classifiers, metrics=done["metrics"], device=self.device))
+            self._data = (dataset, ids)
+            if self.out is not None:
+                self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name))
+        return self
+
+    def _recipe(self, dataset: Dataset, labels: OwnLabels, store: TokenStore) -> Recipe:
+        """The preset with everything asked for, fitted to the texts."""
+        recipe = self.preset if isinstance(self.preset, Recipe) else named(self.preset, dataset.name)
+        if self.directions is not None:
+            given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
+            recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
+        recipe = with_weights(recipe, self.weights, self.lang)
+        if not isinstance(self.preset, Recipe):
+            recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=int(store.offsets[-1]))
+        if self.epochs is not None:
+            recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
+        if self.lm_epochs is not None and recipe.lm is not None:
+            recipe = replace(recipe, lm=with_epochs(recipe.lm, self.lm_epochs) if self.lm_epochs else None)
+        fraction = valid_fraction(self.validation_fraction, dataset)
+        recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=fraction,
+                         seed=0 if self.random_state is None else int(self.random_state),
+                         class_weights=class_weights(self.class_weight, labels))
+        return recipe.replace(**self.settings) if self.settings else recipe
+
+    def _take(self, model: TextModel) -> None:
+        self.model_ = model
+        self.recipe_ = model.recipe
+        self.metrics_ = model.metrics.get("validation") or model.metrics
+        if model.config.kind != "regression":
+            self.classes_ = np.array(model.config.classes, dtype=None if _alike(model.config.classes) else object)
+        elif hasattr(self, "classes_"):
+            del self.classes_
+
+    # -- predicting -----------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+        """The class of each text, in the order of `X`; for several classes a text, an array of tuples (or rows of 0
+        and 1, if it was fitted with those); for regression, float64 numbers.
+
+        `X`: a list of texts, or a DataFrame with the columns that the model was trained on.
+        """
+        return self.decide(self._outputs(X, text))
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities of the classes, float64 (texts, classes), columns as in `classes_`.
+
+        For one class a text, rows sum to 1; for several, each is the probability that the class applies.
+        """
+        return self._outputs(X, text)
+
+    def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Probabilities (or numbers) of any number of texts, some thousands at a time, in their order.
+
+        Memory stays the same however many there are. `decide` makes classes of what this gives.
+        """
+        return self._model().stream(texts)
+
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """Classes (or numbers) of the probabilities that `predict_proba` and `predict_stream` give."""
+        config = self._model().config
+        if config.kind == "regression":
+            return outputs[:, 0]
+        if config.kind == "single":
+            return self.classes_[outputs.argmax(axis=1)]
+        chosen = outputs >= 0.5
+        if config.indicator:
+            return chosen.astype(np.int64)
+        lists = np.empty(len(outputs), dtype=object)
+        lists[:] = [tuple(config.classes[i] for i in np.flatnonzero(row)) for row in chosen]
+        return lists
+
+    def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
+        return self._model().outputs(plain_texts(X, self._columns(X, text)))
+
+    def _columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
+        """The columns to read texts from: what is asked for, else the model's own."""
+        own = self._model().config.text
+        if text is not None or own is None:
+            return text
+        if own_texts.is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
+            return None
+        return own
+
+    def _model(self) -> TextModel:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this ULMFiT is not fitted yet: call fit, or ULMFiT.load(folder)")
+        return self.model_
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
+                 label: str | None = None) -> Evaluation:
+        """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
+        config = self._model().config
+        _, y = _labels_of(X, y, label or (config.label if own_texts.is_frame(X) and config.label in X else None))
+        task = {kind: task for task, kind in own_texts.TASKS.items()}[config.kind]
+        values = _known_values(read_labels(y, task), config)
+        outputs = self._outputs(X, text)
+        if len(values) != len(outputs):
+            raise ValueError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
+        return Evaluation.of(config.kind, outputs, values, config.classes)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
+        found = self.evaluate(X, y)
+        return found["r2"] if self.model_.config.kind == "regression" else found["accuracy"]
+
+    def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
+        """Which words moved the decision on one text, towards `target` (default: the predicted class)."""
+        from .explain import explain
+
+        model = self._model()
+        if not isinstance(text, str):
+            text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
+        return explain(model.models, text, vocab=model.vocab, classes=model.config.names, kind=model.config.kind,
+                       bptt=model.bptt, lang=model.config.lang, steps=steps,
+                       target=None if target is None else own_texts.class_name(target))
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, licence: str = "unknown") -> Path:
+        """Write the model to a folder of safetensors and JSON with a model card, as Hugging Face's hub takes it.
+
+        `licence` goes into the card: an identifier such as 'apache-2.0'. The folder holds no texts.
+        """
+        model = self._model()
+        return model.save(folder, card=model_card(model, name=Path(folder).resolve().name, licence=licence))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | None = None) -> ULMFiT:
+        """Read what `save` wrote, or a finished run folder of any command; executes nothing that is in it.
+
+        On the same kind of device, its probabilities are those of the model that was saved, bit for bit.
+        """
+        model = TextModel.load(folder, device=device)
+        recipe, config = model.recipe, model.config
+        task = {kind: task for task, kind in own_texts.TASKS.items()}[config.kind]
+        loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions, task=task,
+                     lang=config.lang, random_state=recipe.seed, device=device)
+        loaded._take(model)
+        return loaded
+
+    def export(self, path: str | Path, *, direction: str | None = None) -> Path:
+        """Write one direction as fastai's own pickle, for `load_learner`.
+
+        Whoever loads a pickle runs what is in it: pass such a file on only to those who trust you, and load only your
+        own. `save` writes a folder that is safe to load.
+        """
+        warnings.warn("export writes a pickle, and loading a pickle runs the code in it: load only files that you "
+                      "trust. save() writes a folder that is safe to load", UserWarning, stacklevel=2)
+        learn = self.learner_for(direction or next(iter(self._model().models)))
+        path = Path(path).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        learn.export(path)
+        return path
+
+    @property
+    def learner(self) -> Any:
+        """The fastai Learner of the first direction, with the model's weights; `learner_for` gives the other."""
+        return self.learner_for(next(iter(self._model().models)))
+
+    def learner_for(self, direction: str) -> Any:
+        """A fastai Learner of one direction, sharing the model's weights, on the texts of `fit`.
+
+        After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
+        further training needs DataLoaders of your own.
+        """
+        from .learners import classifier_learner
+        from .loaders import classifier_dataloaders
+
+        model = self._model()
+        if direction not in model.models:
+            raise ValueError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
+        config, recipe = model.config, model.recipe
+        if getattr(self, "_data", None) is not None:
+            dataset, ids = self._data
+            rows = rows_for(recipe, dataset)
+            targets = Targets.of(dataset, rows.train)
+            train, valid, values = rows.train, rows.valid, targets.values
+            loss = targets.loss(recipe.class_weights, model.device)
+        else:
+            ids = TokenIds(np.full(2, 2, np.uint16), np.arange(3), model.vocab)
+            values = {"single": np.zeros(2, np.int64), "multi": np.zeros((2, config.n_out), np.float32),
+                      "regression": np.zeros(2, np.float32)}[config.kind]
+            train = valid = np.arange(2)
+            loss = Targets(config.kind, values, config.names).loss(None, model.device)
+        dls = classifier_dataloaders(ids, values, classes=list(config.names) or None, train=train, valid=valid,
+                                     direction=direction, bs=recipe.classifier.bs, bptt=recipe.classifier.bptt,
+                                     device=model.device, seed=recipe.seed)
+        learn = classifier_learner(dls, recipe.model, recipe.classifier, loss_func=loss, fast=recipe.fast)
+        learn.model = model.models[direction]
+        return learn
+
+    # -- scikit-learn ---------------------------------------------------------------------------------------------
+
+    @property
+    def _estimator_type(self) -> str:
+        return "regressor" if self.task == "regression" else "classifier"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        from sklearn.utils import ClassifierTags, RegressorTags
+
+        tags.estimator_type = self._estimator_type
+        tags.classifier_tags = ClassifierTags(multi_label=True) if self.task != "regression" else None
+        tags.regressor_tags = RegressorTags() if self.task == "regression" else None
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        tags.target_tags.required, tags.non_deterministic = True, False
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_data", None)  # a model that is passed on carries no texts
+        return state
+
+
+def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recipe:
+    """The recipe with its starting weights decided, and the sizes of its model taken from them.
+
+    None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for.
+    """
+    chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
+    if chosen in ("none", "pretrain"):
+        if chosen == "pretrain":
+            raise ValueError("weights='pretrain' needs a corpus: pretrain first (`ulmfit-fastai pretrain CORPUS --out "
+                             "FOLDER`), then give weights='FOLDER'")
+        return replace(recipe, weights="none", pretrain=None)
+    found = weight_files.load(chosen, recipe.directions[0])
+    assert found is not None, "only 'none' gives no weights"
+    sizes = {"emb_sz": found.emb_sz, "n_hid": found.n_hid, "n_layers": found.n_layers}
+    return replace(recipe, weights=chosen, pretrain=None, model=replace(recipe.model, **sizes))
+
+
+def _default_weights(recipe: Recipe, lang: str) -> str:
+    if recipe.weights == "wt103" and lang == "en":
+        missing = [d for d in recipe.directions if not weight_files.have_wt103(d)]
+        if missing:
+            raise ValueError(f"preset {recipe.name!r} starts from fastai's WikiText-103 weights, which are not in its "
+                             f"cache ({' and '.join(missing)}). Give weights='wt103' to download them (180 MB each), "
+                             "weights='none', a path, or preset='quick'")
+        return "wt103"
+    if recipe.weights not in ("wt103", "pretrain", "none", "wiki-small"):
+        return recipe.weights
+    bundled = [weight_files.BUNDLED / f"wiki-small-{d}.safetensors" for d in recipe.directions]
+    if lang == "en" and recipe.name != "tiny" and all(path.exists() for path in bundled):
+        return "wiki-small"
+    if recipe.name != "tiny":
+        log.warning("no pretrained language model for lang=%r is installed: starting from random numbers, which costs "
+                    "accuracy with few texts. Give weights= a run folder, or 'wt103' for fastai's English one", lang)
+    return "none"
+
+
+def _labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
+    """The name of the label column, if it is one, and the labels."""
+    if y is not None:
+        if label is not None:
+            raise ValueError("labels are given twice: as the second argument and by label=")
+        return None, y
+    if not own_texts.is_frame(X):
+        raise ValueError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
+    label = label or ("label" if "label" in X else None)
+    if label is None or label not in X:
+        raise ValueError(f"no column {label or 'label'}; the columns are {own_texts.shown(list(X.columns), 30)}. Give "
+                         "label=, or the labels as the second argument")
+    return label, X[label]
+
+
+def _known_values(labels: OwnLabels, config: Config) -> list[Any]:
+    """Labels as numbers into the model's classes; ValueError for a missing label or a class it doesn't know."""
+    missing = [row for row, value in enumerate(labels.values) if value is None]
+    if missing:
+        raise ValueError(f"row{'s' * (len(missing) > 1)} {own_texts.shown(missing)} have no label: leave them out")
+    if config.kind == "regression":
+        return labels.values
+    number = {name: i for i, name in enumerate(config.names)}
+    if labels.indicator and len(labels.classes) == len(config.classes):
+        return labels.values
+    unknown = [name for name in labels.names if name not in number]
+    if unknown:
+        raise ValueError(f"the labels {own_texts.shown(unknown)} are none of the model's classes "
+                         f"({own_texts.shown(config.names)})")
+    place = [number[name] for name in labels.names]
+    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values]
+
+
+def _alike(values: Sequence[Any]) -> bool:
+    """Whether the classes are all text, or all numbers: then numpy has a type for them."""
+    return all(isinstance(v, str) for v in values) or not any(isinstance(v, str) for v in values)
+
