@@ -161,3 +161,13 @@ def test_low_shot_recipes_differ_in_labels_and_in_what_the_language_model_reads(
 def test_an_unknown_low_shot_kind_is_refused():
     with pytest.raises(ValueError, match="expected one of from_scratch, supervised, semi_supervised"):
         low_shot("unsupervised", 100)
+
+
+@pytest.mark.parametrize(("n_labels", "epochs"), [(100, 50), (1000, 10), (5000, 5)])
+def test_a_low_shot_point_reads_no_more_labelled_texts_than_it_may(n_labels, epochs):
+    """At least one epoch a layer group and one for all, as the full method has."""
+    recipe = low_shot("semi_supervised", n_labels, base=preset("paper-small"), most_texts=10_000)
+    assert recipe.classifier.epochs == epochs
+    free = low_shot("semi_supervised", n_labels, base=preset("paper-small"))
+    assert free.classifier.epochs == 50
+    assert {field.split(".")[0] for field, _, _ in recipe.diff(free)} <= {"classifier"}

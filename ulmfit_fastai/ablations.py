@@ -82,14 +82,20 @@ def ablation_names(table: str | None = None) -> list[str]:
     return [f"{t}.{row}" for t in ([table] if table else ROWS) for row in ROWS[t]]
 
 
-def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None = None) -> Recipe:
+def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None = None, *,
+             most_texts: int | None = None) -> Recipe:
     """A point of Figure 3: `from_scratch`, `supervised` or `semi_supervised`, with `n_labels` balanced labels.
 
     Supervised: the language model is fine-tuned on the labelled texts alone. Semi-supervised: on all the task's texts.
-    From scratch: Table 7's row of that name.
+    From scratch: Table 7's row of that name. The paper trains for the same epochs whatever the number of labels; with
+    `most_texts` there are no more than that, all epochs together, but at least the epochs of gradual unfreezing.
     """
     if kind not in LOW_SHOT:
         raise ValueError(f"low-shot kind is {kind!r}; expected one of {', '.join(LOW_SHOT)}.")
+    if most_texts is not None:
+        base = base or preset("paper-wt103", task)
+        epochs = min(base.classifier.epochs, max(1, most_texts // n_labels))
+        base = replace(base, classifier=replace(base.classifier, stages=full(epochs, DISCR_LR)))
     method = full_method(task, base)
     recipe = _from_scratch(method) if kind == "from_scratch" else method
     texts = "all" if kind == "semi_supervised" else "labelled"

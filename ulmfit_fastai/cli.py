@@ -2,8 +2,8 @@
 
 A command is a function from the parsed arguments to an exit code; the first line of its docstring is its line in
 `ulmfit-fastai --help`, the rest is what `ulmfit-fastai COMMAND --help` says. To add one, write the function and give it
-a row in `COMMANDS`; those of the paper's experiments are in cli_experiments.py. Nothing heavy is imported before a
-command runs, so that help comes at once.
+a row in `COMMANDS`; those of the paper's experiments are in cli_experiments.py, those for your own texts in
+cli_texts.py. Nothing heavy is imported before a command runs, so that help comes at once.
 
 Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 130 interrupted.
 """
@@ -42,6 +42,7 @@ from .cli_options import (
     setting,
     show,
 )
+from .cli_texts import TEXTS
 
 __all__ = ["COMMANDS", "build_parser", "main", "seconds", "setting"]
 logger = logging.getLogger(__name__)
@@ -229,6 +230,8 @@ def pretrain(args: argparse.Namespace) -> int:
                              valid=args.valid, evaluate=args.evaluate, time_budget=args.time_budget,
                              device=args.device, resume=not args.no_resume, **overrides(args))
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for direction, texts in run.get("samples", {}).items():
+        print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
     print(f"language model, {run['status']}: {folder.resolve()}")
     return 0
 
@@ -243,6 +246,7 @@ COMMANDS = (
         CORPUS, out("runs/imdb"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
         DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+    *TEXTS,
     *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),

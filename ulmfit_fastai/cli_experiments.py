@@ -122,6 +122,7 @@ def lowshot(args: argparse.Namespace) -> int:
     labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
     kinds = args.kinds.split(",") if args.kinds else KINDS
     print(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
+                     most_texts=args.most_texts,
                      **common(args)))
     return 0
 
@@ -166,6 +167,8 @@ EXPERIMENTS = (
     Command("lowshot", lowshot, (
         TASK, option("--labels", default="100,500,1000,5000", metavar="N,M", help="(default: %(default)s)"),
         option("--kinds", metavar="A,B", help=f"some of {', '.join(KINDS)} (default: all)"),
+        option("--most-texts", type=int, metavar="N", help="labelled texts read by a classifier, all epochs together: "
+                                                           "fewer epochs with many labels (default: the same for all)"),
         option("--no-baselines", action="store_true", help="leave the bags of words out"), *_EXPERIMENT)),
     Command("figure4", figure4, (TASK, *_EXPERIMENT)),
 )

@@ -158,6 +158,7 @@ def lowshot(
     labels: Sequence[int | None] = (100, 500, 1000, 5000),
     *,
     kinds: Sequence[str] = LOW_SHOT,
+    most_texts: int | None = None,
     base: str | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
@@ -180,6 +181,8 @@ def lowshot(
     Args:
         labels: numbers of labels; None in it: all there are beside the validation set.
         kinds: of 'from_scratch', 'supervised', 'semi_supervised'.
+        most_texts: labelled texts that a classifier reads, all epochs together: fewer epochs with many labels (as in
+            `ablations.low_shot`). None: the same epochs for all, as in the paper.
         base, seeds, data, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
 
@@ -192,7 +195,7 @@ def lowshot(
     dataset = task if isinstance(task, Dataset) else load_task(task, data)
     recipe = base_recipe(base, dataset.name, overrides)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
-    cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds))
+    cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds), most_texts=most_texts)
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
@@ -212,7 +215,7 @@ def lowshot(
 
 
 def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequence[str] = LOW_SHOT, base: Recipe,
-                  seeds: Sequence[int] = (0,)) -> list[Cell]:
+                  seeds: Sequence[int] = (0,), most_texts: int | None = None) -> list[Cell]:
     """The cells of Figure 3; their rows are "kind/labels". All points of the first seed come first."""
     most = len(rows_for(full_method(dataset.name, base), dataset).train)
     numbers = [most if n is None else n for n in labels]
@@ -221,7 +224,7 @@ def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequ
     if wrong or not numbers:
         raise ValueError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
                          f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
-    return [cell(f"{kind}/{n}", low_shot(kind, n, dataset.name, base), seed)
+    return [cell(f"{kind}/{n}", low_shot(kind, n, dataset.name, base, most_texts=most_texts), seed)
             for seed in seeds for n in dict.fromkeys(numbers) for kind in kinds]
 
 

@@ -21,6 +21,7 @@ from .callbacks import Budget
 from .datasets import read_corpus
 from .freezing import full
 from .general_text import HELD_OUT, GeneralText, corpus_store, general_lm, general_text, joined, save_pretrained
+from .generate import generate
 from .learners import lm_learner
 from .loaders import lm_dataloaders
 from .recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
@@ -181,6 +182,10 @@ def pretrain_ids(
                         Path(p).name: perplexity(weights, recipe.model, read_corpus(p), device=device, cache=cache)
                         for p in evaluate
                     }
+                samples = folder.run.setdefault("samples", {})
+                if direction not in samples:
+                    weights = weight_files.load_file(folder.weights_file("pretrain", direction))
+                    samples[direction] = generate(weights, ["", "", ""], seed=recipe.seed)
         folder.run["status"], folder.run["finished"] = "finished", now()
     except BaseException:  # an error or Ctrl-C: the folder says so, and the same command goes on from the checkpoint
         folder.run["status"] = "stopped"
@@ -216,10 +221,13 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
                device: torch.device | str = "cpu", cache: Path | None = None) -> dict[str, float]:
     """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
 
-    Returns {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk)}; tokens are fastai's, which are more
-    and smaller than WikiText's words, so that the figure does not compare with word-level ones.
+    Returns {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk), 'words' (between spaces),
+    'per_word' (the same loss shared out over the words)}. Tokens are fastai's, which are more and smaller than
+    WikiText's words: the figure that is nearer to word-level ones is `per_word`, though its unknown words cost little.
     """
-    store = TokenStore.make(list(texts), cache=cache, progress=False)
+    texts = list(texts)
+    words = sum(len(text.split()) for text in texts)
+    store = TokenStore.make(texts, cache=cache, progress=False)
     ids = store.numericalize(weights.vocab)
     every = np.arange(len(store))
     phase = Pretraining(bs=bs, bptt=bptt).phase
@@ -233,4 +241,5 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
             loss = learn.loss_func(learn.model(x)[0], y)
             total, count = total + float(loss) * y.numel(), count + y.numel()
     unknown = float(np.mean(ids.ids == 0))
-    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": unknown}
+    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": unknown,
+            "words": words, "per_word": math.exp(total / words)}

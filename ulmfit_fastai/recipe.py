@@ -136,6 +136,9 @@ class Phase:
     """End a stage after so many epochs without a better validation loss and go back to its best epoch; None: never."""
     max_docs: int | None = None
     """Use no more than this many training texts (drawn by the seed); None: all."""
+    valid_docs: int | None = None
+    """Measure after each epoch on no more than this many validation texts (drawn by the seed); None: all. What a run
+    reports at its end is measured on all of them in any case."""
     backward_factor: float = 1.0
     """What the backward model's rates are multiplied by: read with `for_direction`."""
 
@@ -145,7 +148,7 @@ class Phase:
         expect(len(set(names)) == len(names), "stages", names, "names that differ, since results are filed under them")
         for name in ("bs", "bptt"):
             expect(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("max_len", "early_stopping", "max_docs", "sampled_words"):
+        for name in ("max_len", "early_stopping", "max_docs", "sampled_words", "valid_docs"):
             value = getattr(self, name)
             expect(value is None or value >= 1, name, value, "at least 1, or None")
         for name in ("alpha", "beta"):
@@ -285,8 +288,12 @@ class Recipe:
     def hash(self) -> str:
         """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same)."""
         fields = {key: value for key, value in Recipe.from_dict(self.to_dict()).to_dict().items() if key != "name"}
-        if self.class_weights is None:  # a later field: runs without it keep their hash
+        if self.class_weights is None:  # a later field: runs without it keep their hash; so do those below
             del fields["class_weights"]
+        for phase in filter(None, (fields[name] for name in PHASES)):
+            for later in ("sampled_words", "valid_docs"):
+                if phase[later] is None:
+                    del phase[later]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

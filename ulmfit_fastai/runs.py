@@ -121,7 +121,8 @@ class Run:
     def lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> Any:
         rows = self.data.splits
         dls = lm_dataloaders(
-            self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.seed), valid=rows.lm_valid,
+            self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.seed),
+            valid=some_rows(rows.lm_valid, phase.valid_docs, self.recipe.seed),
             direction=direction, bs=phase.bs, bptt=phase.bptt, device=self.device,
             seed=derived_seed(self.recipe.seed, direction, "lm"), variable_bptt=phase.variable_bptt,
         )
@@ -134,7 +135,8 @@ class Run:
         phase, rows = self.recipe.classifier, self.data.splits
         dls = classifier_dataloaders(
             self.data.ids, self.data.targets.values, classes=list(self.data.dataset.classes) or None,
-            train=some_rows(rows.train, phase.max_docs, self.recipe.seed), valid=rows.valid, direction=direction,
+            train=some_rows(rows.train, phase.max_docs, self.recipe.seed),
+            valid=some_rows(rows.valid, phase.valid_docs, self.recipe.seed), direction=direction,
             bs=phase.bs, bptt=phase.bptt, device=self.device,
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
         )
@@ -296,11 +298,11 @@ def read_general(recipe: Recipe, corpus: Corpus | None, *, cache: Path | None, p
     return general_text(corpus, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, cache=cache, progress=progress)
 
 
-def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None,
+def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
              device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
              skip: Sequence[str] = ()) -> Plan:
     """How long a run would take here, measured on a few batches; `skip` names phases to leave out ("forward/lm")."""
-    data = prepare(recipe, dataset, cache=cache, progress=progress)
+    data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
     if recipe.weights == "pretrain":
         data.general = read_general(recipe, corpus, cache=cache, progress=progress)
     work = Run(recipe, data, RunFolder("unused"), device=torch.device(device) if device else default_device(),
