@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_each_command_explains_itself_with_examples_that_parse(command, capsys):
         main([command, "--help"])
     assert end.value.code == 0
     lines = capsys.readouterr().out.split("examples:")[1].split("options:")[0].splitlines()
-    examples = [line.split(">")[0].split() for line in lines if line.strip().startswith("ulmfit-fastai")]
+    examples = [shlex.split(line.split(">")[0]) for line in lines if line.strip().startswith("ulmfit-fastai")]
     assert examples
     for example in examples:
         assert build_parser().parse_args(example[1:]).command == command
@@ -132,11 +133,29 @@ def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, caps
     fake_module("pretraining", pretrain_corpus=lambda *args, **settings: calls.append((args, settings)) or tmp_path)
     typed = ("pretrain wiki.jsonl --size full --direction both --valid v.txt --evaluate a.tokens --evaluate b.tokens "
              "--out there --device cpu --time-budget 8h --no-resume --seed 2 --set epochs=3")
-    assert main(typed.split()) == 0
+    assert main(typed.split()) == 3
     assert calls == [(("wiki.jsonl",), {
         "size": "full", "directions": ("forward", "backward"), "valid": "v.txt", "evaluate": ["a.tokens", "b.tokens"],
         "out": "there", "device": "cpu", "time_budget": 28800.0, "resume": False, "seed": 2, "epochs": 3})]
     assert capsys.readouterr().out == f"language model, stopped: {tmp_path}\n"
+
+
+@pytest.mark.parametrize("status, code", [("finished", 0), ("stopped", 3)])
+def test_a_run_that_its_time_budget_ended_says_so_by_its_exit_code(fake_module, status, code):
+    fake_module("reproduce", reproduce_imdb=lambda *args, **settings: SimpleNamespace(status=status))
+    assert main(["imdb", "--time-budget", "1m"]) == code
+
+
+@pytest.mark.parametrize("missing, code", [({}, 0), ({"table7.last": "time"}, 3)])
+def test_an_experiment_with_runs_to_come_says_so_by_its_exit_code(fake_module, monkeypatch, missing, code):
+    fake_module("experiments", ablate=lambda *args, **settings: SimpleNamespace(missing=missing))
+    monkeypatch.setattr("ulmfit_fastai.cli_experiments.dataset_of", lambda args, task: task)
+    assert main(["ablate", "table7"]) == code
+
+
+def test_a_recipe_that_cannot_be_is_refused_before_the_data_is_read(capsys):
+    assert main(["imdb", "--data", "nowhere", "--set", "classifier.nothing=1"]) == 2
+    assert "nothing" in capsys.readouterr().err
 
 
 def test_the_path_of_the_report_is_shown_at_the_end(fake_module, tmp_path, capsys):

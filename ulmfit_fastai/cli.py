@@ -5,7 +5,8 @@ A command is a function from the parsed arguments to an exit code; the first lin
 a row in `COMMANDS`; those of the paper's experiments are in cli_experiments.py, those for your own texts in
 cli_texts.py. Nothing heavy is imported before a command runs, so that help comes at once.
 
-Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 130 interrupted.
+Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 3 stopped by the time
+budget (the same command goes on), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .cli_options import (
     NO_RESUME,
     SEED,
     SET,
+    STOPPED,
     TASK,
     TIME_BUDGET,
     Command,
@@ -62,8 +64,7 @@ def demo(args: argparse.Namespace) -> int:
     """
     from .reproduce import demo as run_demo
 
-    show(run_demo(out=args.out, device=args.device), args.out)
-    return 0
+    return show(run_demo(out=args.out, device=args.device), args.out)
 
 
 def imdb(args: argparse.Namespace) -> int:
@@ -78,7 +79,8 @@ def imdb(args: argparse.Namespace) -> int:
       paper        section 4.1 of the paper to the letter, pretraining included: for a GPU and patience
       paper-wt103  the same from fastai's pretrained weights
       scripts      the settings of the authors' released code: for a GPU and patience
-      quick        a small model, forward: an hour on two CPU cores
+      paper-small  the paper's method with the small pretrained model of this package: for small data on a CPU
+      quick        the same small model, forward, one-cycle: an hour on two CPU cores
       tiny         a model of no use, to see the machinery turn
     --dry-run measures a few batches and says how long a preset takes on this machine.
 
@@ -93,8 +95,7 @@ def imdb(args: argparse.Namespace) -> int:
     result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
                             directions=directions(args.direction), device=args.device, resume=not args.no_resume,
                             time_budget=args.time_budget, dry_run=args.dry_run, **overrides(args))
-    show(result, args.out)
-    return 0
+    return show(result, args.out)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -233,7 +234,7 @@ def pretrain(args: argparse.Namespace) -> int:
     for direction, texts in run.get("samples", {}).items():
         print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
     print(f"language model, {run['status']}: {folder.resolve()}")
-    return 0
+    return STOPPED if run["status"] == "stopped" else 0
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
@@ -273,6 +274,8 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
         description="ULMFiT (Howard & Ruder 2018) on fastai v2: from texts to a result checked against the paper.",
         epilog="start here:\n  ulmfit-fastai demo      everything once, on synthetic reviews\n"
                "  ulmfit-fastai doctor    is this machine ready?\n\n"
+               "exit codes: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget (the same "
+               "command\ngoes on), 130 interrupted\n\n"
                "`ulmfit-fastai COMMAND --help` explains a command, with examples.")
     parser.add_argument("--version", action="version", version=f"ulmfit-fastai {__version__}")
     lines = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")

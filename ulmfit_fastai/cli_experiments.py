@@ -13,6 +13,7 @@ from .cli_options import (
     NO_RESUME,
     SEED,
     SET,
+    STOPPED,
     TIME_BUDGET,
     Command,
     directions,
@@ -71,8 +72,7 @@ def reproduce(args: argparse.Namespace) -> int:
         from .reproduce import reproduce as run_task
 
         folder = args.out or f"runs/{args.tasks[0]}"
-        show(run_task(dataset_of(args, args.tasks[0]), args.preset, out=folder, **options), folder)
-        return 0
+        return show(run_task(dataset_of(args, args.tasks[0]), args.preset, out=folder, **options), folder)
     if args.no_verify or args.train_part:
         raise ValueError("--no-verify and --train-part are for one data set: give one TASK.")
     from .main_results import reproduce_all
@@ -91,19 +91,18 @@ def ablate(args: argparse.Namespace) -> int:
     same command makes the rest. --out then holds the runs, TABLE.csv, TABLE.json and the figure; tables of one data
     set may share it. `direction` is not a table but the comparison of forward, backward and both, on the test set.
 
-    The default sizes are the paper's: for a GPU. --preset quick or demo are for a CPU.
+    The default sizes are the paper's: for a GPU. --preset paper-small is for a CPU.
 
     examples:
-      ulmfit-fastai ablate table7 --task trec6 --preset demo --seeds 3 --data trec6.parquet
+      ulmfit-fastai ablate table7 --task trec6 --preset paper-small --seeds 3 --data trec6.parquet
       ulmfit-fastai ablate table6 --task imdb --time-budget 8h
       ulmfit-fastai ablate table7 --task trec6 --rows full,freez_discr_stlr --dry-run
     """
     from .experiments import ablate as run_table
 
     rows = args.rows.split(",") if args.rows else None
-    print(run_table(args.table, dataset_of(args, args.task), rows=rows, directions=directions(args.direction),
-                    **common(args)))
-    return 0
+    return shown(run_table(args.table, dataset_of(args, args.task), rows=rows, directions=directions(args.direction),
+                           **common(args)))
 
 
 def lowshot(args: argparse.Namespace) -> int:
@@ -114,17 +113,15 @@ def lowshot(args: argparse.Namespace) -> int:
     lowshot.json and the figure; it may be that of the tables.
 
     examples:
-      ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset quick
+      ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset paper-small
       ulmfit-fastai lowshot --task ag --labels 100,1000,all --kinds from_scratch,supervised --seeds 3
     """
     from .label_curves import lowshot as run_curves
 
     labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
     kinds = args.kinds.split(",") if args.kinds else KINDS
-    print(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
-                     most_texts=args.most_texts,
-                     **common(args)))
-    return 0
+    return shown(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
+                            most_texts=args.most_texts, **common(args)))
 
 
 def figure4(args: argparse.Namespace) -> int:
@@ -133,12 +130,17 @@ def figure4(args: argparse.Namespace) -> int:
     --out then holds the runs, figure4.csv and the figure; it may be that of the tables, whose runs are used.
 
     examples:
-      ulmfit-fastai figure4 --task trec6 --preset demo --seeds 3
+      ulmfit-fastai figure4 --task trec6 --preset paper-small --seeds 3
     """
     from .epoch_curves import figure4 as run_figure
 
-    print(run_figure(dataset_of(args, args.task), **common(args)))
-    return 0
+    return shown(run_figure(dataset_of(args, args.task), **common(args)))
+
+
+def shown(experiment: Any) -> int:
+    """Print an experiment or its plan; returns the exit code, which says whether runs are missing."""
+    print(experiment)
+    return STOPPED if getattr(experiment, "missing", None) else 0
 
 
 def whole_number(text: str) -> int:

@@ -96,11 +96,16 @@ class Command:
     options: tuple[Option, ...]
 
 
-def show(result: Any, folder: str) -> None:
-    """Print a result and the path of its report."""
+STOPPED = 3
+"""Exit code of a run that its time budget ended before the end."""
+
+
+def show(result: Any, folder: str) -> int:
+    """Print a result and the path of its report; returns the exit code."""
     if result is None:  # a dry run has none
-        return
+        return 0
     print(result)
     page = Path(folder) / "report.html"
     if page.is_file():
         print(f"report: {page.resolve()}")
+    return STOPPED if getattr(result, "status", "finished") == "stopped" else 0

@@ -88,12 +88,12 @@ def reproduce(
     `task` is 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`; the other arguments are those of
     `reproduce_imdb`.
     """
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    recipe = preset if isinstance(preset, Recipe) else named(preset, dataset.name)
+    recipe = preset if isinstance(preset, Recipe) else named(preset, task.name if isinstance(task, Dataset) else task)
     if directions is not None:
         recipe = recipe.replace(directions=tuple(directions))
     if overrides:
         recipe = recipe.replace(**overrides)
+    dataset = task if isinstance(task, Dataset) else load_task(task, data)
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, device=device, resume=resume,
                  time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
