@@ -1,0 +1,85 @@
+"""Turn finished pretraining runs into the weights that come with the package, and measure what the size costs.
+
+    python -m benchmarks.bundle_weights runs/wiki-small-forward runs/wiki-small-backward --data ../shared/data
+
+Writes ulmfit_fastai/data/wiki-small-<direction>.safetensors (int8, one scale a row) with wiki-small.vocab.json, and
+data/results/wiki-small/<direction>.json: how they were made, perplexity as trained (float32) and as stored, on the
+held-out articles and on WikiText-103's validation and test files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ulmfit_fastai import weights as weight_files
+from ulmfit_fastai.corpora import read_corpus
+from ulmfit_fastai.files import write_json_atomic
+from ulmfit_fastai.generate import generate
+from ulmfit_fastai.pretraining import perplexity
+from ulmfit_fastai.recipe import Model
+from ulmfit_fastai.runfolder import command_line, versions
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def held_out(data: Path) -> dict[str, list[str]]:
+    """The texts to measure on, by name."""
+    wikitext = data / "wikitext103_eval" / "wikitext103_eval.parquet"
+    return {
+        "wikipedia_en/valid": list(read_corpus(data / "wikipedia_en" / "valid.jsonl.xz")),
+        "wikitext-103/valid": list(read_corpus(wikitext, split="valid")),
+        "wikitext-103/test": list(read_corpus(wikitext, split="test")),
+    }
+
+
+def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Path) -> dict[str, Any]:
+    """Store the weights of one finished run; returns what was measured."""
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    source = next(iter(sorted(run.glob("pretrain_*.safetensors"))))
+    trained = weight_files.load_file(source)
+    trained.meta.pop("path", None)
+    named = replace(trained, name="wiki-small", meta={**trained.meta, "corpus": record["data"]["name"]})
+    path = weight_files.save(named, target / f"wiki-small-{named.direction}.safetensors", dtype="int8",
+                             vocab_path=target / "wiki-small.vocab.json")
+    stored = weight_files.load("wiki-small" if target == weight_files.BUNDLED else path, named.direction)
+    assert stored is not None
+    model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)
+    found: dict[str, Any] = {}
+    for name, articles in texts.items():
+        found[name] = {"float32": perplexity(trained, model, articles), "int8": perplexity(stored, model, articles)}
+        log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, name,
+                 found[name]["float32"]["perplexity"], found[name]["int8"]["perplexity"])
+    about = {
+        "direction": named.direction, "command": command_line(), "megabytes": round(path.stat().st_size / 1e6, 2),
+        "perplexity": found, "per": "fastai's token, words outside the vocabulary of 16,000 counted as xxunk",
+        "samples": generate(stored, ["", "The city of", "In 1914 the"]), "versions": versions(),
+        "pretraining": {key: record[key] for key in ("command", "recipe", "recipe_hash", "data", "device", "started",
+                                                     "finished", "sessions", "stages", "versions") if key in record},
+    }
+    about["pretraining"]["data"] = {key: value for key, value in record["data"].items() if key != "source"}
+    write_json_atomic(results / f"{named.direction}.json", about)
+    return about
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="finished folders of `ulmfit-fastai pretrain`")
+    parser.add_argument("--data", type=Path, required=True, help="folder with wikipedia_en/ and wikitext103_eval/")
+    parser.add_argument("--target", type=Path, default=weight_files.BUNDLED)
+    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "wiki-small")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    texts = held_out(args.data)
+    for run in args.runs:
+        about = bundle(run, texts, target=args.target, results=args.results)
+        print(f"{about['direction']}: {about['megabytes']} MB")
+
+
+if __name__ == "__main__":
+    main()
