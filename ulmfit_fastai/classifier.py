@@ -11,7 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,32 +21,46 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
-from . import own_texts
-from . import weights as weight_files
 from .datasets import Dataset
 from .evaluation import Evaluation
 from .files import read_json
 from .model_card import model_card
-from .own_texts import OwnLabels, class_weights, own_dataset, plain_texts, read_labels
+from .own_labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
+from .own_recipe import fitted, refuse_no_validation, valid_fraction, with_epochs, with_weights
+from .own_texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
 from .presets import PRESETS
 from .presets import preset as named
 from .recipe import Recipe
-from .runs import rows_for, run
+from .runs import plan_run, rows_for, run
+from .saved_learner import fastai_learner
 from .saved_model import Config, TextModel, about
-from .small_data import fitted, refuse_no_validation, valid_fraction, with_epochs
-from .targets import Targets
 from .tokens import TokenIds, TokenStore
 from .weights import Classifier
 
 if TYPE_CHECKING:
+    from .estimate import Plan
     from .explanation import Explanation
 
 log = logging.getLogger(__name__)
 
 
+class Unfinished(ValueError):
+    """The time budget ended before the training did; the same call goes on with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What `fit` trains on, ready to run."""
+
+    dataset: Dataset
+    ids: TokenIds
+    recipe: Recipe
+    config: Config
+
+
 def _gives_probabilities(estimator: ULMFiT) -> bool:
     """Whether there are classes: otherwise the estimator has no `predict_proba`, as scikit-learn wants it."""
-    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else own_texts.TASKS.get(estimator.task)
+    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else TASKS.get(estimator.task)
     if kind == "regression":
         raise AttributeError("a model of numbers has no predict_proba; use predict")
     return True
@@ -62,7 +76,7 @@ class ULMFiT(BaseEstimator):
     Args:
         preset: 'quick' (a small model, for CPUs), 'tiny' (to see it turn), 'fastai' (what works best, for a GPU), or
             another of `presets.PRESETS`, or a `Recipe`, taken as it is. Batches and epochs of a preset are fitted to
-            how many texts there are (see small_data.py).
+            how many texts there are (see own_recipe.py).
         weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
             a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
             none, with a warning. The model takes the weights' sizes.
@@ -78,6 +92,7 @@ class ULMFiT(BaseEstimator):
             refusing them.
         out: the run folder, kept, from which `fit` goes on after an interruption; it is a saved model too, once
             finished. None: a temporary one.
+        resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which `fit` stops in good order; needs `out`, to go on from.
         random_state: seed of everything random; None is 0.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
@@ -103,6 +118,7 @@ class ULMFiT(BaseEstimator):
         validation_fraction: float = 0.1,
         drop_missing: bool = False,
         out: str | Path | None = None,
+        resume: bool = True,
         time_budget: float | None = None,
         random_state: int | None = 0,
         device: str | None = None,
@@ -120,6 +136,7 @@ class ULMFiT(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.drop_missing = drop_missing
         self.out = out
+        self.resume = resume
         self.time_budget = time_budget
         self.random_state = random_state
         self.device = device
@@ -137,42 +154,46 @@ class ULMFiT(BaseEstimator):
             unlabelled: more texts for the language model: a list, or a frame with the text columns.
 
         Raises ValueError for missing texts and labels (with their rows), fewer than two classes, fewer than four
-        texts, and a run stopped by its time budget.
+        texts; `Unfinished` for a run stopped by its time budget.
         """
         if self.time_budget is not None and self.out is None:
             raise ValueError("time_budget needs out=, the folder from which the next call goes on")
-        frame, columns = own_texts.text_frame(X, text)
-        label, y = _labels_of(X, y, label)
-        labels = read_labels(y, self.task)
-        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing)
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
-            cache = Path(temporary) / "tokens" if self.out is None else None  # what is tried out leaves nothing behind
-            store = TokenStore.make(dataset.df["text"].tolist(), cache=cache, progress=self.progress, lang=self.lang)
-            recipe = self._recipe(dataset, labels, store)
-            rows = rows_for(recipe, dataset)
-            refuse_no_validation(rows.valid)
-            ids = store.numericalize(store.vocab(rows.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq))
-            run(recipe, dataset, folder, ids=ids, device=self.device, progress=self.progress,
-                time_budget=self.time_budget)
-            done = read_json(folder / "run.json")
-            if done["status"] != "finished":
-                raise ValueError(f"stopped by the time budget; everything so far is in {folder}: call fit again with "
-                                 "the same arguments to go on")
-            given = own_texts.is_frame(X)
-            config = Config(
-                kind=labels.kind, classes=labels.classes, directions=recipe.directions,
-                text=tuple(columns) if given else None, label=label, lang=self.lang, indicator=labels.indicator,
-                centre=done["data"]["labels"]["centre"], spread=done["data"]["labels"]["spread"], data=about(done))
-            classifiers = {d: Classifier.load(folder / f"classifier_{d}.safetensors", vocab=folder / "vocab.json")
-                           for d in recipe.directions}
-            self._take(TextModel(config, recipe, classifiers, metrics=done["metrics"], device=self.device))
-            self._data = (dataset, ids)
+            run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
+                time_budget=self.time_budget, resume=self.resume)
+            self._take(_trained(folder, work, device=self.device))
+            self._data = work.dataset, work.ids
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name))
         return self
 
-    def _recipe(self, dataset: Dataset, labels: OwnLabels, store: TokenStore) -> Recipe:
+    def plan(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+             unlabelled: Any = None) -> Plan:
+        """What `fit` with these arguments would do, and how long it would take here, measured on a few batches."""
+        with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
+
+    def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,
+                 temporary: Path) -> Work:
+        """Check and number the texts, and settle the recipe; without `out`, nothing of them stays on the disk."""
+        frame, columns = text_frame(X, text)
+        label, y = labels_of(X, y, label)
+        labels = read_labels(y, self.task)
+        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing)
+        store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
+                                progress=self.progress, lang=self.lang)
+        recipe = self._recipe(dataset, labels, n_tokens=int(store.offsets[-1]))
+        rows = rows_for(recipe, dataset)
+        refuse_no_validation(rows.valid)
+        ids = store.numericalize(store.vocab(rows.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq))
+        config = Config(kind=labels.kind, classes=labels.classes, directions=recipe.directions, label=label,
+                        text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
+        return Work(dataset, ids, recipe, config)
+
+    def _recipe(self, dataset: Dataset, labels: OwnLabels, *, n_tokens: int) -> Recipe:
         """The preset with everything asked for, fitted to the texts."""
         recipe = self.preset if isinstance(self.preset, Recipe) else named(self.preset, dataset.name)
         if self.directions is not None:
@@ -180,7 +201,7 @@ class ULMFiT(BaseEstimator):
             recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
         recipe = with_weights(recipe, self.weights, self.lang)
         if not isinstance(self.preset, Recipe):
-            recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=int(store.offsets[-1]))
+            recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
         if self.epochs is not None:
             recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
         if self.lm_epochs is not None and recipe.lm is not None:
@@ -240,14 +261,14 @@ class ULMFiT(BaseEstimator):
         return lists
 
     def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
-        return self._model().outputs(plain_texts(X, self._columns(X, text)))
+        return self._model().outputs(plain_texts(X, self.columns(X, text)))
 
-    def _columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
-        """The columns to read texts from: what is asked for, else the model's own."""
+    def columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
+        """The columns of `X` that texts are read from: those asked for, else the model's own."""
         own = self._model().config.text
         if text is not None or own is None:
             return text
-        if own_texts.is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
+        if is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
             return None
         return own
 
@@ -262,13 +283,17 @@ class ULMFiT(BaseEstimator):
                  label: str | None = None) -> Evaluation:
         """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
         config = self._model().config
-        _, y = _labels_of(X, y, label or (config.label if own_texts.is_frame(X) and config.label in X else None))
-        task = {kind: task for task, kind in own_texts.TASKS.items()}[config.kind]
-        values = _known_values(read_labels(y, task), config)
+        _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
+        task = {kind: task for task, kind in TASKS.items()}[config.kind]
+        values = known_values(read_labels(y, task), config.kind, config.classes)
         outputs = self._outputs(X, text)
         if len(values) != len(outputs):
             raise ValueError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
         return Evaluation.of(config.kind, outputs, values, config.classes)
+
+    def held_out(self) -> str:
+        """How well it did on the texts that `fit` held out, in a line."""
+        return Evaluation.summary_of(self.metrics_.get("averaged") or next(iter(self.metrics_.values())))
 
     def score(self, X: Any, y: Any) -> float:
         """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
@@ -284,7 +309,7 @@ class ULMFiT(BaseEstimator):
             text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
         return explain(model.models, text, vocab=model.vocab, classes=model.config.names, kind=model.config.kind,
                        bptt=model.bptt, lang=model.config.lang, steps=steps,
-                       target=None if target is None else own_texts.class_name(target))
+                       target=None if target is None else class_name(target))
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +329,7 @@ class ULMFiT(BaseEstimator):
         """
         model = TextModel.load(folder, device=device)
         recipe, config = model.recipe, model.config
-        task = {kind: task for task, kind in own_texts.TASKS.items()}[config.kind]
+        task = {kind: task for task, kind in TASKS.items()}[config.kind]
         loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions, task=task,
                      lang=config.lang, random_state=recipe.seed, device=device)
         loaded._take(model)
@@ -335,31 +360,7 @@ class ULMFiT(BaseEstimator):
         After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
         further training needs DataLoaders of your own.
         """
-        from .learners import classifier_learner
-        from .loaders import classifier_dataloaders
-
-        model = self._model()
-        if direction not in model.models:
-            raise ValueError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
-        config, recipe = model.config, model.recipe
-        if getattr(self, "_data", None) is not None:
-            dataset, ids = self._data
-            rows = rows_for(recipe, dataset)
-            targets = Targets.of(dataset, rows.train)
-            train, valid, values = rows.train, rows.valid, targets.values
-            loss = targets.loss(recipe.class_weights, model.device)
-        else:
-            ids = TokenIds(np.full(2, 2, np.uint16), np.arange(3), model.vocab)
-            values = {"single": np.zeros(2, np.int64), "multi": np.zeros((2, config.n_out), np.float32),
-                      "regression": np.zeros(2, np.float32)}[config.kind]
-            train = valid = np.arange(2)
-            loss = Targets(config.kind, values, config.names).loss(None, model.device)
-        dls = classifier_dataloaders(ids, values, classes=list(config.names) or None, train=train, valid=valid,
-                                     direction=direction, bs=recipe.classifier.bs, bptt=recipe.classifier.bptt,
-                                     device=model.device, seed=recipe.seed)
-        learn = classifier_learner(dls, recipe.model, recipe.classifier, loss_func=loss, fast=recipe.fast)
-        learn.model = model.models[direction]
-        return learn
+        return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
 
     # -- scikit-learn ---------------------------------------------------------------------------------------------
 
@@ -387,73 +388,17 @@ class ULMFiT(BaseEstimator):
         return state
 
 
-def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recipe:
-    """The recipe with its starting weights decided, and the sizes of its model taken from them.
-
-    None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for.
-    """
-    chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
-    if chosen in ("none", "pretrain"):
-        if chosen == "pretrain":
-            raise ValueError("weights='pretrain' needs a corpus: pretrain first (`ulmfit-fastai pretrain CORPUS --out "
-                             "FOLDER`), then give weights='FOLDER'")
-        return replace(recipe, weights="none", pretrain=None)
-    found = weight_files.load(chosen, recipe.directions[0])
-    assert found is not None, "only 'none' gives no weights"
-    sizes = {"emb_sz": found.emb_sz, "n_hid": found.n_hid, "n_layers": found.n_layers}
-    return replace(recipe, weights=chosen, pretrain=None, model=replace(recipe.model, **sizes))
-
-
-def _default_weights(recipe: Recipe, lang: str) -> str:
-    if recipe.weights == "wt103" and lang == "en":
-        missing = [d for d in recipe.directions if not weight_files.have_wt103(d)]
-        if missing:
-            raise ValueError(f"preset {recipe.name!r} starts from fastai's WikiText-103 weights, which are not in its "
-                             f"cache ({' and '.join(missing)}). Give weights='wt103' to download them (180 MB each), "
-                             "weights='none', a path, or preset='quick'")
-        return "wt103"
-    if recipe.weights not in ("wt103", "pretrain", "none", "wiki-small"):
-        return recipe.weights
-    bundled = [weight_files.BUNDLED / f"wiki-small-{d}.safetensors" for d in recipe.directions]
-    if lang == "en" and recipe.name != "tiny" and all(path.exists() for path in bundled):
-        return "wiki-small"
-    if recipe.name != "tiny":
-        log.warning("no pretrained language model for lang=%r is installed: starting from random numbers, which costs "
-                    "accuracy with few texts. Give weights= a run folder, or 'wt103' for fastai's English one", lang)
-    return "none"
-
-
-def _labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
-    """The name of the label column, if it is one, and the labels."""
-    if y is not None:
-        if label is not None:
-            raise ValueError("labels are given twice: as the second argument and by label=")
-        return None, y
-    if not own_texts.is_frame(X):
-        raise ValueError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
-    label = label or ("label" if "label" in X else None)
-    if label is None or label not in X:
-        raise ValueError(f"no column {label or 'label'}; the columns are {own_texts.shown(list(X.columns), 30)}. Give "
-                         "label=, or the labels as the second argument")
-    return label, X[label]
-
-
-def _known_values(labels: OwnLabels, config: Config) -> list[Any]:
-    """Labels as numbers into the model's classes; ValueError for a missing label or a class it doesn't know."""
-    missing = [row for row, value in enumerate(labels.values) if value is None]
-    if missing:
-        raise ValueError(f"row{'s' * (len(missing) > 1)} {own_texts.shown(missing)} have no label: leave them out")
-    if config.kind == "regression":
-        return labels.values
-    number = {name: i for i, name in enumerate(config.names)}
-    if labels.indicator and len(labels.classes) == len(config.classes):
-        return labels.values
-    unknown = [name for name in labels.names if name not in number]
-    if unknown:
-        raise ValueError(f"the labels {own_texts.shown(unknown)} are none of the model's classes "
-                         f"({own_texts.shown(config.names)})")
-    place = [number[name] for name in labels.names]
-    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values]
+def _trained(folder: Path, work: Work, *, device: str | None) -> TextModel:
+    """The model of a run that `fit` made."""
+    done = read_json(folder / "run.json")
+    if done["status"] != "finished":
+        raise Unfinished(f"stopped in good order before the end; everything so far is in {folder}: the same command, "
+                         "or the same call of fit, goes on with it")
+    scale = done["data"]["labels"]
+    config = replace(work.config, centre=scale["centre"], spread=scale["spread"], data=about(done))
+    classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
+                                              vocab=folder / "vocab.json") for direction in config.directions}
+    return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)
 
 
 def _alike(values: Sequence[Any]) -> bool:

@@ -50,14 +50,19 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """The main number in a line."""
-        m = self.metrics
-        if "mae" in m:
-            r2 = "" if m["r2"] is None else f", R² {m['r2']:.3f}"
-            return f"mean absolute error {m['mae']:.4g}, RMSE {m['rmse']:.4g}{r2} on {m['n']:,} texts"
-        low, high = m["interval"]
-        return (f"error {m['error']:.2f} % (95 % interval {low:.2f} to {high:.2f}), {m['wrong']:,} of {m['n']:,} texts "
-                f"wrong, macro F1 {m['macro_f1']:.3f}")
+        """The main numbers in a line."""
+        return self.summary_of(self.metrics)
+
+    @staticmethod
+    def summary_of(metrics: dict[str, Any]) -> str:
+        """The main numbers of such metrics in a line."""
+        if "mae" in metrics:
+            r2 = "" if metrics["r2"] is None else f", R² {metrics['r2']:.3f}"
+            return (f"mean absolute error {metrics['mae']:.4g}, RMSE {metrics['rmse']:.4g}{r2} on {metrics['n']:,} "
+                    "texts")
+        low, high = wilson_interval(metrics["wrong"], metrics["n"])
+        return (f"error {metrics['error']:.2f} % (95 % interval {low:.2f} to {high:.2f}), {metrics['wrong']:,} of "
+                f"{metrics['n']:,} texts wrong, macro F1 {metrics['macro_f1']:.3f}")
 
     def __repr__(self) -> str:
         parts = [self.summary]

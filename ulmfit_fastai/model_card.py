@@ -61,7 +61,8 @@ ulmfit-fastai predict this-folder texts.csv --out predicted.csv
 
 def _data(data: dict[str, Any]) -> str:
     splits, counts = data.get("splits", {}), data.get("counts", {})
-    lines = [f"{data.get('name', 'texts')}: {splits.get('train', counts.get('train', 0)):,} labelled texts, "
+    name = "" if data.get("name", "custom") == "custom" else f"{data['name']}: "
+    lines = [f"{name}{splits.get('train', counts.get('train', 0)):,} labelled texts, "
              f"{splits.get('valid', 0):,} held out, {counts.get('unsup', 0):,} without label."]
     if data.get("fingerprint"):
         lines.append(f"Fingerprint of the texts and labels: `{data['fingerprint']}`. The folder holds none of them but "

@@ -23,7 +23,7 @@ from fastai.torch_core import default_device
 
 from .files import read_json, write_json_atomic, write_text_atomic
 from .layers import build_classifier
-from .own_texts import class_name
+from .own_labels import class_name
 from .recipe import Recipe
 from .runs import predict_rows
 from .targets import KINDS, joined
@@ -79,8 +79,8 @@ class Config:
             raise ValueError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
                              "ulmfit_fastai that wrote it")
         known = {item.name for item in fields(cls)}
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-                 if key in known}
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                                 for key, value in values.items() if key in known}
         try:
             return cls(**given)
         except (TypeError, ValueError) as error:

@@ -73,18 +73,18 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
     return Splits(train, valid, test, lm_train, lm_valid)
 
 
-def strata(labels: np.ndarray, dataset: Dataset) -> np.ndarray:
+def strata(labels: np.ndarray, dataset: Dataset) -> list[str]:
     """What the validation part is drawn in proportion to: the class; of several, a text's rarest; of a number, nothing.
 
     So a class with few texts keeps some in training whatever else its texts are.
     """
     if not dataset.classes:
-        return np.full(len(labels), "", dtype=object)
+        return [""] * len(labels)
     if dataset.label_delim is None:
-        return labels
+        return labels.tolist()
     several = [label.split(dataset.label_delim) for label in labels]
     counts = Counter(name for names in several for name in names)
-    return np.array([min(names, key=lambda name: (counts[name], name)) for names in several], dtype=object)
+    return [min(names, key=lambda name: (counts[name], name)) for names in several]
 
 
 def _check_enough(dataset: Dataset, texts: int, labelled: int) -> None:

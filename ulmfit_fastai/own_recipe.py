@@ -1,4 +1,4 @@
-"""A preset fitted to how much text there is: smaller batches and more epochs where a preset made for IMDb would starve.
+"""The recipe for your own texts: where the language model starts, and a preset fitted to how much text there is.
 
 A preset's numbers suit a large set. With 300 sentences its batches would make one step an epoch, and its single
 epoch of the language model would teach it nothing.
@@ -6,14 +6,19 @@ epoch of the language model would teach it nothing.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import weights as weight_files
 from .datasets import Dataset
 from .freezing import Stage
 from .recipe import Phase, Recipe
+
+log = logging.getLogger(__name__)
 
 LM_STEPS, LM_EPOCHS = 250, 15
 """Steps that fine-tuning a language model should have, and the most epochs for it (the paper's number for TREC-6)."""
@@ -73,3 +78,39 @@ def refuse_no_validation(valid: np.ndarray) -> None:
     if not len(valid):
         raise ValueError("every class has one text only: give at least two of some class, so that one can be held out "
                          "to see how well the others are learnt")
+
+
+def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recipe:
+    """The recipe with its starting weights decided, and the sizes of its model taken from them.
+
+    None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for.
+    """
+    chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
+    if chosen in ("none", "pretrain"):
+        if chosen == "pretrain":
+            raise ValueError("weights='pretrain' needs a corpus: pretrain first (`ulmfit-fastai pretrain CORPUS --out "
+                             "FOLDER`), then give weights='FOLDER'")
+        return replace(recipe, weights="none", pretrain=None)
+    found = weight_files.load(chosen, recipe.directions[0])
+    assert found is not None, "only 'none' gives no weights"
+    model = replace(recipe.model, emb_sz=found.emb_sz, n_hid=found.n_hid, n_layers=found.n_layers)
+    return replace(recipe, weights=chosen, pretrain=None, model=model)
+
+
+def _default_weights(recipe: Recipe, lang: str) -> str:
+    if recipe.weights == "wt103" and lang == "en":
+        missing = [d for d in recipe.directions if not weight_files.have_wt103(d)]
+        if missing:
+            raise ValueError(f"preset {recipe.name!r} starts from fastai's WikiText-103 weights, which are not in its "
+                             f"cache ({' and '.join(missing)}). Give weights='wt103' to download them (180 MB each), "
+                             "weights='none', a path, or preset='quick'")
+        return "wt103"
+    if recipe.weights not in ("wt103", "pretrain", "none", "wiki-small"):
+        return recipe.weights
+    bundled = [weight_files.BUNDLED / f"wiki-small-{d}.safetensors" for d in recipe.directions]
+    if lang == "en" and recipe.name != "tiny" and all(path.exists() for path in bundled):
+        return "wiki-small"
+    if recipe.name != "tiny":
+        log.warning("no pretrained language model for lang=%r is installed: starting from random numbers, which costs "
+                    "accuracy with few texts. Give weights= a run folder, or 'wt103' for fastai's English one", lang)
+    return "none"

@@ -1,0 +1,347 @@
+"""The commands for your own texts: train a classifier on a table, predict, evaluate, explain."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cli_options import DEVICE, DIRECTIONS, DRY_RUN, NO_RESUME, SEED, SET, TIME_BUDGET, Command, directions, option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .classifier import ULMFiT
+
+log = logging.getLogger(__name__)
+
+TABLE = "CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed (.gz .bz2 .xz .zst)"
+MODEL = option("model", metavar="MODEL", help="a folder that `train` made, or any finished run folder")
+TEXT = option("--text", nargs="+", metavar="COLUMN", help="column of the texts; several are read as one text each "
+                                                          "(default: the model's own)")
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a classifier on your own table of texts and labels, resumable.
+
+    FILE is CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed. A label is a class, or a number
+    (--task regression), or several classes with a mark between them (--label-delim). The language model reads all texts
+    first, those of --unlabelled too. A part of the labelled texts is held out to measure the result (--valid).
+
+    FOLDER then is the model: weights, words and settings without any code, a model card (README.md), and the record of
+    the run. Interrupted, or at the end of the time budget, the same command goes on where it stopped.
+
+    The preset quick suits a CPU, fastai a GPU; both are fitted to how many texts there are. --dry-run says how long it
+    would take here.
+
+    examples:
+      ulmfit-fastai train reviews.csv --text review --label sentiment --out model
+      ulmfit-fastai train mails.parquet --text subject body --label folder --class-weight balanced --out model
+      ulmfit-fastai train papers.jsonl --text abstract --label topics --label-delim ';' --out model
+      ulmfit-fastai train wine.csv --text note --label points --task regression --unlabelled more.txt --out model
+    """
+    from .classifier import ULMFiT, Unfinished
+    from .own_texts import shown
+    from .reading import existing, read_table
+
+    frame = read_table(existing(args.file))
+    text = args.text or _default(frame, "text", "--text")
+    label = args.label or _default(frame, "label", "--label")[0]
+    absent = [name for name in [*text, label] if name not in frame]
+    if absent:
+        raise ValueError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
+    frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
+    options = dict(args.settings)
+    seed = args.seed if args.seed is not None else options.pop("seed", 0)
+    model = ULMFiT(args.preset, weights=args.weights, directions=directions(args.direction), task=args.task,
+                   lang=args.lang, class_weight=weights_of(args.class_weight), epochs=args.epochs,
+                   lm_epochs=args.lm_epochs, settings=options or None, validation_fraction=args.valid,
+                   drop_missing=args.drop_missing, out=args.out, resume=not args.no_resume,
+                   time_budget=args.time_budget, random_state=seed, device=args.device)
+    columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text)}
+    try:
+        if args.dry_run:
+            print(model.plan(frame, **columns))
+            return 0
+        model.fit(frame, **columns)
+    except Unfinished as stopped:
+        print(stopped)
+        return 0
+    except ValueError as error:
+        raise ValueError(as_typed(str(error))) from error
+    print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n\nnow:\n"
+          f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
+          f"  ulmfit-fastai evaluate {args.out} FILE\n"
+          f"  ulmfit-fastai explain {args.out} \"a text\"")
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Predict the texts of a table: the same rows and columns, with the prediction and its probabilities added.
+
+    FILE is CSV, TSV, JSON lines (.jsonl), Parquet or plain text (.txt, a text a line), also compressed, and of any
+    size. The rows come out in their order, with the columns `predicted` and, for each class, `prob_CLASS`. A row
+    without text stays, with nothing predicted. The format of --out is told by its name; without it, CSV goes to the
+    screen.
+
+    examples:
+      ulmfit-fastai predict model new.csv --out predicted.csv
+      ulmfit-fastai predict model new.jsonl.gz --text body --out predicted.parquet
+      ulmfit-fastai predict runs/imdb reviews.txt | head
+    """
+    from .classifier import ULMFiT
+    from .table_files import TableReader, TableWriter
+
+    reader, model = TableReader(args.file), ULMFiT.load(args.model, device=args.device)
+    done, empty, progress = 0, 0, Progress()
+    with TableWriter(args.out) as writer:
+        for frame in reader:
+            added, missing = predicted_columns(model, frame, args.text)
+            twice = [name for name in added if name in frame]
+            if twice:
+                raise ValueError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
+            writer.write(frame.assign(**added))
+            done, empty = done + len(frame), empty + missing
+            progress.show(done, reader.share)
+    progress.end(done)
+    if empty:
+        log.warning("%s without text: nothing is predicted for %s", rows(empty), "it" if empty == 1 else "them")
+    if args.out:
+        print(f"{rows(done)}: {Path(args.out).resolve()}")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Compare a model's predictions with the labels of a table.
+
+    Prints the error with its 95 % interval, F1, precision and recall of each class, and the confusion matrix; of
+    numbers, the mean absolute error and R². --label and --text are needed where the columns are called otherwise than
+    in training.
+
+    examples:
+      ulmfit-fastai evaluate model test.csv
+      ulmfit-fastai evaluate runs/imdb reviews.parquet --text text --label label --json
+    """
+    from .classifier import ULMFiT
+    from .own_labels import TASKS
+    from .reading import existing, read_table
+
+    frame, model = read_table(existing(args.file)), ULMFiT.load(args.model, device=args.device)
+    config = model.model_.config
+    label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
+    if label not in frame:
+        raise ValueError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
+    task = {kind: task for task, kind in TASKS.items()}[config.kind]
+    delim = (args.label_delim or ";") if config.kind == "multi" else None
+    frame = with_text_and_label(model, frame.assign(**{label: typed(frame[label], delim, task)}), args.text, label)
+    found = model.evaluate(frame, text=args.text, label=label)
+    print(json.dumps(found.metrics, indent=2) if args.json else found)
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Show which words of a text moved the decision, in colour.
+
+    examples:
+      ulmfit-fastai explain model "not as bad as I feared"
+      ulmfit-fastai explain model "not as bad as I feared" --target pos
+    """
+    from .classifier import ULMFiT
+
+    found = ULMFiT.load(args.model, device=args.device).explain(args.text_given, target=args.target)
+    print(found.to_ansi(colour=sys.stdout.isatty()))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------- what they have in common
+def predicted_columns(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None) -> tuple[dict[str, Any], int]:
+    """The new columns of some rows, missing where there is no text, and the number of those rows."""
+    import numpy as np
+    import pandas as pd
+
+    from .own_texts import joined_texts, text_frame
+
+    config = model.model_.config
+    frame, chosen = text_frame(frame, model.columns(frame, text))
+    texts = joined_texts(frame, chosen)
+    filled = [row for row, value in enumerate(texts) if value]
+    some = model.model_.outputs([texts[row] for row in filled])
+    outputs = np.full((len(texts), config.n_out), np.nan)
+    outputs[filled] = some
+    if config.kind == "regression":
+        return {"predicted": outputs[:, 0]}, len(texts) - len(filled)
+    if config.kind == "multi":
+        decided = [";".join(name for name, prob in zip(config.names, row) if prob >= 0.5) for row in some]
+    else:
+        decided = [config.names[i] for i in some.argmax(axis=1)]
+    place = dict(zip(filled, decided))
+    predicted = pd.array([place.get(row) for row in range(len(texts))], dtype="string")
+    probs = {f"prob_{name}": outputs[:, i].round(6) for i, name in enumerate(config.names)}
+    return {"predicted": predicted, **probs}, len(texts) - len(filled)
+
+
+def with_text_and_label(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None, label: str) -> pd.DataFrame:
+    """The rows that can be judged; the others are counted in a warning."""
+    from .own_labels import is_missing_list
+    from .own_texts import joined_texts, text_frame
+
+    texts = joined_texts(*text_frame(frame, model.columns(frame, text)))
+    keep = [bool(text) and not is_missing_list(value) for text, value in zip(texts, frame[label].tolist())]
+    if not any(keep):
+        raise ValueError(f"no row has both a text and a label (column {label})")
+    if not all(keep):
+        log.warning("%s without text or label left out", rows(len(keep) - sum(keep)))
+    return frame[keep]
+
+
+WHOLE, NUMBER = re.compile(r"-?(0|[1-9]\d*)"), re.compile(r"-?(0|[1-9]\d*)?(\.\d+)?([eE][-+]?\d+)?")
+
+
+def typed(labels: pd.Series, delim: str | None, task: str) -> list[Any]:
+    """Labels of a table as lists (with a delimiter), whole numbers, numbers or text: what all of them can be.
+
+    CSV holds only text. `007` is no number; an empty cell is no label, with a delimiter a text without any class.
+    """
+    values = [None if value is None or value != value else value for value in labels.tolist()]
+    if delim is not None:
+        if task not in ("auto", "multilabel"):
+            raise ValueError(f"--label-delim is for several classes a text, and --task is {task}: give one of them")
+        return [_several(value, delim) for value in values]
+    if task == "multilabel" and any(isinstance(value, str) for value in values):
+        raise ValueError("--task multilabel needs --label-delim, the mark between the classes of a text")
+    if any(not isinstance(value, str) for value in values if value is not None):
+        return values  # the file has types of its own
+    written = [None if value is None or not value.strip() else value.strip() for value in values]
+    for pattern, kind in ((WHOLE, int), (NUMBER, float)):
+        if all(pattern.fullmatch(value) for value in written if value is not None):
+            return [None if value is None else kind(value) for value in written]
+    return written
+
+
+def _several(value: Any, delim: str) -> list[Any]:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(delim) if part.strip()]
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def as_typed(message: str) -> str:
+    """A message about ULMFiT's arguments in the words of the command line."""
+    for here, there in (("drop_missing=True", "--drop-missing"), ("task='regression'", "--task regression"),
+                        ("validation_fraction", "--valid"), ("weights='", "--weights '"), ("preset='", "--preset '"),
+                        ("class_weight ", "--class-weight ")):
+        message = message.replace(here, there)
+    return message
+
+
+def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
+    """`--class-weight balanced`, or `--class-weight spam=5 ham=1`."""
+    if not given or given == ["balanced"]:
+        return "balanced" if given else None
+    weights = {}
+    for item in given:
+        name, equals, value = item.rpartition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"--class-weight expects balanced, or CLASS=NUMBER, as in spam=5; found {item}")
+    return weights
+
+
+def unlabelled_of(path: str | None, text: list[str]) -> Any:
+    """More texts for the language model: the text columns of a table, or the articles of any file of text."""
+    if path is None:
+        return None
+    from .datasets import read_corpus
+    from .reading import TABLES, bare_suffix, existing, read_table
+
+    found = existing(path)
+    if found.is_file() and bare_suffix(found) in TABLES:
+        frame = read_table(found)
+        if set(text) <= set(frame.columns):
+            return frame[text]
+        if len(text) > 1 or "text" not in frame:
+            raise ValueError(f"{path}: no column {', '.join(name for name in text if name not in frame)}; the columns "
+                             f"are {', '.join(map(str, frame.columns))}")
+        return frame["text"].tolist()
+    if len(text) > 1:
+        raise ValueError(f"{path}: expected a table with the columns {', '.join(text)}")
+    return list(read_corpus(found))
+
+
+def _default(frame: pd.DataFrame, name: str, flag: str) -> list[str]:
+    """The column that is meant when none is named."""
+    if name in frame:
+        return [name]
+    raise ValueError(f"give {flag}: there is no column {name!r}; the columns are {', '.join(map(str, frame.columns))}")
+
+
+def rows(n: int) -> str:
+    return f"{n:,} row{'s' * (n != 1)}"
+
+
+class Progress:
+    """A line on the screen with how much is done and the time left; nothing where stderr is a file."""
+
+    def __init__(self) -> None:
+        self.started = self.shown = time.monotonic()
+
+    def show(self, done: int, share: float) -> None:
+        """`done` rows, which are `share` of all."""
+        from .training import minutes
+
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self.shown >= 1 and share > 0:
+            self.shown = now
+            left = (now - self.started) * (1 - share) / share
+            print(f"\r{rows(done)}, {share:.0%}, {minutes(left)} left   ", end="", file=sys.stderr, flush=True)
+
+    def end(self, done: int) -> None:
+        if sys.stderr.isatty() and self.shown > self.started:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        log.debug("%s in %.1f s", rows(done), time.monotonic() - self.started)
+
+
+TEXTS = (
+    Command("train", train, (
+        option("file", metavar="FILE", help=TABLE),
+        option("--text", nargs="+", metavar="COLUMN", help="column of the texts; several are read as one text each "
+                                                           "(default: text)"),
+        option("--label", metavar="COLUMN", help="column of the labels (default: label)"),
+        option("--out", required=True, metavar="FOLDER", help="the model, and what an interrupted run goes on from"),
+        option("--unlabelled", metavar="PATH", help="more texts for the language model: a table with the text columns, "
+                                                    "or a file or folder of text"),
+        option("--preset", default="quick", metavar="NAME", help="quick, fastai, tiny, ... (default: %(default)s)"),
+        option("--weights", metavar="NAME", help="language model to start from: wiki-small, wt103 (downloaded if need "
+                                                 "be), none, or a run folder (default: the bundled one)"),
+        option("--direction", choices=DIRECTIONS, help="language models to use (default: the preset's)"),
+        option("--task", default="auto", choices=("auto", "classification", "multilabel", "regression"),
+               help="(default: by the labels)"),
+        option("--label-delim", metavar="MARK", help="what separates the classes of a text that may have several"),
+        option("--class-weight", nargs="+", metavar="W", help="balanced, or CLASS=NUMBER ..."),
+        option("--epochs", type=int, metavar="N", help="of the classifier's last stage (default: the preset's)"),
+        option("--lm-epochs", type=int, metavar="N", help="of the language model; 0: don't fine-tune it"),
+        option("--valid", type=float, default=0.1, metavar="SHARE",
+               help="share of the labelled texts held out (default: %(default)s)"),
+        option("--drop-missing", action="store_true",
+               help="leave out rows without text, and use those without label for the language model only"),
+        option("--lang", default="en", metavar="CODE", help="language of the texts (default: %(default)s)"),
+        DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+    Command("predict", predict, (
+        MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
+        option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"), DEVICE)),
+    Command("evaluate", evaluate, (
+        MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
+        option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
+        option("--label-delim", metavar="MARK", help="what separates several classes (default: ;)"),
+        option("--json", action="store_true", help="the numbers as JSON"), DEVICE)),
+    Command("explain", explain, (
+        MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
+        option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),
+)
