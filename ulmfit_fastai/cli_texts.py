@@ -11,7 +11,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_options import DEVICE, DIRECTIONS, DRY_RUN, NO_RESUME, SEED, SET, TIME_BUDGET, Command, directions, option
+from .cli_options import (
+    DEVICE,
+    DIRECTIONS,
+    DRY_RUN,
+    NO_RESUME,
+    SEED,
+    SET,
+    STOPPED,
+    TIME_BUDGET,
+    Command,
+    directions,
+    option,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +83,7 @@ def train(args: argparse.Namespace) -> int:
         model.fit(frame, **columns)
     except Unfinished as stopped:
         print(stopped)
-        return 0
+        return STOPPED
     except ValueError as error:
         raise ValueError(as_typed(str(error))) from error
     print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n\nnow:\n"
