@@ -3,7 +3,7 @@
 VENV ?= .venv
 python = $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo:  ## the whole method on synthetic reviews, minutes, offline
 	@bash .ci/environment $(VENV)
@@ -12,6 +12,10 @@ demo:  ## the whole method on synthetic reviews, minutes, offline
 test:  ## the tests, as CI runs them
 	@bash .ci/environment $(VENV) test,lint,parquet,zstd
 	$(python) -m pytest -n 2
+
+bench:  ## stock fastai and this package side by side, half an hour; DATA=imdb.tgz for real reviews
+	@bash .ci/environment $(VENV)
+	$(python) -m benchmarks $(if $(DATA),--data $(DATA))
 
 lint:  ## style and types
 	@bash .ci/environment $(VENV) test,lint,parquet,zstd
