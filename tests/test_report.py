@@ -11,14 +11,20 @@ import pytest
 from fake_run import write_fake_run
 from matplotlib.figure import Figure
 
-from ulmfit_fastai.datasets import Dataset
+from ulmfit_fastai.cli import main
+from ulmfit_fastai.datasets import Dataset, load_imdb
+from ulmfit_fastai.explanation import Explanation, Word
 from ulmfit_fastai.figures import comparison_figure, group_names, plot_schedule
 from ulmfit_fastai.files import read_json, write_json_atomic
+from ulmfit_fastai.layers import build_classifier
 from ulmfit_fastai.page import IN_PAGE, figure_html
 from ulmfit_fastai.recipe import preset
 from ulmfit_fastai.report import write_report
+from ulmfit_fastai.report_words import explainer
 from ulmfit_fastai.results import Result
 from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens import tokenize
+from ulmfit_fastai.weights import Classifier
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -239,10 +245,15 @@ def test_html_in_texts_names_and_warnings_stays_text(tmp_path, reviews):
     frame = reviews.df.assign(text=ATTACK + " " + reviews.df["text"])
     dataset = Dataset("custom", frame, reviews.classes, "here", synthetic=True)
     folder = run_on(dataset, tmp_path / "r", classes=("neg", ATTACK), task=ATTACK, warnings=(ATTACK,))
-    for options in ({}, {"explain": lambda text: [(piece, 1.0) for piece in text.split()]}):
+    for options in ({}, {"explain": by_hand}):
         parsed = Checked(page_of(folder, dataset=dataset, **options))
         assert not parsed.has("script") and not parsed.has("img")
         assert "alert('x')" in parsed.words
+
+
+def by_hand(text: str, target: str) -> Explanation:
+    words = tuple(Word(piece, 1.0 - number, (piece,)) for number, piece in enumerate(text.split()))
+    return Explanation(words, "single", target, target, {target: 1.0}, 0.0, 0.0)
 
 
 def test_texts_of_mistakes_are_shown_for_ones_own_data(tmp_path, reviews):
@@ -274,6 +285,66 @@ def test_line_breaks_of_reviews_become_line_breaks(tmp_path, reviews):
     frame = reviews.df.assign(text="one<br /><br />two")
     dataset = Dataset("custom", frame, reviews.classes, "here")
     assert "<p>one<br>two</p>" in page_of(run_on(dataset, tmp_path / "r"), dataset=dataset)
+
+
+def with_classifiers(folder: Path, dataset: Dataset) -> Path:
+    """The weights that a run of this dataset would have left there, untrained."""
+    vocab = ["xxunk", "xxpad", "xxbos", *dict.fromkeys(tokens for text in tokenize(dataset.df["text"].tolist())
+                                                       for tokens in text if not tokens.startswith("xx"))]
+    model = Result.load(folder).recipe.model
+    for direction in ("forward", "backward"):
+        made = Classifier.from_model(build_classifier(len(vocab), 2, model), vocab, dataset.classes,
+                                     direction=direction, meta={})
+        made.save(folder / f"classifier_{direction}.safetensors", vocab_path=folder / "vocab.json")
+    return folder
+
+
+def test_the_words_behind_mistakes_are_marked_where_texts_are_shown(tmp_path, reviews):
+    folder = with_classifiers(run_on(reviews, tmp_path / "r", recipe=preset("tiny")), reviews)
+    page = page_of(folder, dataset=reviews, mistakes=2)
+    assert "Words in blue spoke for the answer given" in page
+    marked = re.findall(r'<span style="background:rgba[^"]*" title="([+-][0-9.]+)">', page)
+    assert len(marked) > 4 and {one[0] for one in marked} == {"+", "-"}
+    first = Result.load(folder).mistakes(1).iloc[0]["id"]
+    text = reviews.df.set_index("id").loc[first, "text"].replace("<br />", " ")
+    assert "".join(text.split())[:300] in "".join(Checked(page).words.split())
+    for options in ({}, {"dataset": reviews, "show_texts": False}, {"dataset": reviews, "explain": False}):
+        assert "background:rgba" not in page_of(folder, **options)
+    dataset = Dataset("imdb", reviews.df, reviews.classes, "here")  # the paper's texts stay out, and so do their words
+    (tmp_path / "i").mkdir()
+    folder = with_classifiers(run_on(dataset, tmp_path / "i", recipe=preset("tiny")), reviews)
+    assert "background:rgba" not in page_of(folder, dataset=dataset)
+
+
+def test_the_shell_shows_texts_when_asked(tmp_path, tiny_imdb, capsys):
+    dataset = load_imdb(tiny_imdb, verify=False)
+    folder = run_on(dataset, tmp_path / "r")
+    row = Result.load(folder).mistakes(1).iloc[0]
+    start = dataset.df.set_index("id").loc[row["id"], "text"].split("<br")[0][:60]
+    for options, there in (([], False), (["--texts", str(tiny_imdb)], True)):
+        assert main(["report", str(folder), *options]) == 0
+        assert (start in Checked((folder / "report.html").read_text("utf8")).words_once()) is there
+    assert str(folder / "report.html") in capsys.readouterr().out
+
+
+def test_explaining_ends_when_its_time_is_up_or_the_weights_are_gone(tmp_path, reviews):
+    folder = with_classifiers(run_on(reviews, tmp_path / "r", recipe=preset("tiny")), reviews)
+    result = Result.load(folder)
+    assert explainer(result)("the plot was dull", "pos").target == "pos"
+    assert explainer(result, seconds=0)("the plot was dull", "pos") is None
+    (folder / "classifier_backward.safetensors").write_bytes(b"half a file")
+    assert explainer(result) is None and "blue" not in page_of(folder, dataset=reviews)
+    (folder / "classifier_backward.safetensors").unlink()
+    assert explainer(result) is None
+
+
+def test_long_texts_are_cut_between_words_when_explained_too(tmp_path, reviews):
+    frame = reviews.df.assign(text=[f"start{i} " + "word " * 500 + f"end{i}" for i in range(len(reviews.df))])
+    dataset = Dataset("custom", frame, reviews.classes, "here")
+    page = page_of(run_on(dataset, tmp_path / "r"), dataset=dataset, explain=by_hand)
+    assert re.search(r"start\d+ word.{0,70000}? …</p><details>.*?end\d+", page, flags=re.S)
+    shown = re.findall(r'<div class="mistake">.*?…</p>', page, flags=re.S)
+    assert shown and all(600 < len(Checked(part + "</div>").words) < 2500 for part in shown)
 
 
 def test_texts_of_another_data_set_are_refused(tmp_path, folder, reviews):

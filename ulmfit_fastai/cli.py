@@ -152,12 +152,22 @@ def report(args: argparse.Namespace) -> int:
     One page that opens offline: the result beside the paper, rates, losses, confusion, time and memory. A finished run
     has one already; this makes it anew, also for a run that was stopped.
 
+    With --texts it shows the most confident mistakes with the words that led to them: a page to keep to yourself.
+
     examples:
       ulmfit-fastai report runs/imdb
+      ulmfit-fastai report runs/imdb --texts
     """
     from .report import write_report
 
-    print(f"report: {write_report(args.run)}")
+    dataset = None
+    if args.texts is not None:
+        from .datasets import load_imdb, load_task
+        from .results import Result
+
+        task, path = Result.load(args.run).task, args.texts or None  # whether they are the run's is checked below
+        dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
+    print(f"report: {write_report(args.run, dataset=dataset, show_texts=True if dataset else None)}")
     return 0
 
 
@@ -251,7 +261,10 @@ COMMANDS = (
     *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
-    Command("report", report, (option("run", metavar="RUN", help="run folder"),)),
+    Command("report", report, (
+        option("run", metavar="RUN", help="run folder"),
+        option("--texts", nargs="?", const="", metavar="PATH",
+               help="show texts too, from the run's data in PATH (default: fastai's cache)"))),
     Command("recipe", recipe, (
         option("names", nargs="+", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
         option("--json", action="store_true", help="as JSON, to be edited and used"))),

@@ -26,7 +26,7 @@ __all__ = ["Explanation", "explain"]
 
 KINDS = ("single", "multi", "regression")  # as in labels.py
 TOKENS_AT_ONCE = 4096
-"""Tokens of one pass, over all its points of the path: about 0.3 GB at the paper's size; a longer text goes alone."""
+"""Tokens of one pass, over all its points of the path: about 0.6 GB at the paper's size; a longer text goes alone."""
 
 Tokenizer = Callable[[list[str]], list[list[str]]]
 
@@ -43,6 +43,8 @@ def explain(
     tokenizer: Tokenizer | None = None,
     target: str | None = None,
     steps: int = 32,
+    centre: float = 0.0,
+    spread: float = 1.0,
 ) -> Explanation:
     """Score every word of `text` by how far it moved the decision for `target`.
 
@@ -55,6 +57,7 @@ def explain(
     target: the class to explain; default the most probable one.
     steps: points on the way from no words to the text (Gauss-Legendre). More are slower and more exact:
         see `Explanation.gap`.
+    centre, spread: for regression, what the model's output is multiplied by and added to, to be the number it means.
 
     The models may be in training mode; they are read in evaluation mode and left as they were. Gradients reach every
     token, also those that a chunked forward pass would cut off. ValueError for an empty text or an unknown target.
@@ -77,12 +80,16 @@ def explain(
                  for direction, model in models.items()]
         outputs = [path.outputs(torch.ones(1)).detach() for path in paths]
         shown = _shown(outputs, kind)
+        if kind == "regression":
+            shown = shown * spread + centre
         names = _names(classes, shown.shape[0])
         chosen = int(shown.argmax()) if target is None and kind != "regression" else _number_of(target, names)
         scores = _integrate(paths, kind, chosen, steps)
         with torch.no_grad():
             empty = [path.outputs(torch.zeros(1)) for path in paths]
             before, after = (float(_decision(out, kind, chosen)) for out in (empty, outputs))
+    if kind == "regression":
+        scores, before, after = scores * spread, before * spread + centre, after * spread + centre
     known = [i != UNK for i in ids]
     return Explanation(
         words=tuple(words_of_text(text, tokens, scores, known)), kind=kind, target=names[chosen],

@@ -104,10 +104,10 @@ class Explanation:
             return f"raised {self.target}", f"lowered {self.target}"
         return f"spoke for {self.target}", "spoke against it"
 
-    def marked(self) -> str:
-        """The words as HTML, shaded; safe whatever they hold."""
+    def marked(self, first: int = 0, last: int | None = None) -> str:
+        """The words (or those from number `first` to before `last`) as HTML, shaded; safe whatever they hold."""
         parts = []
-        for word, strength in self.strengths():
+        for word, strength in list(self.strengths())[first:last]:
             style = [f"background:rgba({_FOR if strength > 0 else _AGAINST},{0.08 + 0.42 * abs(strength):.2f})",
                      "border-radius:3px"] if abs(strength) >= FAINT else []
             style += [] if word.known else ["text-decoration:underline dotted", "text-underline-offset:3px"]
@@ -120,6 +120,7 @@ class Explanation:
         for_, against = (escape(said) for said in self.legend)
         key = "".join(f'<span style="background:rgba({rgb},.4);border-radius:3px;padding:0 .4em;margin-right:.6em">'
                       f"{said}</span>" for rgb, said in ((_FOR, for_), (_AGAINST, against)))
+        key += "" if all(word.known for word in self.words) else "dotted: unknown to the model"
         return ('<div style="max-width:70ch;line-height:1.65;overflow-wrap:anywhere">'
                 f'<div style="margin-bottom:.4em"><b>{escape(self.summary)}</b></div>'
                 f'<div style="margin-bottom:.5em;font-size:.85em">{key}</div><div>{self.marked()}</div></div>')

@@ -105,13 +105,10 @@ table.matrix td.corner { background: none; }
 table.matrix small { display: block; color: var(--muted); font-size: 12px; }
 .mistake { padding: 14px 0; border-bottom: 1px solid var(--line); }
 .mistake:last-child { border: 0; padding-bottom: 2px; } .mistake:first-of-type { padding-top: 2px; }
-.mistake p { overflow-wrap: anywhere; }
+.mistake p { overflow-wrap: anywhere; max-width: 82ch; }
 .mistake .what { color: var(--muted); font-size: 14px; display: flex; flex-wrap: wrap; gap: 2px 14px;
   margin-bottom: 4px; }
 .mistake .what b { color: var(--ink); font-weight: 600; }
-.mistake mark { color: inherit; border-radius: 3px; padding: 0 1px; }
-mark.for { background: color-mix(in srgb, var(--bad) calc(var(--w) * 45%), transparent); }
-mark.against { background: color-mix(in srgb, var(--accent) calc(var(--w) * 45%), transparent); }
 details { border-top: 1px solid var(--line); padding: 10px 0; }
 details:first-of-type { border-top: 0; }
 .card > details:first-child { padding-top: 0; } .card > details:last-child { padding-bottom: 0; }

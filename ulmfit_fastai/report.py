@@ -14,40 +14,49 @@ from . import figures
 from .files import write_text_atomic
 from .page import IN_PAGE, details, document, duration, figure_html, text
 from .paper import TASKS
-from .report_errors import Explain, where_it_errs
+from .report_errors import where_it_errs
 from .report_training import cost, device_of, seconds_of, training
 from .results import Result
 from .tables import NAMES, title_of
 
 if TYPE_CHECKING:
     from .datasets import Dataset
+    from .report_words import Explain
 
-__all__ = ["Explain", "report_html", "write_report"]
+__all__ = ["report_html", "write_report"]
 
 
 def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, show_texts: bool | None = None,
-                 mistakes: int = 12, explain: Explain | None = None) -> Path:
+                 mistakes: int = 12, explain: Explain | bool = True) -> Path:
     """Write `folder`/report.html and return its path; also for a run that stopped half-way.
 
     `dataset` gives the texts of the most confident mistakes. `show_texts=None` shows them for your own and for
     synthetic texts, but not for the paper's data sets, whose texts don't belong into files that are passed on or
-    committed; True and False decide otherwise. `explain` marks the words that moved a decision.
+    committed; True and False decide otherwise. Where texts are shown, and the folder still holds the classifiers,
+    `explain=True` marks the words that led to each mistake; a function of yours (text, class) may take its place.
     Raises ValueError if `folder` is no run, or `dataset` another one than the run's.
     """
     result = Result.load(folder)
     texts = _texts(result, dataset, show_texts)
-    page = report_html(result, texts=texts, mistakes=mistakes, explain=explain)
+    why = explain if not isinstance(explain, bool) else _explainer(result) if explain and texts else None
+    page = report_html(result, texts=texts, mistakes=mistakes, explain=why)
     return write_text_atomic(Path(folder) / "report.html", page)
 
 
 def report_html(result: Result, *, texts: dict[str, str] | None = None, mistakes: int = 12,
                 explain: Explain | None = None) -> str:
-    """The page as a string; `texts` maps ids of the test set to what is to be shown."""
+    """The page as a string; `texts` maps ids of the test set to what is to be shown, `explain` says why."""
     parts = [_header(result), _comparison(result), training(result), where_it_errs(result, texts, mistakes, explain),
              cost(result), _made_with(result)]
     title = f"ULMFiT on {title_of(result.task)}: " + (
         f"{result.error:.2f} % error" if result.error is not None else result.status)
     return document(title, "\n".join(part for part in parts if part))
+
+
+def _explainer(result: Result) -> Explain | None:
+    from .report_words import explainer  # late: it needs torch, which a report without texts does not
+
+    return explainer(result)
 
 
 def _texts(result: Result, dataset: Dataset | None, show: bool | None) -> dict[str, str] | None:

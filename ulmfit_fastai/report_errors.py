@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,17 +13,19 @@ from . import figures
 from .page import IN_PAGE, details, figure_html, pairs, share, table_html, text
 from .results import Result
 
-__all__ = ["Explain", "where_it_errs"]
+if TYPE_CHECKING:
+    from .explanation import Explanation
 
-Explain = Callable[[str], Iterable[tuple[str, float]]]
-"""A text as (piece of it, weight) pairs: above 0 for the predicted class, below 0 against it."""
+__all__ = ["where_it_errs"]
 
 LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
 FEW_CLASSES = 4  # up to which the confusion matrix fits half the page's width
 MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed
 
 
-def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain: Explain | None) -> str:
+def where_it_errs(result: Result, texts: dict[str, str] | None, n: int,
+                  explain: Callable[[str, str], Explanation | None] | None) -> str:
+    """That part of the page; `explain(text, class)` says which words led to the class, or None."""
     if not result.probs:
         return ""
     table, error = result.calibration(), result.calibration_error()
@@ -47,8 +50,11 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
             shown = _listed(wrong)
             lead = " Their texts are left out: <code>write_report(folder, dataset=…, show_texts=True)</code>."
         else:
-            shown = "".join(_mistake(row, texts, explain) for _, row in wrong.iterrows())
-            lead = " Red words spoke for the answer given, blue ones against it." if explain else ""
+            why = [explain(texts.get(row["id"], ""), row["predicted"]) if explain else None
+                   for _, row in wrong.iterrows()]
+            shown = "".join(_mistake(row, texts, one) for (_, row), one in zip(wrong.iterrows(), why))
+            lead = (" Words in blue spoke for the answer given, words in orange against it; dotted ones the classifier "
+                    "doesn't know." if any(why) else "")
         parts.append('<div class="card"><h3>Most confident mistakes</h3><p class="lead">The wrong answers the '
                      f"classifier was surest of: hard cases, and sometimes wrong labels.{lead}</p>{shown}</div>")
     return "".join(parts)
@@ -109,32 +115,22 @@ def _listed(wrong: pd.DataFrame) -> str:
     return table_html(("id", "label", "predicted", "probability"), rows, right=[3])
 
 
-def _mistake(row: pd.Series, texts: dict[str, str], explain: Explain | None) -> str:
+def _mistake(row: pd.Series, texts: dict[str, str], why: Explanation | None) -> str:
     sure = f"{100 * row['confidence']:.2f} %"
     what = (f'<p class="what"><span>predicted <b>{text(row["predicted"])}</b> with {sure}</span>'
             f'<span>label <b>{text(row["label"])}</b></span><span>{text(row["id"])}</span></p>')
     full = texts.get(row["id"], "")
-    if explain is not None:
-        return f'<div class="mistake">{what}<p>{_explained(explain(full))}</p></div>'
     if len(full) <= LONG_TEXT:
-        return f'<div class="mistake">{what}<p>{_lines(full)}</p></div>'
-    cut = full.rfind(" ", 0, LONG_TEXT)
-    cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
-    rest = details("the rest", f"<p>{_lines(full[cut:])}</p>", aside=f"{len(full) - cut:,} characters")
-    return f'<div class="mistake">{what}<p>{_lines(full[:cut])} …</p>{rest}</div>'
-
-
-def _explained(pieces: Iterable[tuple[str, float]]) -> str:
-    """Words shaded by how much they moved the decision, as a share of the largest."""
-    pieces = list(pieces)
-    largest = max((abs(weight) for _, weight in pieces), default=0.0) or 1.0
-    out = []
-    for piece, weight in pieces:
-        strength = abs(weight) / largest
-        side = "for" if weight > 0 else "against"
-        out.append(f'<mark class="{side}" style="--w:{strength:.2f}">{text(piece)}</mark>'
-                   if strength >= 0.08 else text(piece))
-    return " ".join(out)
+        return f'<div class="mistake">{what}<p>{why.marked() if why else _lines(full)}</p></div>'
+    if why:
+        words = np.searchsorted(np.cumsum([len(word.before + word.text) for word in why.words]), LONG_TEXT)
+        shown, hidden = why.marked(last=int(words)), why.marked(first=int(words))
+    else:
+        cut = full.rfind(" ", 0, LONG_TEXT)
+        cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
+        shown, hidden = _lines(full[:cut]), _lines(full[cut:])
+    rest = details("the rest", f"<p>{hidden}</p>", aside=f"of {len(full):,} characters")
+    return f'<div class="mistake">{what}<p>{shown} …</p>{rest}</div>'
 
 
 def _lines(raw: str) -> str:
