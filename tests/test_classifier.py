@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from some_texts import able, reviews, tiny
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from some_texts import able, reviews, tiny
 
 from ulmfit_fastai import ULMFiT, own_recipe, saved_model, token_stream
 from ulmfit_fastai import weights as weight_files
@@ -35,7 +35,7 @@ def model():
     return able().fit(TEXTS, LABELS)
 
 
-# -------------------------------------------------------------------------------------------------------- what it learns
+# ------------------------------------------------------------------------------------------------------- what it learns
 def test_it_learns_which_words_decide_and_answers_in_the_callers_order(model):
     texts, labels = reviews(60, seed=1)
     assert model.score(texts, labels) > 0.9
@@ -102,7 +102,7 @@ def test_explain_names_the_deciding_word(model):
     assert "wonderful" in repr(top)
 
 
-# ------------------------------------------------------------------------------------------------------------ scikit-learn
+# --------------------------------------------------------------------------------------------------------- scikit-learn
 def test_cross_validation_and_a_pipeline():
     assert cross_val_score(able(), TEXTS, LABELS, cv=3).mean() > 0.7
     pipe = Pipeline([("lower", FunctionTransformer(lambda texts: [text.lower() for text in texts])), ("model", tiny())])
@@ -141,7 +141,7 @@ def test_a_pickled_model_predicts_the_same_and_carries_no_texts(model):
     assert TEXTS[0].encode() not in data
 
 
-# ----------------------------------------------------------------------------------------------------------------- labels
+# --------------------------------------------------------------------------------------------------------------- labels
 @pytest.mark.parametrize("classes", [(0, 1), (False, True), ("no", "yes"), (2.0, 10.0), ("1", "null")])
 def test_classes_come_back_as_they_were_given(classes):
     labels = [classes[i % 2] for i in range(12)]
@@ -203,7 +203,7 @@ def test_a_weighted_class_is_predicted_more_often():
     assert weighted.predict_proba(texts)[:, 1].mean() > plain.predict_proba(texts)[:, 1].mean() + 0.1
 
 
-# ------------------------------------------------------------------------------------------------------------------ texts
+# ---------------------------------------------------------------------------------------------------------------- texts
 def test_several_columns_are_read_alike_in_training_and_prediction():
     frame = pd.DataFrame({"title": TEXTS, "body": TEXTS[::-1], "mood": LABELS, "n": range(len(TEXTS))})
     two = tiny(epochs=1).fit(frame, text=["title", "body"], label="mood")
@@ -264,7 +264,7 @@ def test_what_cannot_be_learnt_from_is_refused_in_words(texts, labels, said):
         tiny().fit(texts, labels)
 
 
-# -------------------------------------------------------------------------------------------------------------- few texts
+# ------------------------------------------------------------------------------------------------------------ few texts
 def test_a_rare_class_stays_in_training_and_breaks_nothing():
     labels = ["once", *LABELS[1:20]]
     few = tiny(epochs=1).fit(TEXTS[:20], labels)
@@ -293,7 +293,7 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
                                      n_tokens=500).classifier == mine.classifier
 
 
-# ---------------------------------------------------------------------------------------------------- weights to start from
+# ------------------------------------------------------------------------------------------------ weights to start from
 def test_without_bundled_weights_it_says_that_it_starts_from_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(weight_files, "BUNDLED", tmp_path)
     with caplog.at_level(logging.WARNING):
@@ -321,7 +321,7 @@ def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path, monkeypatch):
         with_weights(preset("fastai"), None, "en")
 
 
-# --------------------------------------------------------------------------------------------------- stopping and going on
+# ------------------------------------------------------------------------------------------------ stopping and going on
 def test_a_fit_stopped_by_its_time_goes_on_to_the_same_numbers(tmp_path):
     whole = tiny(lm_epochs=1).fit(TEXTS, LABELS)
     part = tiny(lm_epochs=1, out=tmp_path / "run", time_budget=1e-3)

@@ -104,7 +104,7 @@ def predict(args: argparse.Namespace) -> int:
     examples:
       ulmfit-fastai predict model new.csv --out predicted.csv
       ulmfit-fastai predict model new.jsonl.gz --text body --out predicted.parquet
-      ulmfit-fastai predict runs/imdb reviews.txt | head
+      ulmfit-fastai predict runs/imdb reviews.txt
     """
     from .classifier import ULMFiT
     from .table_files import TableReader, TableWriter
