@@ -129,7 +129,7 @@ def test_the_readmes_links_lead_somewhere(readme):
 
 def test_the_readme_walks_through_every_file_in_the_order_of_imports(readme):
     section = readme.split("## How the package is built")[1].split("\n## ")[0]
-    order = re.findall(r"`([a-z_]+)\.py`", section)
+    order = re.findall(r"`([a-z0-9_]+)\.py`", section)
     assert sorted(order) == sorted(path.stem for path in MODULES if not path.stem.startswith("__"))
     for name in order:
         above = set(order[: order.index(name)])
