@@ -347,9 +347,10 @@ def test_a_plan_trains_nothing():
 def test_the_learner_is_fastais_and_predicts_the_same(model):
     learn = model.learner
     assert type(learn).__name__ == "TextLearner" and len(learn.dls.train_ds) + len(learn.dls.valid_ds) == len(TEXTS)
+    texts = [*TEXTS, "An unheard-of gizmo of a wonderful film."]
     with learn.no_bar():
-        probs, _ = learn.get_preds(dl=learn.dls.test_dl(TEXTS))
-    np.testing.assert_allclose(probs.numpy(), model.predict_proba(TEXTS), atol=1e-6)
+        probs, _ = learn.get_preds(dl=learn.dls.test_dl(texts))
+    np.testing.assert_allclose(probs.numpy(), model.predict_proba(texts), atol=1e-6)
 
 
 def test_ulmfit_is_exported():
