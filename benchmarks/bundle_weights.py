@@ -52,7 +52,8 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)
     found: dict[str, Any] = {}
     for name, articles in texts.items():
-        found[name] = {"float32": perplexity(trained, model, articles), "int8": perplexity(stored, model, articles)}
+        found[name] = {"float32": perplexity(trained, model, articles, bs=32),
+                       "int8": perplexity(stored, model, articles, bs=32)}
         log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, name,
                  found[name]["float32"]["perplexity"], found[name]["int8"]["perplexity"])
     about = {

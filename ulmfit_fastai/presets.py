@@ -6,6 +6,7 @@
     fastai       what has given the best published results on fastai v2, both directions
     paper-small  the paper's method with the small model that comes with the package, for a CPU
     quick        real data, the same small model, within an hour on two CPU cores
+    few-labels   the same with 500 labels, in minutes: what the package's own weights are for
     demo         both directions on a few thousand short texts, minutes on a CPU
     tiny         seconds, for tests
 """
@@ -174,6 +175,25 @@ def quick(task: str = "imdb") -> Recipe:
                   min_freq=1 if task == "trec6" else 3)
 
 
+FEW_LABELS: dict[str, Any] = {
+    **QUICK, "lm_docs": 12000, "classifier_steps": ((2, 2e-2), (2, 1e-2), (12, 5e-3)),
+}
+"""The numbers of `few-labels`."""
+
+
+def few_labels(task: str = "imdb") -> Recipe:
+    """`quick` with 500 labels and more unlabelled texts than that, in minutes on two CPU cores.
+
+    The labels are balanced over the classes; the language model is fine-tuned on 12,000 texts without theirs. The
+    validation part, a tenth of the training set, is watched and not learnt from.
+    """
+    recipe = _small("few-labels", {**FEW_LABELS, **QUICK_TASKS.get(task, {})}, bs=32, weights="wiki-small",
+                    n_labels=500, min_freq=1 if task == "trec6" else 3)
+    assert recipe.lm is not None
+    return replace(recipe, lm=replace(recipe.lm, valid_docs=500),
+                   classifier=replace(recipe.classifier, bs=16, valid_docs=500))
+
+
 def demo(task: str = "imdb") -> Recipe:
     """Both directions on a few thousand short texts, in minutes on a CPU: the whole method, to be watched.
 
@@ -196,7 +216,8 @@ def tiny(task: str = "imdb") -> Recipe:
 
 PRESETS: dict[str, Callable[[str], Recipe]] = {
     "paper": paper, "paper-wt103": paper_wt103, "scripts": scripts, "fastai": fastai,
-    "paper-small": paper_small, "quick": quick, "demo": demo, "tiny": tiny,
+    "paper-small": paper_small, "quick": quick, "few-labels": few_labels, "demo": demo,
+    "tiny": tiny,
 }
 
 
