@@ -10,7 +10,7 @@ demo:  ## the whole method on synthetic reviews, minutes, offline
 	$(python) -m ulmfit_fastai demo
 
 test:  ## the tests, as CI runs them
-	@bash .ci/environment $(VENV) test,lint,parquet,zstd
+	@bash .ci/environment $(VENV) test,lint,docs,parquet,zstd
 	$(python) -m pytest -n 2
 
 bench:  ## stock fastai and this package side by side, half an hour; DATA=imdb.tgz for real reviews
@@ -18,9 +18,17 @@ bench:  ## stock fastai and this package side by side, half an hour; DATA=imdb.t
 	$(python) -m benchmarks $(if $(DATA),--data $(DATA))
 
 lint:  ## style and types
-	@bash .ci/environment $(VENV) test,lint,parquet,zstd
+	@bash .ci/environment $(VENV) test,lint,docs,parquet,zstd
 	$(python) -m ruff check .
 	$(python) -m mypy
+
+docs:  ## the API pages, from the docstrings, into docs/api
+	@bash .ci/environment $(VENV) docs
+	$(python) docs/build.py
+
+notebooks:  ## execute the notebooks on real data and keep their outputs (IMDb is downloaded where it isn't at hand)
+	@bash .ci/environment $(VENV) notebooks
+	$(python) notebooks/run.py
 
 clean:  ## remove what these commands made, runs/demo included; other runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo
