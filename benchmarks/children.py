@@ -141,7 +141,7 @@ def memory(setup: Any) -> list[Record]:
         (f"evaluation of {2 * few:,} reviews", "evaluation", None, {"n": 2 * few}),
     ]
     rows = []
-    for name, job, wanted, more in jobs:
+    for name, job, wanted, more in jobs[: sizes.memory_jobs]:
         found = {side: ask_child(setup, job, side, **more) for side in ("stock", "ours")}
         field = "cuda_mb" if setup.device.type == "cuda" and job != "tokens" else "peak_mb"
         made = row(f"memory, {name}", {side: [one[field]] for side, one in found.items()}, unit="MB",

@@ -51,13 +51,15 @@ class Sizes:
     precision_docs: int = 5_000
     repeats: int = 5
     imports: int = 5
+    memory_jobs: int = 99
+    """So many of the measurements of memory, each of which takes two processes."""
 
 
 QUICK = Sizes(token_docs=60, second_docs=30, lm_docs=60, bs=4, bptt=8,
               models=(("small 16/24/2", Model(emb_sz=16, n_hid=24, n_layers=2), 300),
                       ("paper 20/32/3", Model(emb_sz=20, n_hid=32), 400)),
               equal_steps=6, clas_bs=4, eval_docs=24, slices=2, predict_repeats=2, scale_docs=(20, 40), scale_stock=20,
-              scale_tokens=(8, 16, 32), scale_texts=2, precision_docs=24, repeats=2, imports=1)
+              scale_tokens=(8, 16, 32), scale_texts=2, precision_docs=24, repeats=2, imports=1, memory_jobs=2)
 
 
 @dataclass(frozen=True)

@@ -62,19 +62,18 @@ class Int8LSTM(nn.Module):
         """Read the texts step by step."""
         batch, length, _ = x.shape
         h, c = hidden[0][0], hidden[1][0].clone()
-        recurrent, steps, n = self.recurrent.t(), x.transpose(0, 1), self.size
-        output = x.new_empty(length, batch, n)
-        per_block = max(1, BLOCK // batch)
-        for first in range(0, length, per_block):
-            words = steps[first : first + per_block]
-            inputs = self._inputs(words.reshape(-1, words.shape[2])).view(-1, batch, 4 * n)
-            for step, gates in enumerate(inputs.unbind(0), start=first):
+        recurrent, scales, words = self.recurrent.t(), self.recurrent_scale, x.transpose(0, 1)
+        output = x.new_empty(length, batch, self.size)
+        for some, out in zip(words.split(max(1, BLOCK // batch)), output.split(max(1, BLOCK // batch)), strict=True):
+            inputs = self._inputs(some.reshape(-1, some.shape[2])).view(-1, batch, 4 * self.size)
+            # All views are made beforehand: a text alone is small work, in which every call counts.
+            parts = [inputs, inputs[..., : 3 * self.size], *inputs.view(-1, batch, 4, self.size).unbind(2), out]
+            for gates, sigmoids, i, f, o, g, here in zip(*(part.unbind(0) for part in parts), strict=True):
                 numbers, scale = quantized(h)
-                gates.addcmul_(torch._int_mm(numbers, recurrent).float().mul_(self.recurrent_scale), scale)
-                sigmoids, g = gates.split((3 * n, n), 1)
-                i, f, o = sigmoids.sigmoid_().chunk(3, 1)
+                gates.addcmul_(torch._int_mm(numbers, recurrent) * scales, scale)
+                sigmoids.sigmoid_()
                 c.mul_(f).addcmul_(i, g.tanh_())
-                h = torch.mul(o, c.tanh(), out=output[step])
+                h = torch.mul(o, c.tanh(), out=here)
         return output.transpose(0, 1), (h[None].clone(), c[None])
 
     def reset(self) -> None:
