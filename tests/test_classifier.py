@@ -273,11 +273,16 @@ def test_a_rare_class_stays_in_training_and_breaks_nothing():
     assert 0 in rows_for(few.recipe_, dataset).train and len(rows_for(few.recipe_, dataset).valid) == 2
 
 
+def test_four_texts_are_enough_to_train_and_to_measure():
+    assert tiny(epochs=1).fit(TEXTS[:4], LABELS[:4]).metrics_["forward"]["n"] == 2
+
+
 def test_the_rarest_class_of_a_text_decides_where_it_is_held_out():
-    several = [["common", "rare"] if i == 7 else ["common"] for i in range(40)]
+    rare = {row: f"rare {row}" for row in (3, 7, 12, 18, 25, 31)}
+    several = [["common", rare[row]] if row in rare else ["common"] for row in range(40)]
     dataset = own_dataset(TEXTS[:40], read_labels(several), columns=None)
-    rows = rows_for(preset("tiny").replace(valid_fraction=0.5), dataset)
-    assert 7 in rows.train and len(rows.valid) == 20
+    rows = rows_for(preset("tiny").replace(valid_fraction=0.4), dataset)
+    assert set(rare) <= set(rows.train.tolist()) and len(rows.valid) == 14  # of the 34 others
 
 
 def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():

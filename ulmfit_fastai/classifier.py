@@ -163,7 +163,7 @@ class ULMFiT(BaseEstimator):
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
             run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
                 time_budget=self.time_budget, resume=self.resume)
-            self._take(_trained(folder, work, device=self.device))
+            self._take(_trained(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name))
@@ -388,12 +388,13 @@ class ULMFiT(BaseEstimator):
         return state
 
 
-def _trained(folder: Path, work: Work, *, device: str | None) -> TextModel:
+def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
     """The model of a run that `fit` made."""
     done = read_json(folder / "run.json")
     if done["status"] != "finished":
-        raise Unfinished(f"stopped in good order before the end; everything so far is in {folder}: the same command, "
-                         "or the same call of fit, goes on with it")
+        go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
+                 else "nothing was kept: give out= a folder, from which the same call goes on")
+        raise Unfinished(f"stopped in good order before the end; {go_on}")
     scale = done["data"]["labels"]
     config = replace(work.config, centre=scale["centre"], spread=scale["spread"], data=about(done))
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",

@@ -86,7 +86,12 @@ def train(args: argparse.Namespace) -> int:
         return STOPPED
     except ValueError as error:
         raise ValueError(as_typed(str(error))) from error
-    print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n\nnow:\n"
+    report = ""
+    if model.model_.config.kind == "single":
+        from .report import write_report
+
+        report = f"report: {write_report(args.out).resolve()}\n"
+    print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n{report}\nnow:\n"
           f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
           f"  ulmfit-fastai evaluate {args.out} FILE\n"
           f"  ulmfit-fastai explain {args.out} \"a text\"")

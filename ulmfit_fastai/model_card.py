@@ -18,8 +18,9 @@ def model_card(model: TextModel, *, name: str, licence: str = "unknown") -> str:
     """Markdown with the hub's front matter; `licence` is an SPDX identifier in lower case, such as 'apache-2.0'."""
     config = model.config
     task = "text-classification" if config.kind != "regression" else "text-regression"
+    language = [f"language: {config.lang}"] if config.lang.isalpha() else []  # else the file that splits the texts
     front = ["---", f"license: {licence}", "library_name: ulmfit_fastai", "pipeline_tag: text-classification",
-             f"language: {config.lang}", "tags:", "- ulmfit", "- fastai", "- awd-lstm", f"- {task}", "---"]
+             *language, "tags:", "- ulmfit", "- fastai", "- awd-lstm", f"- {task}", "---"]
     parts = ["\n".join(front), f"# {name}", _what(model), "## Use", _use(model), "## Trained on", _data(config.data),
              "## How well it does", _scores(model), "## How it was made", _made(model), "## Files", FILES,
              "## Limits", LIMITS]
