@@ -263,9 +263,9 @@ def test_a_hundred_thousand_texts_take_no_more_memory_than_ten_thousand(tmp_path
     peak = {}
     for n in (10_000, 100_000):
         with open(tmp_path / f"{n}.csv", "w") as file:
-            file.write("id,text\n" + "".join(f"{i},film {i} was {LABELS[i % 2]}\n" for i in range(n)))
+            file.write("id,text\n" + "".join(f"{i},film {i % 5000} was {LABELS[i % 2]}\n" for i in range(n)))
         args = ["predict", str(tmp_path / "m"), str(tmp_path / f"{n}.csv"), "--out", str(tmp_path / f"{n}.out.csv")]
         said = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True).stdout
         peak[n] = int(said.split()[-1])
         assert [row[0] for row in cells(tmp_path / f"{n}.out.csv")[1:]] == [str(i) for i in range(n)]
-    assert peak[100_000] < 1.15 * peak[10_000]
+    assert peak[100_000] < 1.1 * peak[10_000], peak
