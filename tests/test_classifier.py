@@ -173,6 +173,7 @@ def test_numbers_come_back_in_their_own_unit():
     predicted = numbers.predict(TEXTS)
     assert np.abs(predicted - prices).mean() < 100 and numbers.score(TEXTS, prices) > 0.8
     assert numbers.evaluate(TEXTS, prices)["mae"] == pytest.approx(np.abs(predicted - prices).mean())
+    assert numbers.explain(TEXTS[1]).value == pytest.approx(predicted[1], rel=1e-3)
     assert not hasattr(numbers, "predict_proba") and not hasattr(numbers, "classes_")
     assert 900 < numbers.metrics_["forward"]["rmse"] + 1000 < 1500
 

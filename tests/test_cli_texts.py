@@ -16,7 +16,8 @@ from some_texts import reviews, tiny
 from ulmfit_fastai import ULMFiT, table_files
 from ulmfit_fastai.cli import main
 from ulmfit_fastai.cli_options import STOPPED
-from ulmfit_fastai.cli_texts import typed, weights_of
+from ulmfit_fastai.cli_texts import weights_of
+from ulmfit_fastai.table_columns import typed
 from ulmfit_fastai.table_files import TableReader, TableWriter
 
 TEXTS, LABELS = reviews(24)

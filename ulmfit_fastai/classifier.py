@@ -309,6 +309,7 @@ class ULMFiT(BaseEstimator):
             text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
         return explain(model.models, text, vocab=model.vocab, classes=model.config.names, kind=model.config.kind,
                        bptt=model.bptt, lang=model.config.lang, steps=steps,
+                       centre=model.config.centre, spread=model.config.spread,
                        target=None if target is None else class_name(target))
 
     # -- files ----------------------------------------------------------------------------------------------------
