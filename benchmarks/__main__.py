@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(STAGES), help="this stage (may be given several times)")
     parser.add_argument("--fresh", action="store_true", help="measure again what is there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, in this process: to see that all runs")
+    parser.add_argument("--repeats", type=int, help="repeats of each comparison; default: 5, fewer where one is long")
     parser.add_argument("--threads", type=int, help="CPU threads of torch; default: torch's")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # a stage's own process
     parser.add_argument("--child", help=argparse.SUPPRESS)  # a measurement's own process
@@ -62,13 +64,17 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def setup_of(args: argparse.Namespace) -> Setup:
     if args.threads:
         torch.set_num_threads(args.threads)
-    return Setup(QUICK if args.quick else Sizes(), args.work, args.data, torch.device(args.device),
+    sizes = QUICK if args.quick else Sizes()
+    if args.repeats:
+        sizes = replace(sizes, repeats=args.repeats)
+    return Setup(sizes, args.work, args.data, torch.device(args.device),
                  args.model)
 
 
 def part_file(args: argparse.Namespace, stage: str) -> Path:
     """Where a stage's result is kept: named by all that it depends on but the machine."""
-    key = json.dumps([stage, str(args.data), str(args.device), args.quick, str(args.model), args.threads])
+    key = json.dumps([stage, str(args.data), str(args.device), args.quick, str(args.model), args.threads,
+                      args.repeats])
     return args.work / "parts" / f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
 
 
@@ -90,6 +96,7 @@ def run_stage(args: argparse.Namespace, stage: str) -> None:
     """Measure a stage and keep what was found, all at once."""
     before, started = load_average(), time.perf_counter()
     setup = setup_of(args)
+    torch.manual_seed(0)
     rows = STAGES[stage](setup)
     record = {"stage": stage, "rows": rows, "load_before": before, "load_after": load_average(),
               "seconds": time.perf_counter() - started, "at": now(), "commit": git_commit(),
@@ -102,7 +109,7 @@ def run_stage(args: argparse.Namespace, stage: str) -> None:
 def own_process(args: argparse.Namespace, stage: str) -> None:
     """A stage in a process of its own: none inherits another's memory, and one that fails stops none."""
     words = ["--only", stage, "--here", "--device", args.device, "--work", str(args.work)]
-    for name in ("data", "model", "threads"):
+    for name in ("data", "model", "threads", "repeats"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
     words += ["--quick"] * args.quick

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .measure import Record, TreePeak, alternate, forget_peak, memory_now, peak_memory, row
+from ulmfit_fastai.files import write_text_atomic
+
+from .measure import Record, alternate, forget_peak, memory_now, peak_memory, row
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,10 +28,27 @@ def ask_child(setup: Any, job: str, side: str, **more: Any) -> Record:
     command = [sys.executable, "-m", "benchmarks", "--child", question, "--work", str(setup.work), "--device",
                str(setup.device), *(["--data", str(setup.data)] if setup.data else []),
                *(["--quick"] if setup.sizes.token_docs <= 1000 else [])]
+    return _said(command, f"{job}, {side}")
+
+
+def _said(command: list[str], what: str) -> Record:
+    """The last line that a process prints, which is JSON."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{job}, {side}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{what}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def tokenise_child(setup: Any, side: str, n: int) -> Record:
+    """Tokenise `n` texts in a process that imports nothing else."""
+    source = setup.work / f"texts-{n}.jsonl"
+    write_text_atomic(source, "".join(json.dumps(text) + "\n" for text in setup.some_texts(n)))
+    found = _said([sys.executable, "-m", "benchmarks.token_child", side, str(source), str(setup.work / "child")],
+                  f"tokens, {side}")
+    source.unlink()
+    if found["documents"] != n:
+        raise RuntimeError(f"tokens, {side}: expected {n} documents, found {found['documents']}")
+    return found
 
 
 def answer(setup: Any, question: Record) -> Record:
@@ -42,26 +60,13 @@ def answer(setup: Any, question: Record) -> Record:
     before = memory_now()
     forget_peak()
     started = time.perf_counter()
-    with TreePeak() as tree:
-        job()
+    job()
     spent = time.perf_counter() - started
-    several = question["job"] == "tokens"  # worker processes count too
-    peak = tree.peak if several else peak_memory()
-    return {"seconds": spent, "peak_mb": peak, "before_mb": before,
+    return {"seconds": spent, "peak_mb": peak_memory(), "before_mb": before,
             **({"cuda_mb": torch.cuda.max_memory_allocated() / 2**20} if cuda else {})}
 
 
 # -- the jobs: each prepares what is not measured and returns what is ------------------------------------------------
-def _tokens(setup: Any, *, side: str, n: int) -> Callable[[], Any]:
-    from . import tokens
-
-    texts = setup.some_texts(n)
-    _forget_texts(setup)  # only what is tokenised stays in memory
-    cache = setup.work / "child"
-    shutil.rmtree(cache, ignore_errors=True)
-    return lambda: tokens.stock_numbers(texts) if side == "stock" else tokens.our_numbers(texts, cache)
-
-
 def _lm_step(setup: Any, *, side: str, size: int) -> Callable[[], Any]:
     from . import lm
     from .fitting import fit
@@ -125,7 +130,7 @@ def _forget_texts(setup: Any) -> None:
 
 
 JOBS: dict[str, Callable[..., Callable[[], Any]]] = {
-    "tokens": _tokens, "LM step": _lm_step, "classifier step": _classifier_step, "evaluation": _evaluation}
+    "LM step": _lm_step, "classifier step": _classifier_step, "evaluation": _evaluation}
 
 
 # -- the stages -----------------------------------------------------------------------------------------------------
@@ -142,14 +147,19 @@ def memory(setup: Any) -> list[Record]:
     ]
     rows = []
     for name, job, wanted, more in jobs[: sizes.memory_jobs]:
-        found = {side: ask_child(setup, job, side, **more) for side in ("stock", "ours")}
+        if job == "tokens":
+            found = {side: tokenise_child(setup, side, **more) for side in ("stock", "ours", "ours, fastai loaded")}
+        else:
+            found = {side: ask_child(setup, job, side, **more) for side in ("stock", "ours")}
         field = "cuda_mb" if setup.device.type == "cuda" and job != "tokens" else "peak_mb"
         made = row(f"memory, {name}", {side: [one[field]] for side, one in found.items()}, unit="MB",
                    target={"ours": wanted} if wanted else None, note=
                    "whole processes, workers included" if job == "tokens" else "whole process, imports included")
         made["before"] = {side: one["before_mb"] for side, one in found.items()}
-        above = {side: max(one["peak_mb"] - one["before_mb"], 0.1) for side, one in found.items()}
-        made["above_imports"] = {**above, "ratio": above["stock"] / above["ours"]}
+        above = {side: max(one["peak_mb"] - one["before_mb"], 0.0) for side, one in found.items()}
+        made["above_imports"] = above
+        made["checks"] = {side: f"above what was there before: {above['stock']:,.0f} and {above[side]:,.0f} MB"
+                          for side in above if side != "stock"}
         rows.append(made)
     return rows
 
@@ -181,7 +191,7 @@ def scale(setup: Any) -> list[Record]:
         if n > len(setup.texts):
             continue
         sides = ("stock", "ours") if n <= setup.sizes.scale_stock else ("ours",)
-        found = {side: ask_child(setup, "tokens", side, n=n) for side in sides}
+        found = {side: tokenise_child(setup, side, n) for side in sides}
         rows.append({"what": "documents", "n": n, **{side: one for side, one in found.items()}})
     return rows + lengths(setup)
 

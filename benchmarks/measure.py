@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Record = dict[str, Any]
 
@@ -43,6 +44,8 @@ def within(difference: float) -> str:
 def synchronize(device: torch.device) -> None:
     """Wait for the GPU, so that a clock reads what was done and not what was asked for."""
     if device.type == "cuda":
+        import torch  # late: a process that only tokenises has no torch, and is measured without it
+
         torch.cuda.synchronize(device)
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from fastai.text.core import Tokenizer, tokenize_df, tokenize_folder
-from fastai.text.data import Numericalize, make_vocab
 
 from ulmfit_fastai.token_stream import cores
 from ulmfit_fastai.tokens import TokenIds, TokenStore
 
-from .material import Setup
 from .measure import Record, alternate, expect, row
+
+if TYPE_CHECKING:
+    from .material import Setup
 
 
 def stock_numbers(texts: list[str]) -> tuple[list[Any], list[str]]:
     """fastai's way from texts to word numbers, on all cores: `tokenize_df`, `make_vocab`, `Numericalize`."""
+    import pandas as pd  # late, here and below: a process that measures ours has no fastai
+    from fastai.text.core import tokenize_df
+    from fastai.text.data import Numericalize, make_vocab
+
     frame, count = tokenize_df(pd.DataFrame({"text": texts}), "text", n_workers=cores())
     vocab = make_vocab(count)
     numericalize = Numericalize(vocab)
@@ -77,6 +80,9 @@ def tokens(setup: Setup) -> list[Record]:
 
 def second_start(setup: Setup) -> list[Record]:
     """From tokens on disk to numbers in memory: fastai's folder of tokenised files, our store."""
+    from fastai.text.core import Tokenizer, tokenize_folder
+    from fastai.text.data import Numericalize, make_vocab
+
     texts = [text for text in setup.some_texts(2 * setup.sizes.second_docs) if text.isprintable()]
     texts = texts[: setup.sizes.second_docs]  # printable: a line end of another system changes when a file is read
     folder, cache = setup.work / "files" / "texts", setup.work / "second"
