@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
 from some_texts import able, reviews, tiny
 
 from ulmfit_fastai import ULMFiT, own_recipe, saved_model, token_stream
@@ -127,6 +128,12 @@ def test_a_clone_has_the_parameters_and_nothing_learnt(model):
     assert copy.set_params(epochs=3).epochs == 3
     with pytest.raises(NotFittedError, match="fit, or ULMFiT.load"):
         copy.predict(TEXTS)
+
+
+@pytest.mark.parametrize("check", ["no_attributes_set_in_init", "parameters_default_constructible",
+                                   "get_params_invariance", "set_params"])
+def test_scikit_learns_own_checks_of_parameters_pass(check):
+    getattr(estimator_checks, f"check_{check}")("ULMFiT", ULMFiT())
 
 
 def test_it_is_a_regressor_for_numbers_and_a_classifier_otherwise():
@@ -284,6 +291,12 @@ def test_the_rarest_class_of_a_text_decides_where_it_is_held_out():
     dataset = own_dataset(TEXTS[:40], read_labels(several), columns=None)
     rows = rows_for(preset("tiny").replace(valid_fraction=0.4), dataset)
     assert set(rare) <= set(rows.train.tolist()) and len(rows.valid) == 14  # of the 34 others
+
+
+def test_all_labels_are_used_whatever_the_preset_was_made_for():
+    dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)
+    assert preset("few-labels").n_labels == 500
+    assert tiny(preset="few-labels", weights="none")._recipe(dataset, labels, n_tokens=500).n_labels is None
 
 
 def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():

@@ -201,6 +201,7 @@ class ULMFiT(BaseEstimator):
             recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
         recipe = with_weights(recipe, self.weights, self.lang)
         if not isinstance(self.preset, Recipe):
+            recipe = replace(recipe, n_labels=None)  # all the labels that are given
             recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
         if self.epochs is not None:
             recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
