@@ -95,6 +95,19 @@ def test_a_language_model_gives_nearly_the_same_words():
     assert float((exact - ours).std() / exact.std()) < 0.02
 
 
+def test_fastais_own_model_is_taken_too_after_training():
+    torch.manual_seed(0)
+    model = build_language_model(50, MODEL, fast=False)
+    x = torch.randint(2, 50, (4, 20))
+    model(x)[0].sum().backward()  # from now on fastai's model cannot be copied
+    model.eval()
+    model.reset()
+    twin = int8_copy(model)
+    with torch.inference_mode():
+        exact, ours = model(x)[0], twin(x)[0]
+    assert 0 < float((exact - ours).std() / exact.std()) < 0.02
+
+
 def test_what_has_no_lstm_to_quantise_is_refused():
     with pytest.raises(ValueError, match="found Linear"):
         int8_copy(nn.Linear(2, 2))

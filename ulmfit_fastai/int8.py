@@ -8,6 +8,7 @@ is twice as far off, and warns of its removal. Embedding, pooling and head stay 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, WeightDropout
@@ -83,18 +84,20 @@ class Int8LSTM(nn.Module):
 def int8_copy(model: nn.Module) -> nn.Module:
     """A copy of a model for prediction on the CPU, its LSTMs in int8; what it doesn't change it shares with the model.
 
-    `model`: one that `build_classifier` or `build_language_model` made. Raises ValueError for a model
-    without an AWD-LSTM, a bidirectional one, or one that lies on a GPU.
+    `model`: one that `build_classifier` or `build_language_model` made, or fastai's own. Raises ValueError for a model
+    without an AWD-LSTM, with a bidirectional one, or on a GPU.
     """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared).eval()
-    encoders = [module for module in twin.modules() if isinstance(module, AWD_LSTM)]
+    encoders = [module for module in model.modules() if isinstance(module, AWD_LSTM)]
     if not encoders or encoders[0].n_dir != 1:
         raise ValueError("int8: expected a model with an AWD-LSTM that reads in one direction, found "
                          f"{'a bidirectional one' if encoders else type(model).__name__}")
     if encoders[0].encoder.weight.device.type != "cpu":
         raise ValueError("int8 is for prediction on the CPU; use bf16 on a GPU")
-    for encoder in encoders:
-        encoder.rnns = nn.ModuleList([Int8LSTM(rnn) for rnn in encoder.rnns])
-        encoder.reset()
+    # What `deepcopy` finds in its memo it takes from there: the weights themselves, and for an LSTM its replacement.
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo |= {id(rnn): Int8LSTM(rnn) for encoder in encoders for rnn in encoder.rnns}
+    twin = copy.deepcopy(model, memo).eval()
+    for module in twin.modules():
+        if isinstance(module, AWD_LSTM):
+            module.reset()
     return twin
