@@ -40,7 +40,7 @@ def execute(path: Path, *, small: bool, folder: Path, timeout: float | None = No
     client.execute(env=environment)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_progress(output)]
+            cell.outputs = [relative(output) for output in cell.outputs if not is_progress(output)]
     notebook.metadata["ulmfit"] = {"code": code_hash(notebook), "small": small, "executed": str(date.today()),
                                    "seconds": round(time.monotonic() - started)}
     return notebook
@@ -50,6 +50,16 @@ def is_progress(output: nbformat.NotebookNode) -> bool:
     """Whether an output is a progress bar, or the empty lines one left behind: those are for whoever waits."""
     html = output.get("data", {}).get("text/html", output.get("text"))
     return html is not None and (not html.strip() or "<progress" in html)
+
+
+def relative(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output with paths of this repository as seen from its root, wherever that lies on this machine."""
+    if "text" in output:
+        output.text = output.text.replace(f"{HERE.parent}/", "")
+    for kind, content in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output.data[kind] = content.replace(f"{HERE.parent}/", "")
+    return output
 
 
 def main() -> None:
