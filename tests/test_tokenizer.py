@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fastai.text.core import tokenize_df
 
-from ulmfit_fastai import token_stream
+from ulmfit_fastai import spacy_chunks, token_stream
 from ulmfit_fastai.spacy_chunks import ChunkSplitter
 from ulmfit_fastai.text_rules import lower_marked, mark_repeats, space_out
 from ulmfit_fastai.token_stream import WordTable, encode_batches, tokenize
@@ -176,9 +176,26 @@ def test_without_a_python_to_start_the_work_is_done_in_this_process(monkeypatch,
     assert "in this process only" in caplog.text
 
 
-def test_a_language_without_spaces_is_refused() -> None:
-    with pytest.raises(ValueError, match="words stand between spaces"):
-        tokenize(["电影"], "zh")
+def test_a_language_without_spaces_is_split_by_spacy_with_the_special_tokens_whole() -> None:
+    found = tokenize(["这部电影 Superb 很好!!!!", "很"], "zh")
+    assert [token for token in found[0] if token.startswith("xx")] == ["xxbos", "xxmaj", "xxrep"]
+    assert "".join(found[0]) == "xxbos这部电影xxmajsuperb很好xxrep4!" and found[1] == ["xxbos", "很"]
+    with pytest.raises(ValueError, match="split its texts first"):
+        FastTokenizer("zh")
+
+
+@pytest.mark.parametrize(("lang", "package", "module"), [("ja", r"spacy\[ja\]", "sudachipy"),
+                                                         ("th", "PyThaiNLP", "pythainlp"), ("vi", "pyvi", "pyvi")])
+def test_a_package_that_a_language_needs_is_named(lang: str, package: str, module: str, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as if not installed
+    spacy_chunks.blank_tokenizer.cache_clear()
+    with pytest.raises(ImportError, match=f"pip install.*{package}.*SentencePiece"):
+        tokenize(["x"], lang)
+
+
+def test_an_unknown_language_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="code that spaCy knows, such as en.*found 'qq'"):
+        tokenize(["x"], "qq")
 
 
 def test_another_language_gets_its_own_tokens() -> None:

@@ -235,12 +235,15 @@ def pretrain(args: argparse.Namespace) -> int:
     examples:
       ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
       ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
+      ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
+      ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out m
     """
     from .pretraining import pretrain_corpus
 
     folder = pretrain_corpus(args.corpus, size=args.size, directions=DIRECTIONS[args.direction], out=args.out,
                              valid=args.valid, evaluate=args.evaluate, time_budget=args.time_budget,
-                             device=args.device, resume=not args.no_resume, **overrides(args))
+                             device=args.device, resume=not args.no_resume,
+                             **{"lang": args.lang, "tokenizer": args.tokenizer, **overrides(args)})
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for direction, texts in run.get("samples", {}).items():
         print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
@@ -274,6 +277,10 @@ COMMANDS = (
         option("--size", choices=("small", "full"), default="small",
                help="small: what two CPU cores can do; full: the paper's 400/1152/3 (default: %(default)s)"),
         option("--direction", choices=DIRECTIONS, default="forward", help="(default: %(default)s)"),
+        option("--lang", default="en", metavar="CODE", help="the corpus's language, as spaCy calls it (default: en)"),
+        option("--tokenizer", choices=("spacy", "sentencepiece"), default="spacy",
+               help="what splits texts: words by spaCy's rules, or pieces learnt from the corpus, for languages whose "
+                    "words are long or not apart (default: %(default)s)"),
         option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
         option("--evaluate", metavar="PATH", action="append", default=[],
                help="more texts whose perplexity is measured at the end; may be given several times"),
@@ -324,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, FloatingPointError) as error:  # the last: a loss that is no longer a number
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # last: a loss that is no number any more
         if args.traceback:
             raise
         print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)

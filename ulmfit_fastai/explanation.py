@@ -20,6 +20,7 @@ _FOR, _AGAINST = "56,124,255", "240,128,16"
 _ANSI = {True: (153, 111, 75), False: (223, 216, 208)}  # three strengths each, from the palette of 256 colours
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MARKS = ("xxmaj", "xxup")
+_BEGINS = re.compile(r"▁\w")  # a piece that begins a word, as only SentencePiece makes it
 _NEAR = 60  # characters within which a word is looked for after one that was not found as written
 
 
@@ -159,46 +160,57 @@ def words_of_text(text: str, tokens: Sequence[str], scores: Sequence[float] | np
     """The tokens of a text put back on the words they came from.
 
     `xxmaj` and `xxup` go to the word behind them, `xxrep 4 o` is `oooo` again, `xxwrep 3 so` is `so so so`; `xxbos`
-    goes to the first word, white space to the word before. Words are as written, capitals included; where that place
-    cannot be found, as the token has them.
+    goes to the first word, white space to the word before; SentencePiece's pieces of a word are put together. Words
+    are as written, capitals included; where that place cannot be found, as the token has them.
     """
-    reader = _Reader(fix_html(text))
+    reader, pieces = _Reader(fix_html(text)), any(_BEGINS.match(token) for token in tokens)
+    items = _items(tokens, pieces)
     words: list[Word] = []
     pending: list[int] = []  # tokens that belong to the next word
     repeated, times = "", 1
-    for i, token in enumerate(tokens):
-        surface = token.replace("▁", " ").strip()
-        pending.append(i)
-        if surface == BOS and i == 0 or surface in _MARKS:
+    for n, (surface, own) in enumerate(items):
+        pending += own
+        if surface == BOS and n == 0 or surface in _MARKS:
             continue
-        if surface in ("xxrep", "xxwrep") and _count(tokens, i + 1):
+        if surface in ("xxrep", "xxwrep") and n + 2 < len(items) and items[n + 1][0].isdigit():
             repeated = surface
             continue
-        if repeated and surface.isdigit() and pending[-2] == i - 1 and tokens[i - 1].lstrip("▁") == repeated:
+        if repeated and surface.isdigit() and items[n - 1][0] == repeated:
             times = int(surface)
             continue
-        if not surface and words:
-            words[-1] = _with(words[-1], tokens, scores, pending)
-        elif surface:
-            shown, before = reader.take(surface, times, repeated)
-            words.append(_with(Word(shown, 0.0, (), known[i], before), tokens, scores, pending))
-        else:
+        if not surface and not words:
             continue  # white space in front of the first word
-        pending, repeated, times = [], "", 1
-    if pending and words:
+        if surface:
+            shown, before = reader.take(surface, times, repeated)
+            seen = known[own[-1]]
+            if pieces and words and not before and shown[0].isalnum() and words[-1].text[-1].isalnum():
+                last = words.pop()
+                shown, before, seen = last.text + shown, last.before, last.known and seen
+                words.append(Word(shown, last.score, last.tokens, seen, before))
+            else:
+                words.append(Word(shown, 0.0, (), seen, before))
         words[-1] = _with(words[-1], tokens, scores, pending)
-    elif pending:
-        words.append(_with(Word("", 0.0, ()), tokens, scores, pending))
+        pending, repeated, times = [], "", 1
+    if pending:
+        words.append(_with(words.pop() if words else Word("", 0.0, ()), tokens, scores, pending))
     return words
+
+
+def _items(tokens: Sequence[str], pieces: bool) -> list[tuple[str, list[int]]]:
+    """Each token as it looks, with its number; among pieces, a mark of a word's beginning goes to the piece behind."""
+    items: list[tuple[str, list[int]]] = []
+    waiting: list[int] = []
+    for i, token in enumerate(tokens):
+        waiting.append(i)
+        if not pieces or token != "▁" or i == len(tokens) - 1:
+            items.append((token.replace("▁", " ").strip(), waiting))
+            waiting = []
+    return items
 
 
 def _with(word: Word, tokens: Sequence[str], scores: Sequence[float] | np.ndarray, more: Sequence[int]) -> Word:
     return Word(word.text, word.score + float(sum(scores[i] for i in more)),
                 (*word.tokens, *(tokens[i] for i in more if tokens[i].lstrip("▁") != BOS)), word.known, word.before)
-
-
-def _count(tokens: Sequence[str], i: int) -> bool:
-    return i + 1 < len(tokens) and tokens[i].lstrip("▁").isdigit()
 
 
 class _Reader:

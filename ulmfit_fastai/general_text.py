@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from .callbacks import derived_seed
 from .datasets import read_corpus
 from .learners import lm_learner
 from .loaders import lm_dataloaders
+from .pieces import is_model, train_pieces
 from .precision import compute_dtype, precision_callbacks
 from .recipe import Model, Phase
 from .runfolder import RunFolder
+from .token_files import cache_root
 from .tokens import TokenIds, TokenStore
 
 HELD_OUT = 200
@@ -39,24 +43,27 @@ class GeneralText:
     valid: np.ndarray
     about: dict[str, Any]
     """What run.json says of it: name, source, fingerprint, articles, tokens."""
+    lang: str = "en"
+    """What split it: a language's code, or the file of a SentencePiece model."""
 
 
 def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | Path | None = None,
                  valid_texts: int = HELD_OUT, limit_words: int | None = None, cache: Path | None = None,
-                 progress: bool = True) -> GeneralText:
+                 progress: bool = True, lang: str = "en") -> GeneralText:
     """Tokenise a corpus (or open its tokens made earlier) and number it by the words of its training part.
 
-    `valid` is a held-out file; without it the last `valid_texts` articles are held out, a tenth at most.
+    `valid` is a held-out file; without it the last `valid_texts` articles are held out, a tenth at most. `lang`: as in
+    `TokenStore.make`.
     """
     files = _files(corpus)
     if files is None:
         assert not isinstance(corpus, (str, Path))
-        store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress)
+        store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress, lang=lang)
         name = f"{len(store):,} texts"
     else:
-        store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress)
+        store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress, lang=lang)
         name = ", ".join(f.name for f in files)
-    held_out = 0 if valid is not None else min(valid_texts, max(1, len(store) // 10))
+    held_out = 0 if valid is not None else _held_out(len(store), valid_texts)
     if len(store) <= held_out:
         raise ValueError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
                          "and one to measure perplexity on")
@@ -64,11 +71,12 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     vocab = store.vocab(rows, max_vocab=max_vocab, min_freq=min_freq)
     ids, valid_rows = store.numericalize(vocab), np.arange(len(rows), len(store))
     if valid is not None:
-        ids, valid_rows = joined(ids, corpus_store([valid], cache=cache, progress=progress).numericalize(vocab))
+        held = corpus_store([valid], cache=cache, progress=progress, lang=lang)
+        ids, valid_rows = joined(ids, held.numericalize(vocab))
     return GeneralText(ids, rows, valid_rows, {
         "name": name, "source": source_of(corpus), "fingerprint": store.fingerprint, "articles": len(store),
         "tokens": int(store.offsets[-1]),
-    })
+    }, lang)
 
 
 def source_of(corpus: Corpus) -> str:
@@ -86,24 +94,59 @@ def _files(corpus: Corpus) -> list[Path] | None:
 
 
 def corpus_store(paths: Sequence[str | Path], *, limit_words: int | None = None, cache: Path | None = None,
-                 progress: bool = True) -> TokenStore:
+                 progress: bool = True, lang: str = "en") -> TokenStore:
     """The tokens of a corpus in files; remade only when a file's name, size or time changed, or the limit."""
-    files = [Path(p) for p in paths]
-    members = [m for f in files for m in (sorted(f.rglob("*")) if f.is_dir() else [f]) if m.is_file()]
+    key = _files_key(paths, limit_words)
+    return TokenStore.make(articles(paths, limit_words), key=key, cache=cache, progress=progress, lang=lang)
+
+
+def _files_key(paths: Sequence[str | Path], more: Any) -> str | None:
+    """Stands for the files as they are now, and for `more`; None for a corpus that is no file."""
+    members = [m for f in map(Path, paths) for m in (sorted(f.rglob("*")) if f.is_dir() else [f]) if m.is_file()]
     stats = [(m.name, m.stat().st_size, m.stat().st_mtime_ns) for m in members]
-    key = hashlib.sha256(json.dumps([stats, limit_words]).encode()).hexdigest()[:24] if stats else None
+    return hashlib.sha256(json.dumps([stats, more]).encode()).hexdigest()[:24] if stats else None
 
-    def articles() -> Iterator[str]:
-        left = limit_words
-        for file in files:
-            for text in read_corpus(file):
-                if left is not None:
-                    if left <= 0:
-                        return
-                    left -= text.count(" ") + 1
-                yield text
 
-    return TokenStore.make(articles(), key=key, cache=cache, progress=progress)
+def articles(paths: Sequence[str | Path], limit_words: int | None = None) -> Iterator[str]:
+    """The texts of a corpus in files, about `limit_words` words of them."""
+    left = limit_words
+    for file in map(Path, paths):
+        for text in read_corpus(file):
+            if left is not None:
+                if left <= 0:
+                    return
+                left -= text.count(" ") + 1
+            yield text
+
+
+def corpus_pieces(paths: Sequence[str | Path], *, max_vocab: int, lang: str, held_out: int = 0,
+                  limit_words: int | None = None, cache: Path | None = None) -> Path:
+    """A SentencePiece model of a corpus in files, trained when there is none yet of these files and settings.
+
+    The last `held_out` articles (a tenth at most) don't count.
+    """
+    key = _files_key(paths, [limit_words, held_out, max_vocab, lang, version("sentencepiece")])
+    path = cache_root(cache) / f"pieces-{key}.model"
+    if key is None or not path.exists():
+        train_pieces(_all_but_the_last(articles(paths, limit_words), held_out), path, max_vocab=max_vocab, lang=lang)
+    return path
+
+
+def _all_but_the_last(texts: Iterator[str], n: int) -> Iterator[str]:
+    waiting: deque[str] = deque()
+    count = 0
+    for text in texts:
+        count += 1
+        waiting.append(text)
+        if len(waiting) > n:
+            yield waiting.popleft()
+    for _ in range(len(waiting) - _held_out(count, n)):
+        yield waiting.popleft()
+
+
+def _held_out(count: int, most: int) -> int:
+    """How many of `count` articles are held out."""
+    return min(most, max(1, count // 10))
 
 
 def joined(first: TokenIds, second: TokenIds) -> tuple[TokenIds, np.ndarray]:
@@ -131,7 +174,7 @@ def save_pretrained(learn: LMLearner, text: GeneralText, folder: RunFolder, dire
                    if (stage["direction"], stage["phase"]) == (direction, "pretrain"))
     weights = weight_files.from_model(
         learn.model, text.ids.vocab, name=name, direction=direction, tokens=int(text.ids.lengths[text.train].sum()),
-        epochs=epochs, metrics=metrics, recipe_hash=recipe_hash,
+        epochs=epochs, metrics=metrics, recipe_hash=recipe_hash, **({} if is_model(text.lang) else {"lang": text.lang}),
     )
     weight_files.save(weights, folder.weights_file("pretrain", direction))
     folder.mark_phase(direction, "pretrain")

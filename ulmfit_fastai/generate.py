@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layers import build_language_model
+from .pieces import joined_pieces, model_of
 from .recipe import Model
 from .tokens import tokenize
 from .weights import LMWeights
@@ -39,11 +41,11 @@ def generate(
     net.load_state_dict({key: value for key, value in weights.full_state().items() if key in net.state_dict()})
     net.eval()
     random = torch.Generator().manual_seed(seed)
-    started = [tokenize([prompt])[0] if prompt.strip() else ["xxbos"] for prompt in prompts]
+    started = [tokenize([prompt], weights.lang)[0] if prompt.strip() else ["xxbos"] for prompt in prompts]
     return [_one(net, weights, tokens, n_tokens, temperature, top_k, random) for tokens in started]
 
 
-def _one(net: nn.Module, weights: LMWeights, tokens: list[str], n_tokens: int, temperature: float, top_k: int,
+def _one(net: Any, weights: LMWeights, tokens: list[str], n_tokens: int, temperature: float, top_k: int,
          random: torch.Generator) -> str:
     number = {word: i for i, word in enumerate(weights.vocab)}
     backward = weights.direction == "backward"
@@ -59,7 +61,8 @@ def _one(net: nn.Module, weights: LMWeights, tokens: list[str], n_tokens: int, t
             drawn.append(_draw(logits, never, temperature, top_k, random))
             logits = net(torch.tensor([drawn[-1:]]))[0][0, -1]
     new = [weights.vocab[i] for i in drawn]
-    return readable([*reversed(new), *tokens] if backward else [*tokens, *new])
+    whole = [*reversed(new), *tokens] if backward else [*tokens, *new]
+    return readable(joined_pieces(whole) if model_of(weights.vocab) else whole)
 
 
 def _draw(logits: Tensor, never: list[int], temperature: float, top_k: int, random: torch.Generator) -> int:

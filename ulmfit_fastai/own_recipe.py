@@ -16,6 +16,7 @@ import numpy as np
 from . import weights as weight_files
 from .datasets import Dataset
 from .freezing import Stage
+from .pieces import is_model
 from .recipe import Phase, Recipe
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,9 @@ def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recip
         return replace(recipe, weights="none", pretrain=None)
     found = weight_files.load(chosen, recipe.directions[0])
     assert found is not None, "only 'none' gives no weights"
+    if not is_model(lang) and found.lang != lang:  # a SentencePiece model that isn't theirs is refused later
+        log.warning("the weights %s are of texts with lang=%r, yours have lang=%r: few of their words will be known",
+                    chosen, found.lang, lang)
     model = replace(recipe.model, emb_sz=found.emb_sz, n_hid=found.n_hid, n_layers=found.n_layers)
     return replace(recipe, weights=chosen, pretrain=None, model=model)
 

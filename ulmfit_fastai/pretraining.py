@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,21 @@ from . import weights as weight_files
 from .callbacks import Budget
 from .datasets import read_corpus
 from .freezing import full
-from .general_text import HELD_OUT, GeneralText, corpus_store, general_lm, general_text, joined, save_pretrained
+from .general_text import (
+    HELD_OUT,
+    GeneralText,
+    corpus_pieces,
+    corpus_store,
+    general_lm,
+    general_text,
+    joined,
+    save_pretrained,
+)
 from .generate import generate
 from .learners import lm_learner
 from .loaders import lm_dataloaders
+from .pieces import FILE_NAME as PIECES_FILE
+from .pieces import is_model
 from .recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
 from .runfolder import RunFolder, command_line, describe_device, now, versions
 from .runs import interruptible
@@ -65,6 +77,14 @@ class Pretraining:
     """Articles held out at the end of the corpus, when no validation file is given."""
     seed: int = 0
     precision: str = "auto"
+    lang: str = "en"
+    """The corpus's language: spaCy's code."""
+    tokenizer: str = "spacy"
+    """'spacy', or 'sentencepiece': `max_vocab` pieces of words, learnt from the corpus first."""
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in ("spacy", "sentencepiece"):
+            raise ValueError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
 
     @property
     def phase(self) -> Phase:
@@ -76,7 +96,8 @@ class Pretraining:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        later = {"lang": "en", "tokenizer": "spacy"}  # fields that came later: runs without them keep their hash
+        return {key: value for key, value in dataclasses.asdict(self).items() if later.get(key) != value}
 
     @property
     def hash(self) -> str:
@@ -114,20 +135,30 @@ def pretrain_corpus(
     files whose perplexity is measured at the end. `changes` are fields of `Pretraining` (`epochs=2`, `lr=3e-3`, ...).
     Resumable at any batch and time-boxed like every run; returns the folder, whose run.json says 'stopped' when the
     time budget ended it. Perplexities are per token of fastai's tokens, unknown words counted as xxunk.
+    With `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the weights
+    are used.
     Source: paper, section 3.1.
     """
     recipe = pretraining(size, **changes)
     _check_directions(directions)
     started = time.monotonic()
     paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
+    lang = recipe.lang
+    if recipe.tokenizer == "sentencepiece":
+        model = Path(out) / PIECES_FILE
+        if not (resume and model.exists()):
+            model = corpus_pieces(paths, max_vocab=recipe.max_vocab, lang=lang, limit_words=recipe.limit_words,
+                                  held_out=0 if valid is not None else recipe.valid_texts, cache=cache)
+        lang = str(model)
     text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
-                        valid_texts=recipe.valid_texts, limit_words=recipe.limit_words, cache=cache, progress=progress)
+                        valid_texts=recipe.valid_texts, limit_words=recipe.limit_words, cache=cache, progress=progress,
+                        lang=lang)
     if time_budget is not None:
         time_budget -= time.monotonic() - started
     return pretrain_ids(
         text.ids, train=text.train, valid=text.valid, recipe=recipe, directions=directions, out=out, data=text.about,
         evaluate=evaluate, resume=resume, time_budget=time_budget, device=device, progress=progress, cache=cache,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=checkpoint_every, lang=lang,
     )
 
 
@@ -147,15 +178,16 @@ def pretrain_ids(
     progress: bool = True,
     cache: Path | None = None,
     checkpoint_every: float = 300.0,
+    lang: str = "en",
 ) -> Path:
     """What `pretrain_corpus` does, from numbers: documents `train` and `valid` of `ids`, which hold the vocabulary.
 
-    `data` says what the corpus is: `name` and `fingerprint`, and `source` where it has one.
+    `data` says what the corpus is: `name` and `fingerprint`, and `source` where it has one. `lang` is what split it.
     """
     _check_directions(directions)
     started = time.monotonic()
     device = torch.device(device) if device is not None else default_device()
-    text = GeneralText(ids, train, valid, data)
+    text = GeneralText(ids, train, valid, data, lang)
     folder = RunFolder(out)
     described = {"counts": {"articles": len(train) + len(valid), "tokens": int(ids.offsets[-1])}, "synthetic": False,
                  "notes": [], "source": data["name"], "classes": [], **data}
@@ -163,6 +195,8 @@ def pretrain_ids(
         "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
         "data": described, "versions": versions(), "device": describe_device(device), "command": command_line(),
     }, resume=resume)
+    if is_model(lang) and Path(lang).resolve() != (folder.path / PIECES_FILE).resolve():
+        shutil.copy(lang, folder.path / PIECES_FILE)
     if folder.run["status"] == "finished":
         return folder.path
     budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
@@ -227,7 +261,7 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
     """
     texts = list(texts)
     words = sum(len(text.split()) for text in texts)
-    store = TokenStore.make(texts, cache=cache, progress=False)
+    store = TokenStore.make(texts, cache=cache, progress=False, lang=weights.lang)
     ids = store.numericalize(weights.vocab)
     every = np.arange(len(store))
     phase = Pretraining(bs=bs, bptt=bptt).phase

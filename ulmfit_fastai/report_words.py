@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from .explain import Explanation, explain
+from .files import read_json
 from .layers import build_classifier
+from .pieces import is_model
 from .results import Result
 from .weights import Classifier, read_vocab
 
@@ -37,7 +39,7 @@ def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
         log.warning("the report's mistakes are not explained: %s", error)
         return None
     words = read_vocab(vocab)
-    lang = str(result.data.get("lang") or "en")
+    lang = _lang(result.folder)
     until = time.monotonic() + seconds
 
     def why(text: str, target: str) -> Explanation | None:
@@ -47,6 +49,13 @@ def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
                        steps=16)  # for shades, exact enough
 
     return why
+
+
+def _lang(folder: Path) -> str:
+    """What splits the run's texts: a model of one's own texts says so in its config.json."""
+    config = folder / "config.json"
+    lang = str(read_json(config).get("lang", "en")) if config.exists() else "en"
+    return str(folder / lang) if is_model(lang) else lang
 
 
 def _classifier(result: Result, path: Path, vocab: Path) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ import numpy as np
 import torch
 from fastai.torch_core import default_device
 
-from .files import read_json, write_json_atomic, write_text_atomic
+from .files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
 from .layers import build_classifier
 from .own_labels import class_name
+from .pieces import FILE_NAME as PIECES_FILE
+from .pieces import is_model, model_digest, model_of
 from .recipe import Recipe
 from .runs import predict_rows
 from .targets import KINDS, joined
@@ -168,10 +170,16 @@ class TextModel:
         write_json_atomic(folder / "recipe.json", self.recipe.to_dict())
         write_json_atomic(folder / "metrics.json", self.metrics)
         write_text_atomic(folder / "README.md", card)
-        write_json_atomic(folder / "config.json", self.config.to_dict())
+        config = self.config
+        if is_model(config.lang):  # goes with the weights: new texts have to be split by the very same pieces
+            if Path(config.lang).resolve() != (folder / PIECES_FILE).resolve():
+                write_bytes_atomic(folder / PIECES_FILE, Path(config.lang).read_bytes())
+            config = replace(config, lang=PIECES_FILE)
+        write_json_atomic(folder / "config.json", config.to_dict())
 
     def _own_files(self, folder: Path) -> set[str]:
-        return {"config.json", "recipe.json", "metrics.json", "vocab.json", "README.md", ".git", ".gitattributes",
+        return {"config.json", "recipe.json", "metrics.json", "vocab.json", "README.md", PIECES_FILE, ".git",
+                ".gitattributes",
                 *(path.name for path in folder.glob("classifier_*.safetensors"))}
 
     @classmethod
@@ -186,6 +194,8 @@ class TextModel:
                              f"{Path.cwd()})")
         if (folder / "config.json").exists():
             config = Config.from_dict(read_json(folder / "config.json"), folder / "config.json")
+            if is_model(config.lang):
+                config = replace(config, lang=str(folder / config.lang))
             recipe = Recipe.from_json(_present(folder, "recipe.json"))
             metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
         elif (folder / "run.json").exists():
@@ -201,6 +211,10 @@ class TextModel:
                 raise ValueError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the "
                                  "file there (results that are kept without weights cannot predict)")
             classifiers[direction] = Classifier.load(path, vocab=folder / "vocab.json")
+            made_for = model_digest(config.lang) if is_model(config.lang) else None
+            if model_of(classifiers[direction].vocab) != made_for:
+                raise ValueError(f"{folder}: expected the SentencePiece model {model_of(classifiers[direction].vocab)} "
+                                 f"that the weights were trained with, found {made_for}; copy its {PIECES_FILE} there")
             if classifiers[direction].classes != config.names:
                 raise ValueError(f"{path} has the classes {', '.join(classifiers[direction].classes)}, config.json has "
                                  f"{', '.join(config.names)}: the files are not of one model")

@@ -8,6 +8,8 @@ so that spaCy is asked once for both.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from string import punctuation
 from typing import Any
 
@@ -17,6 +19,10 @@ from .text_rules import SPECIAL_TOKENS
 _LETTERS = re.compile("(?<![0-9a-z])[a-z]{2,}")
 _PLACE = "qxq"  # stands for such a run in a shape
 _CASE = (["xxmaj"], ["xxup"])
+_SPECIAL = re.compile(rf"(?<!\S)({'|'.join(SPECIAL_TOKENS)})(?!\S)")
+_NEEDS = {"ja": '`pip install "spacy[ja]"` (SudachiPy and its dictionary)',
+          "ko": '`pip install "spacy[ko]"` (natto-py, and mecab-ko by hand)',
+          "th": '`pip install "spacy[th]"` (PyThaiNLP)', "vi": "`pip install pyvi`"}
 _LONG = 60  # longer chunks have no shape: spaCy's pattern for addresses of web pages counts up to 62 letters
 
 
@@ -79,19 +85,55 @@ class ChunkSplitter:
         return template
 
 
-def spacy_tokenizer(lang: str) -> Any:
-    """spaCy's blank tokenizer of `lang` with fastai's special tokens (imports spaCy: 1 to 3 seconds)."""
+@lru_cache(maxsize=4)
+def blank_tokenizer(lang: str) -> Any:
+    """The tokenizer of spaCy's blank pipeline for `lang` (imports spaCy: 1 to 3 seconds)."""
     try:
         import spacy
-        from spacy.symbols import ORTH
-        from spacy.tokenizer import Tokenizer
-        from spacy.vocab import Vocab
     except ImportError as error:
         raise ImportError(
             "spaCy is needed to tokenise texts and could not be imported; `pip install spacy`. "
             "Training from a finished token store does not need it."
         ) from error
-    blank: Any = spacy.blank(lang).tokenizer
+    try:
+        return spacy.blank(lang).tokenizer
+    except ImportError as error:
+        if "E048" in str(error):
+            raise ValueError(f"lang: expected a language's code that spaCy knows, such as en, de or fr ('xx' for any "
+                             f"other), or the file of a SentencePiece model (.model), found {lang!r}") from error
+        needed = f": {_NEEDS[lang]}" if lang in _NEEDS else ""
+        raise ImportError(f"spaCy needs another package to split texts with lang={lang!r}{needed}. Or let "
+                          f"SentencePiece split them, which does without. spaCy says: {error}") from error
+
+
+def has_spaces(lang: str) -> bool:
+    """Do words stand between spaces in this language, as spaCy sees it?"""
+    blank = blank_tokenizer(lang)  # says what is missing, before anything else is imported
+    from spacy.tokenizer import Tokenizer
+
+    return type(blank) is Tokenizer
+
+
+def whole_splitter(lang: str) -> Callable[[str], list[str]]:
+    """spaCy's tokens of a text in a language without spaces between words; fastai's special tokens stay whole."""
+    tokenizer = blank_tokenizer(lang)
+
+    def split(text: str) -> list[str]:
+        found: list[str] = []
+        for part in filter(None, map(str.strip, _SPECIAL.split(text))):
+            found += [part] if part in SPECIAL_TOKENS else [token.text for token in tokenizer(part)]
+        return found
+
+    return split
+
+
+def spacy_tokenizer(lang: str) -> Any:
+    """spaCy's blank tokenizer of `lang` with fastai's special tokens."""
+    blank: Any = blank_tokenizer(lang)
+    from spacy.symbols import ORTH
+    from spacy.tokenizer import Tokenizer
+    from spacy.vocab import Vocab
+
     if type(blank) is not Tokenizer:
         raise ValueError(f"expected a language whose words stand between spaces, found {lang!r}: split its texts first")
     # A bare vocabulary: with the language's own, spaCy works out twenty attributes of every new word.

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .pieces import is_model, model_digest
+
 FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
 _LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is taken for a killed run's
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -29,8 +31,10 @@ def cache_root(cache: str | Path | None = None) -> Path:
 
 def settings(lang: str) -> dict[str, Any]:
     """What tokens depend on besides the texts."""
-    found: dict[str, Any] = {"format": FORMAT, "lang": lang}
-    for package in ("fastai", "spacy"):
+    splitter = "sentencepiece" if is_model(lang) else "spacy"
+    found: dict[str, Any] = {"format": FORMAT}
+    found |= {"pieces": model_digest(lang)} if is_model(lang) else {"lang": lang}  # the model, wherever it lies
+    for package in ("fastai", splitter):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
+from .pieces import is_model, model_digest
 from .token_workers import Encoded, Sender, in_workers, start_workers
 from .tokenizer import FastTokenizer
+from .whole_texts import WholeTextTokenizer, make_tokenizer
 
 BATCH_CHARS = 1_000_000
 FEW_BATCHES = 6  # up to here (6 million characters, a second or two of work) starting workers costs what it saves
@@ -70,10 +72,14 @@ def tokenize(texts: Iterable[str], lang: str = "en", *, n_workers: int | None = 
 _lock = threading.Lock()
 
 
-@lru_cache(maxsize=2)
-def _tokenizer(lang: str) -> FastTokenizer:
+def _tokenizer(lang: str) -> FastTokenizer | WholeTextTokenizer:
     """This process's tokenizer for few texts, kept from call to call."""
-    return FastTokenizer(lang, max_tokens=500_000)
+    return _kept(lang, model_digest(lang) if is_model(lang) else None)
+
+
+@lru_cache(maxsize=2)
+def _kept(lang: str, digest: str | None) -> FastTokenizer | WholeTextTokenizer:
+    return make_tokenizer(lang, max_tokens=500_000)
 
 
 def _split(words: list[str], tokens: np.ndarray, counts: np.ndarray) -> list[list[str]]:
@@ -82,11 +88,11 @@ def _split(words: list[str], tokens: np.ndarray, counts: np.ndarray) -> list[lis
 
 
 class WordTable:
-    """All distinct tokens over all sources, numbered by first occurrence in the stream."""
+    """All distinct tokens over all sources, numbered by first occurrence in the stream, behind the `first` words."""
 
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self._numbers: dict[str, int] = {}
+    def __init__(self, first: Sequence[str] = ()) -> None:
+        self.words: list[str] = list(first)
+        self._numbers: dict[str, int] = {word: i for i, word in enumerate(first)}
         self._sources: dict[int, tuple[int, list[str], np.ndarray]] = {}  # worker -> generation, its words, our numbers
 
     def merge(self, encoded: Encoded) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .tokenizer import FastTokenizer
+from .whole_texts import make_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Sender:
     """A tokenizer that says with each batch which words are new."""
 
     def __init__(self, number: int, lang: str) -> None:
-        self.number, self.tokenizer, self.sent = number, FastTokenizer(lang), (0, 0)
+        self.number, self.tokenizer, self.sent = number, make_tokenizer(lang), (0, 0)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         tokens, counts = self.tokenizer.encode(texts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from .pieces import FILE_NAME as MODEL_FILE
+from .pieces import Pieces, is_model, pieces_vocab
 from .token_files import (
     cache_root,
     finish,
@@ -129,7 +132,8 @@ class TokenStore:
         cache: folder for stores; default `tokens` in $ULMFIT_CACHE, else in ~/.cache/ulmfit_fastai.
         n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
         progress: show a bar; `total`: number of texts an iterator will give, for the bar only.
-        lang: spaCy's code of the language; its words must stand between spaces.
+        lang: spaCy's code of the language, or a SentencePiece model (a `.model` file, see `pieces.train_pieces`), of
+            which the store keeps a copy.
         key: stands for the texts in the store's name, and the caller vouches for it. An iterator without a key is
             always read to its end, since only then it is known what it holds.
         A full disk raises OSError, and what was written is removed.
@@ -172,7 +176,10 @@ class TokenStore:
         """fastai's `make_vocab` on the tokens of `rows` (of all documents without): most frequent first.
 
         The nine special tokens come first; `xxfake` pads to the next multiple of 8 (by 8 when it is one already).
+        For a SentencePiece model it is all its pieces, whatever the rows: none of them is too rare to be known.
         """
+        if "pieces" in self.meta:
+            return pieces_vocab(self.words[: self.meta["n_pieces"]], self.meta["pieces"])
         from fastai.text.data import make_vocab
 
         counts = np.zeros(len(self.words), np.int64)
@@ -235,7 +242,8 @@ def _build(
 ) -> Path:
     """Tokenise into a temporary folder and give it the store's name at the end."""
     digest = hashlib.blake2b(digest_size=16)
-    words, counts, bar = WordTable(), [], _bar(total, progress)
+    pieces = Pieces(lang).words if is_model(lang) else []
+    words, counts, bar = WordTable(pieces), [], _bar(total, progress)
     with temporary_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
         with open(temporary / "tokens.npy", "wb") as file:
             write_header(file, 0)
@@ -263,7 +271,12 @@ def _build(
             "words": len(words.words),
             **settings(lang),
         }
-        finish(temporary, ("tokens.npy", "offsets.npy", "words.json"), meta)
+        files = ["tokens.npy", "offsets.npy", "words.json"]
+        if pieces:
+            meta["n_pieces"] = len(pieces)
+            shutil.copy(lang, temporary / MODEL_FILE)
+            files.append(MODEL_FILE)
+        finish(temporary, files, meta)
         folder = root / store_name(content if key is None else key, lang)
         if not is_whole(folder, "store"):  # else another process was first: its store is the same
             move(temporary, folder)

@@ -21,6 +21,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .files import read_json, write_bytes_atomic, write_json_atomic
+from .pieces import FILE_NAME as PIECES_FILE
+from .pieces import model_of
 from .tokens import vocab_hash
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,13 @@ class LMWeights:
         return self.state["0.rnns.0.weight_hh_l0_raw"].shape[1] if self.n_layers > 1 else self.emb_sz
 
     @property
+    def lang(self) -> str:
+        """What splits texts for these weights: a language's code, or the SentencePiece model beside their file."""
+        if model_of(self.vocab) and "path" in self.meta:
+            return str(Path(self.meta["path"]).parent / PIECES_FILE)
+        return str(self.meta.get("lang", "en"))
+
+    @property
     def tied(self) -> bool:
         return bool(self.meta.get("tied", True))
 
@@ -81,8 +90,12 @@ class LMWeights:
         """These weights for another vocabulary: known words keep their rows, new words get the mean row.
 
         The arithmetic is fastai's `match_embeds`; the number of words kept is in `meta['words_kept']`. For their own
-        vocabulary the weights stay as they are.
+        vocabulary the weights stay as they are. Pieces of words are known under their own SentencePiece model only:
+        `VocabularyMismatch` for others.
         """
+        if model_of(vocab) != model_of(self.vocab):
+            raise VocabularyMismatch(f"weights {self.name!r}: expected texts split by {_splitter(self.vocab)}, found "
+                                     f"{_splitter(vocab)}; give lang={self.lang!r}")
         place = {word: row for row, word in enumerate(self.vocab) if word != "xxfake"}
         rows = torch.tensor([place.get(word, -1) for word in vocab])
         known = rows >= 0
@@ -107,6 +120,11 @@ class LMWeights:
                 f"weights {self.name!r} have embedding/hidden/layers {found}, the recipe's model has "
                 f"{(emb_sz, n_hid, n_layers)}; set model.emb_sz, model.n_hid and model.n_layers to the weights' sizes"
             )
+
+
+def _splitter(vocab: Sequence[str]) -> str:
+    digest = model_of(vocab)
+    return f"the SentencePiece model {digest}" if digest else "spaCy into words"
 
 
 def check_vocab(expected: str, found: str, where: str) -> None:
