@@ -342,9 +342,9 @@ def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):
 
 
 def test_bundled_weights_do_where_wt103_cannot_be_had(home, silent_network, monkeypatch, tmp_path):
+    monkeypatch.setattr("ulmfit_fastai.weights.BUNDLED", tmp_path)
     assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.MISSING
     (tmp_path / "wiki-small-forward.safetensors").touch()
-    monkeypatch.setattr("ulmfit_fastai.weights.BUNDLED", tmp_path)
     assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.NOTE
 
 
