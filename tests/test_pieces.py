@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from some_texts import able
 
-from ulmfit_fastai import ULMFiT, pieces
+from ulmfit_fastai import ULMFiT, pieces, token_stream
 from ulmfit_fastai import weights as weight_files
 from ulmfit_fastai.cli import build_parser
 from ulmfit_fastai.explanation import words_of_text
@@ -144,6 +144,17 @@ def test_a_store_is_the_models_whatever_its_place_and_anothers_is_another(texts,
     tokenize(["Haus"], str(copy))
     shutil.copy(other, copy)  # the same path, another model: not the one that was kept in memory
     assert tokenize(texts[:3], str(copy)) == tokenize(texts[:3], other) != tokenize(texts[:3], model)
+
+
+def test_pieces_are_the_same_from_several_processes(texts, model, tmp_path, monkeypatch):
+    alone = TokenStore.make(texts, lang=model, cache=tmp_path / "a", n_workers=1, progress=False)
+    monkeypatch.setattr(token_stream, "BATCH_CHARS", 5000)
+    monkeypatch.setattr(token_stream, "FEW_BATCHES", 2)
+    started = []
+    start = token_stream.start_workers
+    monkeypatch.setattr(token_stream, "start_workers", lambda *args: started.append(args) or start(*args))
+    shared = TokenStore.make(texts, lang=model, cache=tmp_path / "b", n_workers=2, progress=False)
+    assert started and shared.words == alone.words and np.array_equal(shared.tokens, alone.tokens)
 
 
 def test_weights_know_their_pieces_and_refuse_others(pretrained, texts, other, tmp_path):
