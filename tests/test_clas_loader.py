@@ -94,6 +94,20 @@ def test_padding_is_fastais_where_fastais_is_right():
     assert np.array_equal(pad_batch([ids.doc(i) for i in range(7)], 20), stock.numpy())
 
 
+def test_texts_shorter_than_a_chunk_are_padded_to_the_longest_of_them_only():
+    batch = pad_batch([np.arange(2, 16), np.arange(2, 5)], 70)
+    assert batch.shape == (2, 14) and (batch[1] == [2, 3, 4, *[1] * 11]).all()
+    assert pad_batch([np.arange(2, 73), np.arange(2, 5)], 70).shape == (2, 140)
+
+
+def test_short_texts_meet_others_of_about_their_length_in_training():
+    ids = some_ids(np.random.default_rng(0).integers(3, 60, 800))
+    train = classifier_dataloaders(ids, [0] * 800, classes=CLASSES, train=range(800), valid=[0], bs=16).train
+    padded = sum(x.numel() for x, _ in train)
+    assert padded < 1.35 * ids.lengths.sum()
+    assert in_sets(train.batches(0)) != in_sets(train.batches(1))
+
+
 def test_unsorted_texts_are_refused():
     with pytest.raises(AssertionError, match="longest first"):
         pad_batch([np.arange(5), np.arange(50)], 20)
@@ -109,10 +123,10 @@ def test_a_padding_word_within_a_text_is_read_as_unknown():
     assert torch.isfinite(outputs(net, x)).all()
 
 
-def test_a_batch_is_plain_tensors_of_a_multiple_of_bptt(dls):
+def test_a_batch_is_plain_tensors_of_a_multiple_of_bptt_or_shorter(dls):
     for x, y in dls.train:
         assert type(x) is type(y) is torch.Tensor and x.dtype == y.dtype == torch.int64
-        assert x.shape[1] % 70 == 0 and len(x) == len(y)
+        assert (x.shape[1] % 70 == 0 or x.shape[1] < 70) and len(x) == len(y)
 
 
 # -- training order ---------------------------------------------------------------------------------------------------
@@ -265,7 +279,7 @@ def test_inference_takes_lists_of_numbers_too(ids):
 
 def test_a_text_longer_than_the_budget_makes_a_batch_of_its_own():
     loader = inference_loader(some_ids([500, 499, 30, 20]), token_budget=200)
-    assert [tuple(batch.shape) for (batch,) in loader] == [(1, 560), (1, 560), (2, 70)]
+    assert [tuple(batch.shape) for (batch,) in loader] == [(1, 560), (1, 560), (2, 30)]
 
 
 def test_validation_batches_are_few_and_bounded():

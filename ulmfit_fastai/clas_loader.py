@@ -25,17 +25,19 @@ POOL_BATCHES = 50  # texts of so many batches are sorted together, as in fastai'
 
 
 def pad_batch(documents: list[np.ndarray], bptt: int) -> np.ndarray:
-    """Pad documents, longest first, to one length that is a multiple of bptt: int64 (n, length).
+    """Pad documents, longest first, to one length: int64 (n, length).
 
     The layout is that of fastai's `pad_chunk`: padding stands in front in whole chunks of bptt, the rest of it at the
-    end, so that every text starts at a multiple of bptt and ends in the last chunk. A padding word within a text would
-    make the encoder skip the text's row, so it becomes xxunk.
+    end, so that every text starts at a multiple of bptt and ends in the last chunk. The length is a multiple of bptt,
+    without which stock fastai's encoder loses words (its issue 3379); texts of less than one chunk are padded to the
+    longest of them only. A padding word within a text would make the encoder skip its row, so it becomes xxunk.
     """
     chunks = [-(-len(document) // bptt) for document in documents]
     assert all(a >= b for a, b in zip(chunks, chunks[1:])), "texts must come longest first"
-    batch = np.full((len(documents), chunks[0] * bptt), PAD, dtype=np.int64)
-    for i, document in enumerate(documents):
-        start = (chunks[0] - chunks[i]) * bptt
+    starts = [(chunks[0] - n) * bptt for n in chunks]
+    length = chunks[0] * bptt if chunks[0] > 1 else max(map(len, documents))
+    batch = np.full((len(documents), length), PAD, dtype=np.int64)
+    for i, (start, document) in enumerate(zip(starts, documents, strict=True)):
         row = batch[i, start:start + len(document)]
         row[:] = document
         row[row == PAD] = UNK
@@ -55,7 +57,8 @@ class JoinableText(TensorText):
 
 
 class ClassifierLoader(TokenLoader):
-    """Classifier batches (x, y), or (x,) without targets: x int64 (texts, multiple of bptt), y plain targets.
+    """Classifier batches (x, y), or (x,) without targets: x int64 (texts, tokens: up to bptt, or a multiple of
+    it), y plain targets.
 
     Without `shuffle` texts come longest first, and fastai's `get_preds` puts predictions back in the caller's order.
     With it the batches are a pure function of (seed, epoch): random, of texts of like length, the longest text of all
@@ -121,14 +124,17 @@ class ClassifierLoader(TokenLoader):
         sizes = np.full(n_batches, n // n_batches)
         sizes[rng.permutation(n_batches)[:n % n_batches]] += 1
         # A pool is a quarter of the epoch at most: if it were all of a small set (in SortedDL it is), the batches would
-        # be the same in every epoch. Within it only chunks count, as tokens within one cost nothing: ties stay random.
+        # be the same in every epoch. Within it only chunks count, as tokens within one cost nothing, and
+        # of a text shorter than one its eighths: other ties stay random.
         per_pool = max(1, min(POOL_BATCHES, n_batches // 4))
-        chunks, shuffled, ends = -(-self.dataset.lengths // self.bptt), rng.permutation(n), np.cumsum(sizes)
+        lengths = self.dataset.lengths
+        near = np.where(lengths > self.bptt, -(-lengths // self.bptt), np.ceil(8 * lengths / self.bptt) / 8)
+        shuffled, ends = rng.permutation(n), np.cumsum(sizes)
         batches: list[np.ndarray] = []
         for first in range(0, n_batches, per_pool):
             start, in_pool = ends[first] - sizes[first], ends[first:first + per_pool]
             pool = shuffled[start:in_pool[-1]]
-            pool = pool[np.argsort(-chunks[pool], kind="stable")]
+            pool = pool[np.argsort(-near[pool], kind="stable")]
             batches += np.split(pool, in_pool[:-1] - start) if self.token_budget is None else self._cut(pool)
         return batches if self.token_budget is None else _without_singles(batches)
 
