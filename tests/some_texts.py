@@ -8,7 +8,7 @@ import numpy as np
 
 from ulmfit_fastai.classifier import ULMFiT
 
-GOOD, BAD = ("wonderful", "moving", "clever"), ("dreadful", "boring", "clumsy")
+GOOD, BAD = ("wonderful", "clever"), ("dreadful", "boring")
 THINGS = ("film", "plot", "actor", "scene", "ending", "score")
 
 
@@ -17,9 +17,9 @@ def reviews(n: int = 48, seed: int = 0) -> tuple[list[str], list[str]]:
     rng = np.random.default_rng(seed)
     texts, labels = [], []
     for i in range(n):
-        words = list(rng.choice(THINGS, 2 + int(rng.integers(0, 9))))
-        words.insert(int(rng.integers(0, len(words))), str(rng.choice(GOOD if i % 2 else BAD)))
-        texts.append(f"The {' and the '.join(words)}.")
+        moods = GOOD if i % 2 else BAD
+        words = [f"the {rng.choice(moods)} {thing}" for thing in rng.choice(THINGS, 1 + int(rng.integers(0, 5)))]
+        texts.append(f"{' and '.join(words).capitalize()}, {rng.choice(moods)}.")
         labels.append("good" if i % 2 else "bad")
     return texts, labels
 

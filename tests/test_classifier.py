@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, f1_score
@@ -206,9 +207,9 @@ def test_class_weights_reach_the_loss():
 
 
 def test_a_weighted_class_is_predicted_more_often():
-    texts, labels = TEXTS[:40], ["rare" if i % 8 == 0 else "common" for i in range(40)]
-    plain, weighted = (able(class_weight=w, epochs=1).fit(texts, labels) for w in (None, {"rare": 20}))
-    assert weighted.predict_proba(texts)[:, 1].mean() > plain.predict_proba(texts)[:, 1].mean() + 0.1
+    labels = ["rare" if i % 4 == 1 else "common" for i in range(48)]  # half of the good reviews, whatever their words
+    plain, weighted = (able(class_weight=w).fit(TEXTS, labels) for w in (None, {"rare": 20}))
+    assert weighted.predict_proba(TEXTS)[1::2, 1].mean() > plain.predict_proba(TEXTS)[1::2, 1].mean() + 0.1
 
 
 # ---------------------------------------------------------------------------------------------------------------- texts
@@ -330,6 +331,18 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     assert with_weights(preset("quick"), None, "de").weights == "none"
     assert with_weights(preset("quick").replace(directions=("forward", "backward")), None, "en").weights == "none"
     assert with_weights(preset("quick"), "none", "en").weights == "none"
+
+
+def test_few_texts_borrow_the_words_of_the_pretrained_model(tmp_path):
+    other, labels = reviews(40, seed=4)
+    learnt = tiny(lm_epochs=1, epochs=1, out=tmp_path / "run").fit([f"Zany {text}" for text in other], labels)
+    few = tiny(epochs=1, weights=tmp_path / "run").fit(TEXTS[:20], LABELS[:20])
+    words = few.model_.vocab
+    assert "zany" in words and len(words) == len({w for w in words if w != "xxfake"}) + words.count("xxfake")
+    assert few.recipe_.model == learnt.recipe_.model and len(words) % 8 == 0
+    start, place = weight_files.load(tmp_path / "run"), words.index("zany")
+    vector = few.model_.models["forward"][0].module.encoder.weight[place]
+    assert torch.allclose(vector, start.state["0.encoder.weight"][start.vocab.index("zany")], atol=0.05)
 
 
 def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from .evaluation import Evaluation
 from .files import read_json
 from .model_card import model_card
 from .own_labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
-from .own_recipe import fitted, refuse_no_validation, valid_fraction, with_epochs, with_weights
+from .own_recipe import fitted, refuse_no_validation, valid_fraction, vocabulary, with_epochs, with_weights
 from .own_texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
 from .presets import PRESETS
 from .presets import preset as named
@@ -188,7 +188,7 @@ class ULMFiT(BaseEstimator):
         recipe = self._recipe(dataset, labels, n_tokens=int(store.offsets[-1]))
         rows = rows_for(recipe, dataset)
         refuse_no_validation(rows.valid)
-        ids = store.numericalize(store.vocab(rows.lm_train, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq))
+        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train))
         config = Config(kind=labels.kind, classes=labels.classes, directions=recipe.directions, label=label,
                         text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
         return Work(dataset, ids, recipe, config)
