@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from ulmfit_fastai import runs
+from ulmfit_fastai import runs, training
 from ulmfit_fastai.callbacks import Budget, derived_seed
 from ulmfit_fastai.freezing import chain_thaw, gradual, simulate
 from ulmfit_fastai.learners import group_table, set_trainable
@@ -257,7 +258,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from test_training import recipe
-from ulmfit_fastai import runs
+from ulmfit_fastai import runs, training
 from ulmfit_fastai.synthetic import synthetic_reviews
 r = recipe(directions=("forward", "backward"), **{{"lm.variable_bptt": True}})
 reviews = synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3)
@@ -453,3 +454,20 @@ def test_texts_without_words_still_have_a_result(cache, tmp_path):
                       progress=False)
     run = json.loads((folder / "run.json").read_text())
     assert run["status"] == "finished" and "baseline could not be made" in run["warnings"][0]
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+def test_without_a_terminal_the_log_says_how_long_it_takes_and_nothing_is_drawn(reviews, cache, tmp_path, monkeypatch,
+                                                                                capsys, caplog):
+    monkeypatch.setattr(training.Progress, "log_every", 0.0)
+    monkeypatch.setattr(training, "can_show_bars", lambda: False)
+    with caplog.at_level("INFO", logger="ulmfit_fastai"):
+        runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=True, baseline=False, until="lm")
+    assert any(re.fullmatch(r"forward lm, all: .* left.* \(\d+ % done\)", line) for line in caplog.messages)
+    assert "|" not in capsys.readouterr().out
+
+
+def test_an_epoch_is_logged_in_words():
+    metrics = {"train_loss": 4.01706916, "valid_loss": None, "perplexity": 15.692, "accuracy": 0.91}
+    assert training.in_words(metrics) == "train loss 4.0171, perplexity 15.7, accuracy 91.0%"

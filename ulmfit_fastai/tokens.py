@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -302,9 +303,16 @@ def _content(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def can_show_bars() -> bool:
+    """Whether output goes to a notebook or a terminal, where a bar can grow."""
+    from fastprogress.fastprogress import IN_NOTEBOOK
+
+    return IN_NOTEBOOK or sys.stdout.isatty()
+
+
 def _bar(total: int | None, progress: bool) -> Any:
     """A function that shows how many texts are done."""
-    if not progress:
+    if not progress or not can_show_bars():
         return lambda done: None
     from fastprogress.fastprogress import progress_bar
 
