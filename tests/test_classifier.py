@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, f1_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
@@ -97,6 +97,18 @@ def test_evaluate_counts_as_scikit_learn_does(model):
     assert found.confusion.loc["good", "bad"] == sum(p == "bad" and t == "good" for p, t in zip(predicted, labels))
     low, high = found["interval"]
     assert low < found["error"] < high and "macro F1" in repr(found)
+
+
+def test_a_class_that_training_never_saw_counts_as_wrong(model, caplog):
+    texts, labels = reviews(20, seed=3)
+    plain = model.evaluate(texts, labels)
+    strange = model.evaluate(texts, ["odd", *labels[1:]])
+    assert strange["wrong"] == plain["wrong"] + 1 and strange.confusion.loc["odd"].sum() == 1
+    assert "doesn't know the class odd" in caplog.text
+    with pytest.raises(ValueError, match="none of the model's classes"):
+        model.evaluate(texts, ["odd", "queer"] * 10)
+    rare = ["once", *LABELS[1:24]]
+    assert np.isfinite(cross_val_score(tiny(epochs=1), TEXTS[:24], rare, cv=KFold(3))).all()
 
 
 def test_explain_names_the_deciding_word(model):

@@ -286,11 +286,12 @@ class ULMFiT(BaseEstimator):
         config = self._model().config
         _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
         task = {kind: task for task, kind in TASKS.items()}[config.kind]
-        values = known_values(read_labels(y, task), config.kind, config.classes)
+        values, classes = known_values(read_labels(y, task), config.kind, config.classes)
         outputs = self._outputs(X, text)
         if len(values) != len(outputs):
             raise ValueError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
-        return Evaluation.of(config.kind, outputs, values, config.classes)
+        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(config.classes))))
+        return Evaluation.of(config.kind, outputs, values, classes)
 
     def held_out(self) -> str:
         """How well it did on the texts that `fit` held out, in a line."""

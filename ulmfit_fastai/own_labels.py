@@ -192,17 +192,25 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
     return tuple(given.get(name, 1.0) for name in labels.names)
 
 
-def known_values(labels: OwnLabels, kind: str, classes: Sequence[Any]) -> list[Any]:
-    """Labels as numbers into a model's classes; ValueError for a missing label or a class it doesn't know."""
+def known_values(labels: OwnLabels, kind: str, classes: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...]]:
+    """Labels as numbers into a model's classes, and those classes, behind which stand any that it doesn't know.
+
+    Such a class can only be answered wrongly; a fold of a cross-validation may well hold one. ValueError for a missing
+    label, and where the model knows none of the classes.
+    """
     missing = [row for row, value in enumerate(labels.values) if value is None]
     if missing:
         raise ValueError(f"row{'s' * (len(missing) > 1)} {shown(missing)} {'have' if len(missing) > 1 else 'has'} no "
                          f"label: leave {'them' if len(missing) > 1 else 'it'} out")
     if kind == "regression" or (labels.indicator and len(labels.classes) == len(classes)):
-        return labels.values
+        return labels.values, tuple(classes)
     number = {class_name(name): i for i, name in enumerate(classes)}
-    unknown = [name for name in labels.names if name not in number]
-    if unknown:
+    unknown = [name for name in labels.classes if class_name(name) not in number]
+    if unknown and len(unknown) == len(labels.classes):
         raise ValueError(f"the labels {shown(unknown)} are none of the model's classes ({shown(number)})")
+    if unknown:
+        log.warning("the model doesn't know the class %s: every such text counts as wrong", shown(unknown))
+    every = (*classes, *unknown)
+    number = {class_name(name): i for i, name in enumerate(every)}
     place = [number[name] for name in labels.names]
-    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values]
+    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values], every
