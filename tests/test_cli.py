@@ -136,7 +136,8 @@ def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, caps
     assert main(typed.split()) == 3
     assert calls == [(("wiki.jsonl",), {
         "size": "full", "directions": ("forward", "backward"), "valid": "v.txt", "evaluate": ["a.tokens", "b.tokens"],
-        "out": "there", "device": "cpu", "time_budget": 28800.0, "resume": False, "seed": 2, "epochs": 3})]
+        "out": "there", "device": "cpu", "time_budget": 28800.0, "resume": False, "lang": "en", "tokenizer": "spacy",
+        "seed": 2, "epochs": 3})]
     assert capsys.readouterr().out == f"language model, stopped: {tmp_path}\n"
 
 

@@ -236,7 +236,6 @@ def pretrain(args: argparse.Namespace) -> int:
       ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
       ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
       ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
-      ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out m
     """
     from .pretraining import pretrain_corpus
 

@@ -53,6 +53,7 @@ def train(args: argparse.Namespace) -> int:
       ulmfit-fastai train mails.parquet --text subject body --label folder --class-weight balanced --out model
       ulmfit-fastai train papers.jsonl --text abstract --label topics --label-delim ';' --out model
       ulmfit-fastai train wine.csv --text note --label points --task regression --unlabelled more.txt --out model
+      ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
     """
     from .classifier import ULMFiT, Unfinished
     from .own_texts import shown
@@ -257,7 +258,8 @@ TEXTS = (
                help="share of the labelled texts held out (default: %(default)s)"),
         option("--drop-missing", action="store_true",
                help="leave out rows without text, and use those without label for the language model only"),
-        option("--lang", default="en", metavar="CODE", help="language of the texts (default: %(default)s)"),
+        option("--lang", default="en", metavar="CODE",
+               help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
         DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("predict", predict, (
         MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,

@@ -97,7 +97,8 @@ def reproduce(
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, device=device, resume=resume,
                  time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
-        smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick", "quick": "few-labels"}
+        smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
+                   "quick": "few-labels"}
         if recipe.name in smaller:
             log.info("a smaller preset: %s (--preset %s)", smaller[recipe.name], smaller[recipe.name])
         return None
