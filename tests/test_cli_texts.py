@@ -250,10 +250,30 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "latin.csv").write_bytes("text\nété\n".encode("latin-1"))
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nnot json\n')
     (tmp_path / "none.csv").write_text("")
-    for name, said in (("cut.csv.gz", "damaged or was cut off"), ("latin.csv", "is not utf-8-sig text"),
+    for name, said in (("cut.csv.gz", "damaged or was cut off"), ("latin.csv", "not utf-8 text .* Give its encoding"),
                        ("bad.jsonl", "line 2 is no JSON"), ("none.csv", "is empty")):
         with pytest.raises(ValueError, match=said):
             list(TableReader(tmp_path / name))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_a_table_in_another_encoding_is_read_when_it_is_named(encoding, trained, tmp_path, capsys):
+    rows = [("review", "mood"), ("a superb \u00e9t\u00e9, \u201creally\u201d", "good"), ("a dull caf\u00e9", "bad")]
+    content = "".join(f'"{text.replace(chr(34), chr(34) * 2)}",{label}\r\n' for text, label in rows)
+    (tmp_path / "in.csv").write_bytes(content.encode("utf-8-sig" if encoding == "utf-8" else encoding))
+    said, model, table = ["--encoding", encoding], str(trained / "model"), str(tmp_path / "in.csv")
+    assert main(["predict", model, table, "--out", str(tmp_path / "p.csv"), *said]) == 0
+    assert [tuple(row[:2]) for row in cells(tmp_path / "p.csv")] == rows
+    assert main(["evaluate", model, table, *said]) == 0
+    assert main(["train", table, "--text", "review", "--label", "mood", "--out", str(tmp_path / "m"), *QUICK,
+                 *said]) == 2
+    assert "at least 4 are needed" in capsys.readouterr().err
+
+
+def test_an_encoding_that_python_does_not_know_is_refused(trained, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", str(trained / "model"), str(trained / "reviews.csv"), "--encoding", "latin-99"])
+    assert "expected utf-8, cp1252" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import logging
 import sys
@@ -35,6 +36,19 @@ TEXT = option("--text", nargs="+", metavar="COLUMN", help="column of the texts; 
                                                           "(default: the model's own)")
 
 
+def encoding(name: str) -> str:
+    """The name of a text encoding that Python knows."""
+    try:
+        known = codecs.lookup(name).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
+    return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
+
+
+ENCODING = option("--encoding", type=encoding, default="utf-8-sig", metavar="NAME",
+                  help="encoding of FILE, such as cp1252 or utf-16 (default: utf-8)")
+
+
 def train(args: argparse.Namespace) -> int:
     """Train a classifier on your own table of texts and labels, resumable.
 
@@ -60,7 +74,7 @@ def train(args: argparse.Namespace) -> int:
     from .reading import existing, read_table
     from .table_columns import typed, unlabelled_of
 
-    frame = read_table(existing(args.file))
+    frame = read_table(existing(args.file), encoding=args.encoding)
     text = args.text or _default(frame, "text", "--text")
     label = args.label or _default(frame, "label", "--label")[0]
     absent = [name for name in [*text, label] if name not in frame]
@@ -114,7 +128,7 @@ def predict(args: argparse.Namespace) -> int:
     from .table_columns import predicted_columns
     from .table_files import TableReader, TableWriter
 
-    reader, model = TableReader(args.file), ULMFiT.load(args.model, device=args.device)
+    reader, model = TableReader(args.file, encoding=args.encoding), ULMFiT.load(args.model, device=args.device)
     done, empty, progress = 0, 0, Progress()
     with TableWriter(args.out) as writer:
         for frame in reader:
@@ -149,7 +163,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from .reading import existing, read_table
     from .table_columns import typed, with_text_and_label
 
-    frame, model = read_table(existing(args.file)), ULMFiT.load(args.model, device=args.device)
+    frame = read_table(existing(args.file), encoding=args.encoding)
+    model = ULMFiT.load(args.model, device=args.device)
     config = model.model_.config
     label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
     if label not in frame:
@@ -260,15 +275,16 @@ TEXTS = (
                help="leave out rows without text, and use those without label for the language model only"),
         option("--lang", default="en", metavar="CODE",
                help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
-        DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        ENCODING, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("predict", predict, (
         MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
-        option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"), DEVICE)),
+        option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"),
+        ENCODING, DEVICE)),
     Command("evaluate", evaluate, (
         MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
         option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
         option("--label-delim", metavar="MARK", help="what separates several classes (default: ;)"),
-        option("--json", action="store_true", help="the numbers as JSON"), DEVICE)),
+        option("--json", action="store_true", help="the numbers as JSON"), ENCODING, DEVICE)),
     Command("explain", explain, (
         MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
         option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),

@@ -161,6 +161,12 @@ def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
+def other_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> ValueError:
+    """What to say of a file that is not in the encoding it was read in: most often a spreadsheet's, of Windows."""
+    return ValueError(f"{path} is not {encoding.removesuffix('-sig')} text ({error.reason}). Give its "
+                      "encoding (cp1252, for example), or convert it.")
+
+
 def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf-8-sig",
                header: bool = True) -> pd.DataFrame:
     """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
@@ -184,7 +190,7 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
         except ImportError as error:
             raise ValueError(f"reading {path} needs a package that is not installed: {error}") from error
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not {encoding} text: {error}. Give its encoding, or convert it.") from error
+            raise other_encoding(path, encoding, error) from error
         except ValueError as error:  # the parsers of pandas and pyarrow say what is wrong, but not where
             raise ValueError(f"cannot read {path}: {error}") from error
 

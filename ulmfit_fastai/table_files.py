@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from .reading import OPENERS, TABLES, bare_suffix, damage_named, existing, read_table
+from .reading import OPENERS, TABLES, bare_suffix, damage_named, existing, other_encoding, read_table
 
 ROWS = 4096
 WRITERS: dict[str, Callable[[Any], IO[bytes]]] = {
@@ -67,8 +67,7 @@ class TableReader:
                     self.share = raw.tell() / size
                     yield frame
             except UnicodeDecodeError as error:
-                raise ValueError(f"{self.path} is not {self.encoding} text: {error}. Give its encoding, or convert "
-                                 "it.") from error
+                raise other_encoding(self.path, self.encoding, error) from error
             except pd.errors.EmptyDataError:
                 raise ValueError(f"{self.path} is empty: expected a line of column names") from None
             except pd.errors.ParserError as error:
