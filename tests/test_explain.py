@@ -347,6 +347,13 @@ def test_a_shell_gets_colours_and_nothing_that_steers_it(trained):
     assert "\x1b" not in explanation.to_ansi(colour=False) and "superb" in str(explanation)
 
 
+def test_a_shell_is_told_which_words_the_model_does_not_know(trained):
+    explanation = trained.explain("a superb flabbergasting film, flabbergasting")
+    for colour in (True, False):
+        assert explanation.to_ansi(colour=colour).splitlines()[-1] == "unknown to the model: flabbergasting"
+    assert "unknown" not in str(trained.explain("a superb film"))
+
+
 def test_the_table_has_a_row_a_word_and_top_sorts_it(trained, texts):
     explanation = trained.explain(texts[0])
     frame = explanation.to_frame()

@@ -127,13 +127,19 @@ class Explanation:
                 f'<div style="margin-bottom:.5em;font-size:.85em">{key}</div><div>{self.marked()}</div></div>')
 
     def to_ansi(self, *, colour: bool = True) -> str:
-        """For a shell: the decision, then the text with coloured words; without colour, its strongest words."""
+        """For a shell: the decision, then the text with coloured words; without colour, its strongest words.
+
+        A last line names the words that the model does not know.
+        """
+        strange = dict.fromkeys(_plain(word.text) for word in self.words if not word.known)
+        unknown = [f"unknown to the model: {', '.join(strange)}"] if strange else []
         if not colour:
             strongest = [f"{word.score:+8.3f}  {_plain(word.text)}" for word in self.top()]
-            return "\n".join([_plain(self.summary), *strongest])
+            return "\n".join([_plain(self.summary), *strongest, *unknown])
         for_, against = self.legend
         words = "".join(_space(word, "\n") + _paint(word.text, strength) for word, strength in self.strengths())
-        return f"{_plain(self.summary)}\n{_paint(for_, 1.0)} {_paint(against, -1.0)}\n{words.strip()}"
+        key = f"{_paint(for_, 1.0)} {_paint(against, -1.0)}"
+        return "\n".join([_plain(self.summary), key, words.strip(), *unknown])
 
     def __str__(self) -> str:
         return self.to_ansi(colour=False)
