@@ -119,7 +119,9 @@ class TextModel:
         try:
             model.load_state_dict(saved.state)
         except RuntimeError as error:
-            raise ValueError(f"the {saved.direction} weights don't fit the model of recipe.json: {error}") from None
+            first, *more = str(error).splitlines()[1:] or [str(error)]  # torch: a heading, then a line for each tensor
+            raise ValueError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
+                             f"{f' And {len(more)} more like it.' if more else ''}") from None
         return model.to(self.device).eval()
 
     # -- predicting -----------------------------------------------------------------------------------------------
