@@ -271,6 +271,9 @@ def test_more_texts_go_to_the_language_model_only():
     ("one text", ["a"], "found one string"),
     (TEXTS[:6], LABELS[:5], "one label for each of the 6 texts, found 5"),
     (TEXTS[:6], ["a"] * 6, "one class only"),
+    ([], [], "expected texts with labels, found none in 0 rows"),
+    (pd.DataFrame({"text": [], "label": []}), None, "found none in 0 rows"),
+    (5, ["a"], "expected a list of texts, found 5"),
     (TEXTS[:12], list("abcdefghijkl"), "each of the 12 labels is another"),
     (TEXTS[:3], ["a", "b", "a"], "at least 4 are needed"),
     (TEXTS[:4], list("abcd"), "every class has one text only"),
@@ -283,6 +286,13 @@ def test_more_texts_go_to_the_language_model_only():
 def test_what_cannot_be_learnt_from_is_refused_in_words(texts, labels, said):
     with pytest.raises(ValueError, match=said):
         tiny().fit(texts, labels)
+
+
+def test_a_column_of_numbers_for_texts_is_pointed_out():
+    labels = read_labels(["a", "b", "a"])
+    strange = own_dataset(pd.DataFrame({"stars": ["4", "1/5", "3.5"], "n": 1}), labels, columns=["stars"])
+    assert strange.notes == ("no row of column stars has a letter in it: are these the texts?",)
+    assert own_dataset(["4", "1/5", "\u826f\u3044"], labels, columns=None).notes == ()
 
 
 # ------------------------------------------------------------------------------------------------------------ few texts

@@ -150,6 +150,8 @@ def delimiter(names: Sequence[str]) -> str:
 def check_classes(labels: OwnLabels, values: list[Any]) -> None:
     """Refuse labels that nothing can be learnt from."""
     known = [value for value in values if value is not None]
+    if not known:
+        raise ValueError(f"expected texts with labels, found none in {len(values):,} rows")
     if labels.kind == "regression":
         if len(set(known)) < 2:
             raise ValueError(f"the labels are one number only ({shown(set(known))}): there is nothing to learn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,8 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
         if array is not None and array.ndim != 1:
             raise ValueError(f"expected one text a row, found an array of shape {array.shape}; put several fields of "
                              "a text into the columns of a DataFrame")
+        if array is None and not isinstance(texts, Iterable):
+            raise ValueError(f"expected a list of texts, found {texts!r}")
         values = list(texts) if array is None else array.tolist()
         index = pd.RangeIndex(len(values))
     strange = [row for row, value in enumerate(values) if not isinstance(value, str) and not is_missing(value)]
@@ -109,6 +111,9 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
         "split": [*("unsup" if label is None else "train" for label in written), *["unsup"] * len(more)],
     }
     check_classes(labels, [labels.values[row] for row in kept])
+    if not any(letter.isalpha() for text in checked.df["text"] for letter in text):
+        notes.append(f"no row of column {' + '.join(map(str, chosen))} has a letter in it: are these the texts?")
+        log.warning("%s", notes[-1])
     dataset = build("custom", parts, source or f"{len(frame):,} texts given in Python", notes=notes)
     return replace(dataset, classes=labels.names, label_delim=delim)
 
