@@ -291,7 +291,10 @@ tokenize(["a film"])
     assert "spaCy is needed to tokenise texts" in done.stderr
 
 
-def test_progress_is_shown(tmp_path: Path, capsys) -> None:
+def test_progress_is_shown_where_a_bar_can_grow(tmp_path: Path, capsys, monkeypatch) -> None:
+    TokenStore.make(TEXTS, cache=tmp_path / "into a file")
+    assert not capsys.readouterr().out
+    monkeypatch.setattr("ulmfit_fastai.tokens.can_show_bars", lambda: True)
     TokenStore.make(TEXTS, cache=tmp_path)
     TokenStore.make(iter(TEXTS), cache=tmp_path)
     shown = capsys.readouterr().out
