@@ -277,7 +277,7 @@ def test_more_texts_go_to_the_language_model_only():
     (TEXTS[:12], list("abcdefghijkl"), "each of the 12 labels is another"),
     (TEXTS[:3], ["a", "b", "a"], "at least 4 are needed"),
     (TEXTS[:4], list("abcd"), "every class has one text only"),
-    ([*TEXTS[:5], 7], LABELS[:6], "found a int in row 5"),
+    ([*TEXTS[:5], 7], LABELS[:6], "found 7 in row 5 .1 of 6 are no text"),
     (TEXTS[:6], None, "expected labels"),
     (pd.DataFrame({"text": TEXTS[:6]}), None, "no column label; the columns are text"),
     (TEXTS[:6], [1.5] * 6, "one number only"),

@@ -47,8 +47,8 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
         index = pd.RangeIndex(len(values))
     strange = [row for row, value in enumerate(values) if not isinstance(value, str) and not is_missing(value)]
     if strange:
-        raise ValueError(f"expected texts, found a {type(values[strange[0]]).__name__} in row {index[strange[0]]} "
-                         f"({len(strange):,} rows are no text)")
+        raise ValueError(f"expected texts, found {str(values[strange[0]])[:40]} in row {index[strange[0]]} "
+                         f"({len(strange):,} of {len(values):,} are no text)")
     name = columns if isinstance(columns, str) else columns[0] if columns else "text"
     return pd.DataFrame({name: pd.Series(values, dtype=object, index=index)}), [name]
 
@@ -63,7 +63,8 @@ def _only_column(frame: pd.DataFrame) -> list[str]:
         return [frame.columns[0]]
     if "text" in frame:
         return ["text"]
-    raise ValueError(f"which column holds the texts? Give text=; the columns are {shown(list(frame.columns), 30)}")
+    raise ValueError("which column holds the texts? Name it by text=, in a shell by --text; the columns are "
+                     f"{shown(list(frame.columns), 30)}")
 
 
 def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
