@@ -50,6 +50,7 @@ def test_the_same_seed_writes_the_same_and_another_something_else():
 def test_special_tokens_are_never_drawn_but_make_capitals():
     text = generate(counting(), [""], n_tokens=300, temperature=100.0)[0]
     assert not any(mark in text for mark in ("xx", "…"))
+    assert readable(["a", "xxfake", "b"]) == "a b"  # what a vocabulary is filled up with, to a multiple of 8
     assert readable(["xxbos", "xxmaj", "the", "xxup", "usa", ",", "it", "'s", "xxunk", "."]) == "The USA, it's …."
 
 

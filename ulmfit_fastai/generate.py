@@ -14,7 +14,7 @@ from .recipe import Model
 from .tokens import tokenize
 from .weights import LMWeights
 
-NEVER = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep")
+NEVER = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxfake")
 """Special tokens that are not drawn; xxmaj and xxup are, and become capital letters."""
 CLOSING = frozenset(".,;:!?)]}%") | {"'s", "n't", "'re", "'ve", "'ll", "'d", "'m", "'"}
 
@@ -52,7 +52,7 @@ def _one(net: Any, weights: LMWeights, tokens: list[str], n_tokens: int, tempera
     if backward and tokens[:1] == ["xxbos"]:
         tokens = tokens[1:] or ["."]  # a text read backward begins with its last word
     ids = [number.get(token, 0) for token in (reversed(tokens) if backward else tokens)]
-    never = [number[word] for word in NEVER if word in number]
+    never = [i for i, word in enumerate(weights.vocab) if word in NEVER]  # a vocabulary has several xxfake
     drawn: list[int] = []
     net.reset()
     with torch.inference_mode():

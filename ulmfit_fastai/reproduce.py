@@ -98,7 +98,7 @@ def reproduce(
                  time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
-                   "quick": "few-labels"}
+                   "quick": "tiny"}
         if recipe.name in smaller:
             log.info("a smaller preset: %s (--preset %s)", smaller[recipe.name], smaller[recipe.name])
         return None
