@@ -25,6 +25,10 @@ class Position:
     epoch: int = 0
     batch: int = 0
 
+    def share_of(self, stage: Stage, steps: int) -> float:
+        """How much of a stage with so many `steps` an epoch is done, from 0 to 1."""
+        return (self.epoch * steps + self.batch) / (steps * stage.epochs)
+
 
 def derived_seed(*parts: Any) -> int:
     """One seed for each named place of a run, so that an epoch's random numbers don't depend on what ran before."""
@@ -45,8 +49,7 @@ class StageSchedule(Callback):
 
     def rates_now(self) -> tuple[list[float], float]:
         n_groups = len(self.learn.opt.hypers)
-        steps = len(self.learn.dls.train)
-        done = (self.position.epoch * steps + self.position.batch) / (steps * self.stage.epochs)
+        done = self.position.share_of(self.stage, len(self.learn.dls.train))
         factor = self.stage.factor(done)
         momentum = self.stage.momentum(done, self.phase.optimizer.moms)
         return [rate * factor for rate in self.stage.rates(n_groups)], momentum
@@ -76,8 +79,7 @@ class SampledLoss(Callback):
         self.stage, self.position, self.sampled_words = stage, position, sampled_words
 
     def before_batch(self) -> None:
-        steps = len(self.learn.dls.train)
-        done = (self.position.epoch * steps + self.position.batch) / (steps * self.stage.epochs)
+        done = self.position.share_of(self.stage, len(self.learn.dls.train))
         self.learn.loss_func.sampled_words = self.sampled_words if done < FULL_FROM else None
 
     def after_fit(self) -> None:

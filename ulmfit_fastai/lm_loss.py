@@ -13,7 +13,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.core import LinearDecoder
 from torch import Tensor, nn
 
-from .sampled_softmax import sampled_cross_entropy
+from .sampled_softmax import MadeInForward, sampled_cross_entropy
 
 CHUNK_TOKENS = 512
 """Rows of logits that exist at a time on a CPU: 512 x 30,000 words x 4 bytes = 61 MB, where stock keeps 4,608 rows
@@ -115,8 +115,8 @@ def linear_cross_entropy(
     return total / target.numel() if reduction == "mean" else total
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Summed cross entropy, its gradients made in forward and scaled in backward."""
+class _ChunkedCrossEntropy(MadeInForward):
+    """Summed cross entropy."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
@@ -141,13 +141,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 _add_product_(grad_w, logits.t(), h)
         ctx.grads = grads
         return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.grads is None:
-            raise RuntimeError("this loss was back-propagated twice; its gradients were made once, in the forward pass")
-        grads, ctx.grads = ctx.grads, None
-        return tuple(None if g is None else g.mul_(grad_outputs[0].to(g.dtype)) for g in grads) + (None,) * 4
 
 
 def _loss_and_gradient_(logits: Tensor, bias: Tensor | None, target: Tensor, grad_bias: Tensor | None,

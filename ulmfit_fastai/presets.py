@@ -161,7 +161,7 @@ QUICK: dict[str, Any] = {
     **WIKI_SMALL, "lm_docs": 25000, "lm_epochs": 1, "lm_lr": 5e-3, "sampled_words": 2048,
     "classifier_docs": None, "classifier_steps": ((1, 2e-2), (1, 1e-2), (2, 5e-3)),
 }
-"""The numbers of `quick`, set by measuring what an hour on two cores can reach on IMDb."""
+"""The numbers of `quick`, sized by measured speeds for an hour on two cores on IMDb."""
 QUICK_TASKS: dict[str, dict[str, Any]] = {
     "trec6": {"lm_docs": None, "lm_epochs": 4, "sampled_words": None,
               "classifier_steps": ((2, 2e-2), (2, 1e-2), (16, 5e-3))},

@@ -128,8 +128,8 @@ class Phase:
     """Temporal activation regularisation (TAR)."""
     sampled_words: int | None = None
     """Language model: let only the so many most frequent words, and as many of the others drawn anew for each batch,
-    compete in the loss of training (a quarter faster on a CPU), all of them in the last tenth of each stage and when
-    perplexity is measured; None: all words always, as the paper does."""
+    compete in the loss of training (less work for a CPU), all of them in the last tenth of each stage and when
+    perplexity is measured; None: all words always, as the paper does. Without effect where `fast` is False."""
     max_len: int | None = None
     """Classifier: tokens of a text, counted from its end, that are pooled and receive gradient. None: 20 * bptt."""
     early_stopping: int | None = None

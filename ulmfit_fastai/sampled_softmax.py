@@ -45,8 +45,20 @@ def sampled_cross_entropy(
     return total / target.numel()
 
 
-class _Sampled(torch.autograd.Function):
-    """Summed loss, its gradients made in forward and scaled in backward."""
+class MadeInForward(torch.autograd.Function):
+    """A loss whose `forward` leaves the gradients of its first inputs in `ctx.grads`, to be scaled in backward."""
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.grads is None:
+            raise RuntimeError("this loss was back-propagated twice; its gradients were made once, in the forward pass")
+        grads, ctx.grads = ctx.grads, None
+        scaled = tuple(None if g is None else g.mul_(grad_outputs[0].to(g.dtype)) for g in grads)
+        return scaled + (None,) * (len(ctx.needs_input_grad) - len(scaled))
+
+
+class _Sampled(MadeInForward):
+    """The summed loss over a sample of the words."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chosen: Tensor,
@@ -95,13 +107,6 @@ class _Sampled(torch.autograd.Function):
             ctx.grads = (grad_h, _spread(weight, grad_matrix, chosen, frequent, target, grad_own * hidden),
                          None if bias is None else _spread(bias, grad_offset, chosen, frequent, target, grad_own[:, 0]))
         return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.grads is None:
-            raise RuntimeError("this loss was back-propagated twice; its gradients were made once, in the forward pass")
-        grads, ctx.grads = ctx.grads, None
-        return tuple(None if g is None else g.mul_(grad_outputs[0].to(g.dtype)) for g in grads) + (None,) * 6
 
 
 def _spread(like: Tensor, competitors: Tensor, chosen: Tensor, frequent: int, target: Tensor, own: Tensor) -> Tensor:
