@@ -115,6 +115,17 @@ def test_evaluate_counts_the_rows_that_have_a_label(trained, capsys, caplog):
     assert f"error {found['error']:.2f} %" in out and "row: label, column: predicted" in out
 
 
+def test_int8_is_an_option(trained, capsys):
+    results = []
+    for flags in ([], ["--int8"]):
+        assert main(["predict", str(trained / "model"), str(trained / "reviews.csv"), *flags]) == 0
+        rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+        results.append(np.array([row[-3:] for row in rows if row[-1][:1] in "01" and row[-1]], dtype=float))
+        assert main(["evaluate", str(trained / "model"), str(trained / "reviews.csv"), "--json", *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == 33
+    assert 0 < np.abs(results[0] - results[1]).max() < 0.02
+
+
 def test_explain_shows_the_words(trained, capsys):
     assert main(["explain", str(trained / "model"), "a dreadful film", "--target", "bad"]) == 0
     assert "dreadful" in capsys.readouterr().out

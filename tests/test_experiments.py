@@ -108,8 +108,8 @@ def folders(out: Path, pattern: str) -> list[str]:
 SAME = {"name": "x", "classifier.bs": 8, "classifier.stages.0.lr": 0.5, "evaluate": "validation", "n_labels": 20,
         "model.head_hidden": 7, "model.classifier_dropouts.input": 0.3, "model.head_dropout": 0.3, "pretrain.bs": 8,
         "model.pretrain_dropouts.input": 0.3, "class_weights": (1.0, 2.0)}
-OTHER = {"seed": 1, "lm.bs": 8, "lm.stages.0.lr": 0.5, "weights": "wiki-small", "max_vocab": 999, "min_freq": 2,
-         "model.n_hid": 40, "model.lm_dropouts.input": 0.3, "lm_texts": "labelled", "protocol": "tutorial",
+OTHER = {"seed": 1, "lm_seed": 3, "lm.bs": 8, "lm.stages.0.lr": 0.5, "weights": "wiki-small", "max_vocab": 999,
+         "min_freq": 2, "model.n_hid": 40, "model.lm_dropouts.input": 0.3, "lm_texts": "labelled", "protocol": "tutorial",
          "valid_fraction": 0.2, "precision": "bf16", "fast": False, "model.tie_weights": False}
 
 
@@ -118,6 +118,28 @@ def test_what_only_the_classifier_reads_leaves_the_language_model_as_it_is(field
     changed = base.replace(**{field: SAME[field]})
     assert changed != base
     assert language_model_recipe(changed, "forward").hash == language_model_recipe(base, "forward").hash
+
+
+def test_runs_with_an_lm_seed_share_their_language_model(base, reviews):
+    one, other = (base.replace(lm_seed=0, seed=seed, n_labels=20) for seed in (1, 2))
+    assert language_model_recipe(one, "forward") == language_model_recipe(other, "forward")
+    assert language_model_recipe(one, "forward").hash == language_model_recipe(base, "forward").hash
+    a, b, alone = (rows_for(recipe, reviews) for recipe in (one, other, base))
+    assert a.lm_train.tolist() == b.lm_train.tolist() == alone.lm_train.tolist()
+    assert a.lm_valid.tolist() == b.lm_valid.tolist() == alone.lm_valid.tolist()
+    assert a.train.tolist() != b.train.tolist()
+    few = [recipe.replace(lm_texts="labelled") for recipe in (one, other)]  # they read the labelled texts: not the same
+    assert language_model_recipe(few[0], "forward").hash != language_model_recipe(few[1], "forward").hash
+
+
+def test_seeds_that_share_a_language_model_train_other_classifiers_and_say_so(reviews, options, fits, tmp_path):
+    table = ablate("table7", reviews, out=tmp_path, rows=["last"], seeds=(0, 1), lm_seed=0, **options)
+    assert fits == {"lm": 1, "classifier": 2}
+    one, other = (tensors(tmp_path / f"table7.last-seed{seed}" / "classifier_forward.safetensors") for seed in (0, 1))
+    assert one["1.layers.1.2.weight"] != other["1.layers.1.2.weight"]
+    assert any("share the language model of seed 0" in note for note in table.notes)
+    alone = ablate("table7", reviews, out=tmp_path / "alone", rows=["last"], **options)
+    assert alone.errors["last"][0] == table.errors["last"][0] and "share the language" not in repr(alone)
 
 
 @pytest.mark.parametrize("field", OTHER)

@@ -54,6 +54,21 @@ def test_numbers_and_several_classes_come_back_too(labels, tmp_path):
     assert loaded.task == {"regression": "regression", "multi": "multilabel"}[made.model_.config.kind]
 
 
+def test_int8_predicts_nearly_the_same_and_refuses_what_needs_the_weights(model, folder, tmp_path):
+    small = ULMFiT.load(folder, int8=True)
+    assert not any(name.endswith("weight_hh_l0_raw") for m in small.model_.models.values() for name, _ in
+                   m.named_parameters())
+    expected, found = model.predict_proba(TEXTS), small.predict_proba(TEXTS)
+    assert 0 < np.abs(found - expected).max() < 0.02
+    for use in (lambda: small.explain("a fine film"), lambda: small.save(tmp_path / "again"), lambda: small.learner,
+                lambda: small.export(tmp_path / "x.pkl")):
+        with pytest.raises(ValueError, match="load the model without int8"):
+            use()
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(ValueError, match="int8 is for prediction on the CPU"):
+        ULMFiT.load(folder, int8=True, device="meta")
+
+
 def test_loading_executes_nothing(folder, monkeypatch):
     def refuse(*_, **__):
         pytest.fail("something was unpickled")

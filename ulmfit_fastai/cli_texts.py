@@ -45,6 +45,8 @@ def encoding(name: str) -> str:
     return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
 
 
+INT8 = option("--int8", action="store_true", help="predict with LSTMs in 8-bit integers: faster on a CPU, at nearly "
+                                                "the same probabilities")
 ENCODING = option("--encoding", type=encoding, default="utf-8-sig", metavar="NAME",
                   help="encoding of FILE, such as cp1252 or utf-16 (default: utf-8)")
 
@@ -128,7 +130,8 @@ def predict(args: argparse.Namespace) -> int:
     from .table_columns import predicted_columns
     from .table_files import TableReader, TableWriter
 
-    reader, model = TableReader(args.file, encoding=args.encoding), ULMFiT.load(args.model, device=args.device)
+    reader = TableReader(args.file, encoding=args.encoding)
+    model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
     done, empty, progress = 0, 0, Progress()
     with TableWriter(args.out) as writer:
         for frame in reader:
@@ -164,7 +167,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from .table_columns import typed, with_text_and_label
 
     frame = read_table(existing(args.file), encoding=args.encoding)
-    model = ULMFiT.load(args.model, device=args.device)
+    model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
     config = model.model_.config
     label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
     if label not in frame:
@@ -279,12 +282,12 @@ TEXTS = (
     Command("predict", predict, (
         MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
         option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"),
-        ENCODING, DEVICE)),
+        INT8, ENCODING, DEVICE)),
     Command("evaluate", evaluate, (
         MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
         option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
         option("--label-delim", metavar="MARK", help="what separates several classes (default: ;)"),
-        option("--json", action="store_true", help="the numbers as JSON"), ENCODING, DEVICE)),
+        option("--json", action="store_true", help="the numbers as JSON"), INT8, ENCODING, DEVICE)),
     Command("explain", explain, (
         MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
         option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),

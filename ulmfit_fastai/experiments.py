@@ -160,11 +160,10 @@ def collect(table: str, cells: Sequence[Cell], dataset: Dataset, folder: Path, *
     rows = [_row(table, row, dataset.name, list(found.values()), n_texts.get(row)) for row, found in errors.items()]
     known = paper.TABLES.get(table)
     record = record_of(cells, results, dataset, method=method, device=device)
-    scale = paper.differences_in_scale(dataset.name, method.to_dict(), record["data"])
     return AblationTable(
         table, dataset.name, known.title if known else "Section 5: both directions against one",
         known.measured_on if known else "test", pd.DataFrame(rows, columns=COLUMNS), errors, missing,
-        tuple(f"not the paper's experiment: {why}" for why in scale), record, folder)
+        notes_of(method, record), record, folder)
 
 
 def record_of(cells: Sequence[Cell], results: dict[str, Result | None], dataset: Dataset, *, method: Recipe,
@@ -179,6 +178,17 @@ def record_of(cells: Sequence[Cell], results: dict[str, Result | None], dataset:
         "recipe_hashes": {c.folder: c.recipe.hash for c in distinct(cells)},
         "runs": {name: _run_record(found) for name, found in results.items() if found is not None},
     }
+
+
+def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
+    """What has to be said beside the numbers of an experiment."""
+    data = record["data"]
+    notes = [f"not the paper's experiment: {why}"
+             for why in paper.differences_in_scale(data["name"], method.to_dict(), data)]
+    if method.lm_seed is not None and len(record["seeds"]) > 1:
+        notes.append(f"all seeds share the language model of seed {method.lm_seed}: the spread is that of the labels "
+                     "drawn and of the classifiers")
+    return tuple(notes)
 
 
 def _run_record(result: Result) -> dict[str, Any]:

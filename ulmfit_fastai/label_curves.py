@@ -25,7 +25,7 @@ from .ablations import LOW_SHOT, full_method, low_shot
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .datasets import Dataset, load_task
 from .experiment_figures import labels_figure, save_figure
-from .experiments import base_recipe, record_of, seed_list
+from .experiments import base_recipe, notes_of, record_of, seed_list
 from .files import read_json, write_json_atomic, write_text_atomic
 from .general_text import Corpus
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
@@ -272,13 +272,11 @@ def collect_lowshot(cells: Sequence[Cell], dataset: Dataset, folder: Path, *, me
         points.append((kind, int(n), fmean(values) if values else math.nan,
                        stdev(values) if len(values) > 1 else math.nan, low, high, len(values), n_texts.get(key, 0)))
     record = record_of(cells, results, dataset, method=method, device=device)
-    scale = paper.differences_in_scale(dataset.name, method.to_dict(), record["data"])
     order = {kind: place for place, kind in enumerate(NAMES)}
     frame = pd.DataFrame(points, columns=COLUMNS)
     frame = frame.sort_values(["kind", "labels"], key=lambda column: column.map(order) if column.name == "kind"
                               else column, ignore_index=True)
-    return LowShot(dataset.name, frame, errors, missing,
-                   tuple(f"not the paper's experiment: {why}" for why in scale), record, folder)
+    return LowShot(dataset.name, frame, errors, missing, notes_of(method, record), record, folder)
 
 
 def _with_spread(error: float, sd: float) -> str:

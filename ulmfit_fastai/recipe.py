@@ -214,6 +214,9 @@ class Recipe:
     """Use this project's faster equivalents of fastai's layers and optimiser; False: fastai's own."""
     class_weights: tuple[float, ...] | None = None
     """How much a text of each class counts in the classifier's loss, in the order of the classes; None: all alike."""
+    lm_seed: int | None = None
+    """Seed of the language model and of the texts it reads; None: `seed`. With the same one, runs of other seeds share
+    a language model, and they differ in the labels drawn and in how the classifier is trained."""
 
     def __post_init__(self) -> None:
         expect(bool(self.name), "name", self.name, "a name")
@@ -230,6 +233,7 @@ class Recipe:
         expect(self.max_vocab >= 10, "max_vocab", self.max_vocab, "at least 10 (fastai's special tokens take nine)")
         expect(self.min_freq >= 1, "min_freq", self.min_freq, "at least 1")
         expect(self.seed >= 0, "seed", self.seed, "at least 0")
+        expect(self.lm_seed is None or self.lm_seed >= 0, "lm_seed", self.lm_seed, "at least 0, or None for seed")
         expect(self.n_labels is None or self.n_labels >= 2, "n_labels", self.n_labels, "at least 2, or None for all")
         expect(self.class_weights is None or min(self.class_weights, default=0) > 0, "class_weights",
                self.class_weights, "a positive number for each class, or None")
@@ -285,11 +289,17 @@ class Recipe:
         return dataclasses.replace(self.model, lm_dropouts=self.model.pretrain_dropouts)
 
     @property
+    def language_seed(self) -> int:
+        """Seed of everything up to the end of LM fine-tuning."""
+        return self.seed if self.lm_seed is None else self.lm_seed
+
+    @property
     def hash(self) -> str:
         """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same)."""
         fields = {key: value for key, value in Recipe.from_dict(self.to_dict()).to_dict().items() if key != "name"}
-        if self.class_weights is None:  # a later field: runs without it keep their hash; so do those below
-            del fields["class_weights"]
+        for later in ("class_weights", "lm_seed"):  # runs without these fields keep their hash; so do those below
+            if fields[later] is None:
+                del fields[later]
         for phase in filter(None, (fields[name] for name in PHASES)):
             for later in ("sampled_words", "valid_docs"):
                 if phase[later] is None:
@@ -348,7 +358,8 @@ class Recipe:
         evaluated = "" if self.evaluate == "test" else f", evaluated on {self.evaluate}"
         labels = "" if self.n_labels is None else f", {self.n_labels:,} labels"
         lines.append(f"  data       protocol {self.protocol}, {self.valid_fraction:.0%} held out{labels}{evaluated}")
-        lines.append(f"  run        {' + '.join(self.directions)}, seed {self.seed}, precision {self.precision}"
+        seed = f"seed {self.seed}" + ("" if self.lm_seed is None else f" (language model: {self.lm_seed})")
+        lines.append(f"  run        {' + '.join(self.directions)}, {seed}, precision {self.precision}"
                      f"{'' if self.fast else ', stock layers'}")
         for name in self.phases:
             phase, drops = self.phase(name), self.model_for(name)

@@ -61,7 +61,7 @@ def rows_for(recipe: Recipe, dataset: Dataset) -> Splits:
     """The rows that each phase of a run reads."""
     splits = split_validation(
         dataset, fraction=recipe.valid_fraction, seed=recipe.seed, protocol=recipe.protocol, n_labels=recipe.n_labels,
-        valid_seed=VALIDATION_SEED,
+        valid_seed=VALIDATION_SEED, lm_seed=recipe.language_seed,
     )
     if recipe.lm_texts == "labelled":  # the paper's supervised low-shot setting: the LM reads what the classifier reads
         splits = replace(splits, lm_train=splits.train, lm_valid=np.setdiff1d(splits.lm_valid, splits.train))
@@ -114,19 +114,19 @@ class Run:
     def general_lm(self, phase: Phase, direction: str) -> Any:
         assert self.data.general is not None, "run() asks for a corpus when the recipe pretrains"
         text = self.data.general
-        text = replace(text, train=some_rows(text.train, phase.max_docs, self.recipe.seed))
-        return general_lm(text, self.recipe.model_for("pretrain"), phase, direction, seed=self.recipe.seed,
+        text = replace(text, train=some_rows(text.train, phase.max_docs, self.recipe.language_seed))
+        return general_lm(text, self.recipe.model_for("pretrain"), phase, direction, seed=self.recipe.language_seed,
                           precision=self.recipe.precision, device=self.device, fast=self.recipe.fast)
 
     def lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> Any:
         rows = self.data.splits
         dls = lm_dataloaders(
-            self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.seed),
-            valid=some_rows(rows.lm_valid, phase.valid_docs, self.recipe.seed),
+            self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.language_seed),
+            valid=some_rows(rows.lm_valid, phase.valid_docs, self.recipe.language_seed),
             direction=direction, bs=phase.bs, bptt=phase.bptt, device=self.device,
-            seed=derived_seed(self.recipe.seed, direction, "lm"), variable_bptt=phase.variable_bptt,
+            seed=derived_seed(self.recipe.language_seed, direction, "lm"), variable_bptt=phase.variable_bptt,
         )
-        torch.manual_seed(derived_seed(self.recipe.seed, direction, "lm", "init"))
+        torch.manual_seed(derived_seed(self.recipe.language_seed, direction, "lm", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return lm_learner(dls, self.recipe.model, phase, weights=weights, fast=self.recipe.fast, compute_dtype=dtype,
                           cbs=precision_callbacks(self.recipe.precision, self.device))
@@ -211,8 +211,9 @@ class Run:
 
     def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
         rest = (lambda left: self.plan.rest_of_run(direction, name, left)) if self.plan else (lambda left: None)
+        seed = self.recipe.seed if classifies else self.recipe.language_seed
         done = PhaseFit(
-            learn, phase.for_direction(direction), self.folder, name=name, direction=direction, seed=self.recipe.seed,
+            learn, phase.for_direction(direction), self.folder, name=name, direction=direction, seed=seed,
             classifies=classifies, budget=self.budget, progress=self.progress, rest_of_run=rest,
         ).fit()
         if not done:

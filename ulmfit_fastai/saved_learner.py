@@ -25,6 +25,7 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
     """
     if direction not in model.models:
         raise ValueError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
+    module = model.as_trained("a fastai Learner")[direction]
     config, recipe = model.config, model.recipe
     if dataset is not None and ids is not None:
         rows = rows_for(recipe, dataset)
@@ -42,5 +43,5 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
     for loader in dls.loaders:
         loader.dataset.tokenizer = TextTokenizer(config.lang)
     learn = classifier_learner(dls, recipe.model, recipe.classifier, loss_func=loss, fast=recipe.fast)
-    learn.model = model.models[direction]
+    learn.model = module
     return learn

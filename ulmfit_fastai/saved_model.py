@@ -22,6 +22,7 @@ import torch
 from fastai.torch_core import default_device
 
 from .files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from .int8 import int8_copy
 from .layers import build_classifier
 from .own_labels import class_name
 from .pieces import FILE_NAME as PIECES_FILE
@@ -96,13 +97,15 @@ class TextModel:
     """Classifiers of one or both directions over the same words, ready to predict.
 
     `models` maps directions to fastai classifier modules on `device`, in evaluation mode. They compute in fp32
-    whatever they were trained in, so that a text's probabilities don't depend on the machine's number formats.
+    whatever they were trained in, so that a text's probabilities don't depend on the machine's number formats; with
+    `int8`, on a CPU, their LSTMs multiply 8-bit integers: faster and smaller, for predictions only (see int8.py).
     """
 
     def __init__(self, config: Config, recipe: Recipe, classifiers: dict[str, Classifier], *,
-                 metrics: dict[str, Any] | None = None, device: str | torch.device | None = None) -> None:
-        self.config, self.recipe, self.metrics = config, recipe, metrics or {}
-        self.device = default_device() if device is None else torch.device(device)
+                 metrics: dict[str, Any] | None = None, device: str | torch.device | None = None,
+                 int8: bool = False) -> None:
+        self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
+        self.device = torch.device(device or ("cpu" if int8 else default_device()))
         self.vocab = next(iter(classifiers.values())).vocab
         self._number = {word: i for i, word in enumerate(self.vocab) if word != "xxfake"}
         self.models = {direction: self._build(saved) for direction, saved in classifiers.items()}
@@ -122,7 +125,8 @@ class TextModel:
             first, *more = str(error).splitlines()[1:] or [str(error)]  # torch: a heading, then a line for each tensor
             raise ValueError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
                              f"{f' And {len(more)} more like it.' if more else ''}") from None
-        return model.to(self.device).eval()
+        model = model.to(self.device).eval()
+        return int8_copy(model) if self.int8 else model
 
     # -- predicting -----------------------------------------------------------------------------------------------
 
@@ -148,11 +152,18 @@ class TextModel:
             ids = self.numbers(chunk)
             yield joined({d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}, self.config.kind)
 
+    def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
+        """The models for `purpose`, which needs their weights; ValueError where those are in int8."""
+        if self.int8:
+            raise ValueError(f"{purpose} needs the weights as they were trained: load the model without int8, which is "
+                             "for predictions only")
+        return self.models
+
     # -- files ----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, *, card: str) -> Path:
         """Write the model's folder; `card` is the text of its README.md."""
-        folder = Path(folder)
+        models, folder = self.as_trained("save"), Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder}: expected a folder, or a place for one, found a file")
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +171,7 @@ class TextModel:
         if strange and not (folder / "config.json").exists():
             raise ValueError(f"{folder}: expected an empty folder or an earlier model, found {', '.join(strange[:3])}; "
                              "choose another folder")
-        for direction, model in self.models.items():
+        for direction, model in models.items():
             saved = Classifier.from_model(model, self.vocab, self.config.names, direction=direction,
                                           meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash})
             saved.save(folder / f"classifier_{direction}.safetensors", vocab_path=folder / "vocab.json")
@@ -185,7 +196,7 @@ class TextModel:
                 *(path.name for path in folder.glob("classifier_*.safetensors"))}
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device | None = None) -> TextModel:
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None, int8: bool = False) -> TextModel:
         """Read a saved model or a finished run folder; reads JSON and safetensors and executes nothing.
 
         Raises ValueError for a folder that is neither, an unfinished run, and files that don't belong together.
@@ -220,7 +231,7 @@ class TextModel:
             if classifiers[direction].classes != config.names:
                 raise ValueError(f"{path} has the classes {', '.join(classifiers[direction].classes)}, config.json has "
                                  f"{', '.join(config.names)}: the files are not of one model")
-        return cls(config, recipe, classifiers, metrics=metrics, device=device)
+        return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
 
 
 def chunks(texts: Iterable[str]) -> Iterator[list[str]]:

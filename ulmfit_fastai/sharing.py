@@ -39,9 +39,11 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
     model = replace(recipe.model, classifier_dropouts=recipe.model.lm_dropouts, head_hidden=Model.head_hidden,
                     head_dropout=Model.head_dropout,
                     pretrain_dropouts=recipe.model.pretrain_dropouts if pretrains else recipe.model.lm_dropouts)
+    seeds: dict[str, Any] = {} if recipe.lm_texts == "labelled" else {"seed": recipe.language_seed, "lm_seed": None}
     return replace(recipe, name="language model", model=model, directions=(direction,), evaluate="test",
                    n_labels=recipe.n_labels if recipe.lm_texts == "labelled" else None,
-                   pretrain=recipe.pretrain if pretrains else None, classifier=_ANY_CLASSIFIER, class_weights=None)
+                   pretrain=recipe.pretrain if pretrains else None, classifier=_ANY_CLASSIFIER, class_weights=None,
+                   **seeds)
 
 
 def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
@@ -53,7 +55,7 @@ def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
                     head_dropout=Model.head_dropout)
     return replace(recipe, name="pretrained language model", model=model, directions=(direction,), evaluate="test",
                    protocol="clean", valid_fraction=0.1, n_labels=None, lm_texts="all", lm=None,
-                   classifier=_ANY_CLASSIFIER, class_weights=None)
+                   classifier=_ANY_CLASSIFIER, class_weights=None, seed=recipe.language_seed, lm_seed=None)
 
 
 def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:

@@ -34,7 +34,8 @@ class Splits:
 
 
 def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, protocol: str = "clean",
-                     n_labels: int | None = None, valid_seed: int | None = None) -> Splits:
+                     n_labels: int | None = None, valid_seed: int | None = None,
+                     lm_seed: int | None = None) -> Splits:
     """Draw the validation part and say what the language model may read; a pure function of its arguments.
 
     'clean' (the default): `valid` is `fraction` of the training rows, the classes in proportion. The language model
@@ -51,6 +52,7 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
             depend on it, a larger subset contains the smaller ones, and the texts whose labels are not used stay
             in the language model's part (the paper's semi-supervised setting, Figure 3).
         valid_seed: draws `valid`; None: `seed`. With the same one, runs of other seeds are measured on the same texts.
+        lm_seed: draws `lm_valid`; None: `seed`.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}")
@@ -67,7 +69,7 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
         rng = np.random.default_rng([seed if valid_seed is None else valid_seed, 0])
         drawn = stratified(strata(labels[labelled], dataset), fraction, rng)
         train, valid = np.delete(labelled, drawn), labelled[drawn]
-    lm_train, lm_valid = _lm_rows(labelled, valid, unsup, test, seed, protocol)
+    lm_train, lm_valid = _lm_rows(labelled, valid, unsup, test, seed if lm_seed is None else lm_seed, protocol)
     if n_labels is not None:
         train = balanced(train, labels, n_labels, np.random.default_rng([seed, 1]))
     return Splits(train, valid, test, lm_train, lm_valid)
