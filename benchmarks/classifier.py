@@ -19,9 +19,10 @@ from ulmfit_fastai.clas_loader import pad_batch
 from ulmfit_fastai.int8 import int8_copy
 from ulmfit_fastai.learners import FrozenBatchNorm, set_trainable
 from ulmfit_fastai.loaders import inference_loader
+from ulmfit_fastai.recipe import Model
 from ulmfit_fastai.tokens import TokenIds, tokenize
 
-from .fitting import fit, own_seconds, profile
+from .fitting import fit, own_seconds, profile, shares_of_peak
 from .material import Setup, dry, lively, our_classifier, same_weights, stock_classifier
 from .measure import Record, alternate, close, expect, row, within
 
@@ -76,10 +77,28 @@ def classifier_steps(setup: Setup) -> list[Record]:
                    target={"ours": wanted} if wanted else None, batch=sizes.clas_bs, steps=len(pairs),
                    lengths=[int(max(map(len, docs))) for docs in groups],
                    note="ours draws each LSTM's weight-drop mask once a batch, stock once for every chunk of a text")
+        made["share_of_peak"] = shares_of_peak(made["median"], step_operations(model, opened, pairs), device)
         if opened in (1, n_groups):
-            made["profile"] = {side: profile(sides[side], device) for side in ("stock", "ours")}
+            made["profile"] = {side: profile(each, device) for side, each in sides.items()}
         rows.append(made)
     return rows
+
+
+def lstm_sizes(model: Model) -> list[tuple[int, int]]:
+    """What goes into each LSTM and what comes out."""
+    sizes = [model.emb_sz, *[model.n_hid] * (model.n_layers - 1), model.emb_sz]
+    return list(zip(sizes, sizes[1:]))
+
+
+def step_operations(model: Model, opened: int, pairs: list[Any]) -> float:
+    """Operations of the LSTMs' matrix products over the batches, padding included, the last `opened` groups trained."""
+    lowest = model.n_layers + 1 - opened  # the first LSTM with gradients; -1 where the embedding has them too
+    each = 0
+    for place, (a, b) in enumerate(lstm_sizes(model)):
+        each += 8 * b * (a + b)
+        if place >= lowest:  # gradients of the weights, of the state, and of the input where something below wants them
+            each += 8 * b * (a + b) + 8 * b * b + 8 * b * a * (place > lowest)
+    return float(each * sum(x.numel() for _, (x, _) in pairs))
 
 
 def _step_seconds(learn: Any, device: torch.device) -> float:
@@ -178,9 +197,13 @@ def evaluation(setup: Setup) -> list[Record]:
              ("stock", "ours")}
     target = {"ours": 1.3} | ({"ours int8": 3.0} if "ours int8" in ours else {})
     checks = {name: f"probabilities up to {change:.0e} from fp32" for name, change in drift.items()}
-    return [row("evaluation", times, work=sizes.eval_docs / sizes.slices, work_unit="documents", target=target,
-                check=check, checks=checks, largest_change_of_a_probability=drift,
-                note=f"{sizes.eval_docs:,} reviews in {sizes.slices} slices, split into words beforehand")]
+    made = row("evaluation", times, work=sizes.eval_docs / sizes.slices, work_unit="documents", target=target,
+               check=check, checks=checks, largest_change_of_a_probability=drift,
+               note=f"{sizes.eval_docs:,} reviews in {sizes.slices} slices, split into words beforehand")
+    tokens = int(ids.lengths[: sizes.eval_docs].sum()) / sizes.slices  # without padding
+    made["share_of_peak"] = shares_of_peak(
+        made["median"], tokens * sum(8 * b * (a + b) for a, b in lstm_sizes(sizes.models[-1][1])), device)
+    return [made]
 
 
 def alone(stock: Any, ids: TokenIds, document: int, setup: Setup) -> Tensor:

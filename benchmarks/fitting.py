@@ -11,6 +11,8 @@ from fastai.callback.core import Callback
 
 from .measure import Record, synchronize
 
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
 
 class Clock(Callback):
     """Wall seconds of all training batches of a fit, and the loss of each when asked for."""
@@ -62,14 +64,25 @@ def profile(function: Callable[[], Any], device: torch.device, *, most: int = 12
             for name, spent, calls in sorted(events, key=lambda event: -event[1])[:most]]
 
 
+def shares_of_peak(median: dict[str, float], operations: float, device: torch.device) -> dict[str, float]:
+    """How near each side of a comparison comes to a large matrix product in its own number format.
+
+    `median`: seconds of the sides, of which "ours bf16" computes in bf16 and those without a format in fp32;
+    `operations`: of the matrix products of one repeat.
+    """
+    kinds = {side: side.rpartition(" ")[2] if side.rpartition(" ")[2] in FORMATS else "fp32" for side in median}
+    peaks = {kind: matmul_peak(device, FORMATS[kind]) for kind in sorted(set(kinds.values()))}
+    return {side: operations / seconds / peaks[kinds[side]] for side, seconds in median.items()}
+
+
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large square matrix product: the most a step could reach."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
+    """Operations a second of a large square matrix product: the most a step could reach."""
+    a, b = ((10 * torch.randn(size, size, device=device)).to(dtype) for _ in range(2))
+    product, best = torch._int_mm if dtype == torch.int8 else torch.matmul, float("inf")
     for _ in range(repeats + 1):
         synchronize(device)
         started = time.perf_counter()
-        a @ b
+        product(a, b)
         synchronize(device)
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best

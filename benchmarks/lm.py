@@ -122,7 +122,7 @@ def _lm_step(setup: Setup, name: str, model: Model, vocab: list[str], batches: l
             sides[f"stock {kind}"] = partial(_fit_seconds, stock, device)
         sides[f"ours {kind}"] = partial(_fit_seconds, ours, device)
         sides[f"floor {kind}"] = floor_step(model, len(vocab), batches, device, kind)
-    times = alternate(sides, repeats=setup.sizes.repeats, device=device, clock=own_seconds)
+    times = alternate(sides, repeats=min(3, setup.sizes.repeats), device=device, clock=own_seconds)
     work, flops = sum(x.numel() for x, _ in batches), step_flops(model, len(vocab))
     rows = []
     for kind in setup.formats:

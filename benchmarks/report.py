@@ -87,10 +87,11 @@ def _amount(value: float, row: Record) -> str:
 def _floors(found: Record) -> list[str]:
     lines = []
     for row in rows(found):
-        if "over_floor" in row:
+        if "share_of_peak" in row:
+            bare = (f"ours takes {row['over_floor']:.2f} times the bare kernels "
+                    f"({_amount(row['median']['floor'], row)}); ") if "over_floor" in row else ""
             share = ", ".join(f"{side} {100 * value:.0f} %" for side, value in row["share_of_peak"].items())
-            lines.append(f"- {row['name']}: ours takes {row['over_floor']:.2f} times the bare kernels "
-                         f"({_amount(row['median']['floor'], row)}); share of a large matrix product's speed: {share}")
+            lines.append(f"- {row['name']}: {bare}share of a large matrix product's speed: {share}")
         if "profile" in row:
             for side, top in row["profile"].items():
                 most = ", ".join(f"{op['operation'].removeprefix('aten::')} {100 * op['share']:.0f} %"

@@ -18,6 +18,7 @@ from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import bag_of_words, classifier, lm, measure, report, tokens  # noqa: E402
 from benchmarks.material import QUICK, Setup  # noqa: E402
 from ulmfit_fastai import baselines  # noqa: E402
+from ulmfit_fastai.recipe import Model  # noqa: E402
 from ulmfit_fastai.synthetic import synthetic_reviews  # noqa: E402
 from ulmfit_fastai.tokens import TokenIds  # noqa: E402
 
@@ -170,6 +171,9 @@ def test_the_command_leaves_numbers_a_table_and_a_figure(finished):
         assert all(len(values) >= 1 for values in row["measured"].values())
     step = next(row for row in report.rows(found) if row["name"] == "LM step, paper 20/32/3, fp32")
     assert step["over_floor"] > 0 and step["profile"]["ours"][0]["share"] > 0
+    for name in ("classifier step, frozen", "classifier step, all open", "evaluation"):
+        shares = next(row for row in report.rows(found) if row["name"] == name)["share_of_peak"]
+        assert {"stock", "ours"} <= set(shares) and all(0 < share < 1.2 for share in shares.values())
     text = (folder / "out" / "benchmark.md").read_text()
     assert "| evaluation, int8 |" in text and "made-up reviews" in text
     assert (folder / "out" / "benchmark.svg").stat().st_size > 5000
@@ -195,6 +199,17 @@ def test_stages_that_start_processes_measure_memory_imports_and_growth(tmp_path)
     assert [row["n"] for row in growth if row["what"] == "documents"] == [20, 40]
     assert [row["n"] for row in growth if row["what"] == "tokens"] == [8, 16, 32]
     assert (tmp_path / "out" / "scale.png").stat().st_size > 5000
+
+
+def test_the_operations_of_a_classifier_step_are_those_of_its_products():
+    model = Model(emb_sz=2, n_hid=3, n_layers=2)  # one LSTM of 2 -> 3, one of 3 -> 2
+    pairs = [(None, (torch.zeros(4, 5), None))]
+    forward = 8 * 3 * (2 + 3) + 8 * 2 * (3 + 2)
+    above = 8 * 2 * (3 + 2) + 8 * 2 * 2  # its weights and its state
+    below = 8 * 3 * (2 + 3) + 8 * 3 * 3
+    found = [classifier.step_operations(model, opened, pairs) / 20 for opened in (1, 2, 3, 4)]
+    assert found == [forward, forward + above, forward + above + 8 * 2 * 3 + below,
+                     forward + above + 8 * 2 * 3 + below + 8 * 3 * 2]
 
 
 # --- bags of words ------------------------------------------------------------------------------------------------

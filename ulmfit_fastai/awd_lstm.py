@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout
 from torch import Tensor, nn
 
+from .bf16_lstm import Bf16LSTM
+
 # cuDNN copies weights that don't lie in one piece, and warns at every call; stock catches it with catch_warnings, which
 # is slow and not thread-safe. The copy is small beside the recurrence.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
@@ -59,6 +61,7 @@ class FastWeightDropout(WeightDropout):
         module._flat_weights_names, module._flat_weights, module._flat_weight_refs = [], [], []
         self.dtype, self.stock_stream = dtype, stock_stream
         self._held: list[Tensor] | None = None
+        self._cast_held: list[Tensor] | None = None
 
     def weights(self) -> list[Tensor]:
         """The LSTM's weights in its own order, the recurrent one dropped out when training."""
@@ -73,12 +76,13 @@ class FastWeightDropout(WeightDropout):
     def hold(self) -> Iterator[None]:
         """Use the same dropped weights for every call inside the `with` block."""
         self._held = self.weights()
+        self._cast_held = self._cast(*(weight.detach() for weight in self._held))
         if not any(w.requires_grad for w in self._held):
-            self._held = self._cast(*self._held)  # once; with gradients at each call, so that they add up in fp32
+            self._held = self._cast_held
         try:
             yield
         finally:
-            self._held = None
+            self._held = self._cast_held = None
 
     def _cast(self, *tensors: Tensor) -> list[Tensor]:
         return list(tensors) if self.dtype is None else [t.to(self.dtype) for t in tensors]
@@ -86,9 +90,21 @@ class FastWeightDropout(WeightDropout):
     def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if self.dtype is None:
             return self.module(x, hidden, self.weights())
+        weights = self.weights()
+        if self._trains_in_bf16(x, weights):
+            cast = self._cast_held or self._cast(*(weight.detach() for weight in weights[:2]))
+            output, h, c = Bf16LSTM.apply(x, hidden[0][0], hidden[1][0], *weights, *cast[:2])
+            return output, (h[None], c[None])
         cast_x, h, c = self._cast(x, *hidden)
-        output, state = self.module(cast_x, (h, c), self._cast(*self.weights()))
+        held = None if torch.is_grad_enabled() else self._cast_held
+        output, state = self.module(cast_x, (h, c), held or self._cast(*weights))
         return output.to(x.dtype), (state[0].to(x.dtype), state[1].to(x.dtype))
+
+    def _trains_in_bf16(self, x: Tensor, weights: list[Tensor]) -> bool:
+        """Whether a backward pass will follow, on a CPU: without one torch's own LSTM is faster."""
+        return (self.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled()
+                and not self.module.bidirectional and x.shape[1] > 0
+                and any(each.requires_grad for each in (x, *weights)))
 
     def reset(self) -> None:
         """Nothing to undo: no dropped weight outlives its call."""
