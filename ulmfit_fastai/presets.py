@@ -176,10 +176,9 @@ def quick(task: str = "imdb") -> Recipe:
                   min_freq=1 if task == "trec6" else 3)
 
 
-FEW_LABELS: dict[str, Any] = {
-    **QUICK, "lm_docs": 12000, "classifier_steps": ((2, 2e-2), (2, 1e-2), (12, 5e-3)),
-}
-"""The numbers of `few-labels`."""
+FEW_LABELS_EPOCHS, FEW_LABELS_LR = 15, 5e-3
+"""The classifier of `few-labels`: everything at once and one rate for all groups. With 500 labels of IMDb that was better
+on held-out reviews than gradual unfreezing with a ratio of 2.6: so small a language model has much to learn yet."""
 
 
 def few_labels(task: str = "imdb") -> Recipe:
@@ -188,8 +187,10 @@ def few_labels(task: str = "imdb") -> Recipe:
     The labels are balanced over the classes; the language model is fine-tuned on 12,000 texts without theirs. The
     validation part, a tenth of the training set, is watched and not learnt from.
     """
-    recipe = _small("few-labels", {**FEW_LABELS, **QUICK_TASKS.get(task, {})}, bs=32, weights="wiki-small",
-                    n_labels=500, min_freq=1 if task == "trec6" else 3)
+    numbers = {**QUICK, "lm_docs": 12000, **QUICK_TASKS.get(task, {}),
+               "classifier_steps": ((FEW_LABELS_EPOCHS, FEW_LABELS_LR),)}
+    recipe = _small("few-labels", numbers, bs=32, weights="wiki-small", discriminative=1.0, n_labels=500,
+                    min_freq=1 if task == "trec6" else 3)
     assert recipe.lm is not None
     return replace(recipe, lm=replace(recipe.lm, valid_docs=500),
                    classifier=replace(recipe.classifier, bs=16, valid_docs=500))
