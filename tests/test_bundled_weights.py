@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ulmfit_fastai import weights as weight_files
 from ulmfit_fastai.corpora import read_corpus
+from ulmfit_fastai.layers import build_language_model
 from ulmfit_fastai.presets import WIKI_SMALL, preset
 from ulmfit_fastai.pretraining import perplexity
 from ulmfit_fastai.recipe import Model
@@ -42,3 +45,22 @@ def test_its_perplexity_on_held_out_text_is_the_committed_one(direction, test_da
     model = Model(emb_sz=weights.emb_sz, n_hid=weights.n_hid, n_layers=weights.n_layers)
     found = perplexity(weights, model, [article[:3000] for article in articles])["perplexity"]
     assert committed["perplexity"] / 1.33 < found < committed["perplexity"] * 1.33
+
+
+def test_the_comparison_with_wikitext_2_trains_the_same_size_on_the_same_words_and_measures_both(tmp_path):
+    sys.path.insert(0, str(RESULTS.parents[2]))
+    from benchmarks import wikitext2
+
+    bundled = weight_files.load("wiki-small", "forward")
+    model = build_language_model(400, Model(emb_sz=16, n_hid=24, n_layers=2))
+    small = weight_files.from_model(model, bundled.vocab[:400], name="wiki-small", direction="forward")
+    corpus = {"train": ["The city of London is in the south of England . "] * 40, "valid": ["London . "] * 4}
+    run = wikitext2.train(corpus, small, tmp_path / "run", epochs=2, bs=4, precision="fp32")
+    trained = weight_files.load_file(run / "pretrain_forward.safetensors")
+    assert trained.vocab == small.vocab and (trained.emb_sz, trained.n_hid, trained.n_layers) == (16, 24, 2)
+    assert json.loads((run / "run.json").read_text())["data"]["counts"]["articles"] == 44
+    both = wikitext2.compare(trained, small, {"held out": ["London is in the south of England ."] * 3})["held out"]
+    ours, theirs = both["from scratch on WikiText-2"], both["wiki-small"]
+    assert ours["tokens"] == theirs["tokens"] > 0 and 1 < ours["perplexity"] < theirs["perplexity"]  # that is random
+    with pytest.raises(ValueError, match="one vocabulary"):
+        wikitext2.compare(trained, replace(small, vocab=small.vocab[::-1]), {})

@@ -177,8 +177,8 @@ def quick(task: str = "imdb") -> Recipe:
 
 
 FEW_LABELS_EPOCHS, FEW_LABELS_LR = 15, 5e-3
-"""The classifier of `few-labels`: everything at once and one rate for all groups. With 500 labels of IMDb that was better
-on held-out reviews than gradual unfreezing with a ratio of 2.6: so small a language model has much to learn yet."""
+"""The classifier of `few-labels`: everything at once and one rate for all groups. With 500 labels of IMDb that was
+better on held-out reviews than gradual unfreezing with a ratio of 2.6: so small a language model has much to learn."""
 
 
 def few_labels(task: str = "imdb") -> Recipe:
