@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from some_texts import reviews, tiny
 
-from ulmfit_fastai import ULMFiT, table_files
+from ulmfit_fastai import ULMFiT, cli_texts, table_files
 from ulmfit_fastai.cli import main
 from ulmfit_fastai.cli_options import STOPPED
 from ulmfit_fastai.cli_texts import weights_of
@@ -104,6 +104,21 @@ def test_without_out_the_table_goes_to_the_screen(trained, tmp_path, capsys):
     (tmp_path / "in.csv").write_text("review\nA wonderful film.\n")
     assert main(["predict", str(trained / "model"), str(tmp_path / "in.csv")]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "review,predicted,prob_bad,prob_good,prob_meh"
+
+
+@pytest.mark.parametrize("on_screen", [True, False])
+def test_progress_is_a_changing_line_on_a_screen_and_a_line_a_minute_in_a_file(on_screen, monkeypatch, capsys, caplog):
+    clock = iter([0.0, 0.5, 30.0, 61.0, 90.0])
+    monkeypatch.setattr(cli_texts.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_screen, raising=False)
+    caplog.set_level("INFO", logger="ulmfit_fastai.cli_texts")
+    progress = cli_texts.Progress()
+    for done in (1, 25, 50):
+        progress.show(done, done / 100)
+    progress.end(50)
+    screen = capsys.readouterr().err
+    assert ("25 rows, 25%" in screen) == on_screen == ("\r" in screen)
+    assert ["50 rows, 50%" in record.message for record in caplog.records] == ([] if on_screen else [True])
 
 
 def test_evaluate_counts_the_rows_that_have_a_label(trained, capsys, caplog):

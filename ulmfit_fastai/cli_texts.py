@@ -232,23 +232,28 @@ def rows(n: int) -> str:
 
 
 class Progress:
-    """A line on the screen with how much is done and the time left; nothing where stderr is a file."""
+    """How much is done and the time left: a line that changes on a screen, one a minute where stderr is a file."""
 
     def __init__(self) -> None:
         self.started = self.shown = time.monotonic()
+        self.on_screen = sys.stderr.isatty()
 
     def show(self, done: int, share: float) -> None:
         """`done` rows, which are `share` of all."""
         from .training import minutes
 
         now = time.monotonic()
-        if sys.stderr.isatty() and now - self.shown >= 1 and share > 0:
-            self.shown = now
-            left = (now - self.started) * (1 - share) / share
-            print(f"\r{rows(done)}, {share:.0%}, {minutes(left)} left   ", end="", file=sys.stderr, flush=True)
+        if now - self.shown < (1 if self.on_screen else 60) or share <= 0:
+            return
+        self.shown = now
+        line = f"{rows(done)}, {share:.0%}, {minutes((now - self.started) * (1 - share) / share)} left"
+        if self.on_screen:
+            print(f"\r{line}   ", end="", file=sys.stderr, flush=True)
+        else:
+            log.info("%s", line)
 
     def end(self, done: int) -> None:
-        if sys.stderr.isatty() and self.shown > self.started:
+        if self.on_screen and self.shown > self.started:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         log.debug("%s in %.1f s", rows(done), time.monotonic() - self.started)
 
