@@ -77,7 +77,7 @@ def classifier_steps(setup: Setup) -> list[Record]:
                    target={"ours": wanted} if wanted else None, batch=sizes.clas_bs, steps=len(pairs),
                    lengths=[int(max(map(len, docs))) for docs in groups],
                    note="ours draws each LSTM's weight-drop mask once a batch, stock once for every chunk of a text")
-        made["share_of_peak"] = shares_of_peak(made["median"], step_operations(model, opened, pairs), device)
+        made["share_of_peak"] = shares_of_peak(made["median"], work_of(groups) * step_operations(model, opened), device)
         if opened in (1, n_groups):
             made["profile"] = {side: profile(each, device) for side, each in sides.items()}
         rows.append(made)
@@ -90,15 +90,20 @@ def lstm_sizes(model: Model) -> list[tuple[int, int]]:
     return list(zip(sizes, sizes[1:]))
 
 
-def step_operations(model: Model, opened: int, pairs: list[Any]) -> float:
-    """Operations of the LSTMs' matrix products over the batches, padding included, the last `opened` groups trained."""
+def work_of(groups: list[list[np.ndarray]]) -> int:
+    """Tokens of some batches, all texts of a batch as long as its longest."""
+    return sum(len(docs) * max(map(len, docs)) for docs in groups)
+
+
+def step_operations(model: Model, opened: int) -> int:
+    """Operations of the LSTMs' matrix products for a token, the last `opened` groups trained."""
     lowest = model.n_layers + 1 - opened  # the first LSTM with gradients; -1 where the embedding has them too
     each = 0
     for place, (a, b) in enumerate(lstm_sizes(model)):
         each += 8 * b * (a + b)
         if place >= lowest:  # gradients of the weights, of the state, and of the input where something below wants them
             each += 8 * b * (a + b) + 8 * b * b + 8 * b * a * (place > lowest)
-    return float(each * sum(x.numel() for _, (x, _) in pairs))
+    return each
 
 
 def _step_seconds(learn: Any, device: torch.device) -> float:

@@ -203,13 +203,13 @@ def test_stages_that_start_processes_measure_memory_imports_and_growth(tmp_path)
 
 def test_the_operations_of_a_classifier_step_are_those_of_its_products():
     model = Model(emb_sz=2, n_hid=3, n_layers=2)  # one LSTM of 2 -> 3, one of 3 -> 2
-    pairs = [(None, (torch.zeros(4, 5), None))]
     forward = 8 * 3 * (2 + 3) + 8 * 2 * (3 + 2)
     above = 8 * 2 * (3 + 2) + 8 * 2 * 2  # its weights and its state
     below = 8 * 3 * (2 + 3) + 8 * 3 * 3
-    found = [classifier.step_operations(model, opened, pairs) / 20 for opened in (1, 2, 3, 4)]
+    found = [classifier.step_operations(model, opened) for opened in (1, 2, 3, 4)]
     assert found == [forward, forward + above, forward + above + 8 * 2 * 3 + below,
                      forward + above + 8 * 2 * 3 + below + 8 * 3 * 2]
+    assert classifier.work_of([[np.zeros(7), np.zeros(5)], [np.zeros(3)]]) == 17
 
 
 # --- bags of words ------------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ class FixedSentenceEncoder(SentenceEncoder):
 
     Input: word numbers (batch, length), each text starting at a multiple of `bptt`, those that start first on top (so
     longest first in fastai's `pad_chunk` layout). Output: states (batch, pooled, emb_sz) and the padding mask (batch,
-    pooled), where `pooled` is the chunks of the last `max_len` tokens; only they receive gradients (BPT3C).
+    pooled), where `pooled` is the chunks of the last `max_len` tokens up to the last word of the batch (columns of
+    nothing but padding at its end, which a multiple of `bptt` needs, are not read); only they get gradients (BPT3C).
 
     Stock drops a text's last chunk where the batch's length is no multiple of `bptt` (fastai issue 3379), and mixes
     up rows of an unsorted batch; here a row stays in once it has started, and an unsorted batch raises ValueError.
@@ -62,7 +63,8 @@ class FixedSentenceEncoder(SentenceEncoder):
         padding = x == self.pad_idx
         starts = range(0, x.shape[1], self.bptt)
         first_pooled = sum(self.max_len is not None and x.shape[1] - start > self.max_len for start in starts)
-        rows = self._rows_of_chunks(padding, first_pooled)
+        rows, end = self._rows_of_chunks(padding, first_pooled)
+        x, padding = x[:, :end], padding[:, :end]
         self.reset()
         one_mask = not self.mask_per_chunk and self.training and hasattr(self.module, "hold_masks")
         outputs = []
@@ -77,9 +79,14 @@ class FixedSentenceEncoder(SentenceEncoder):
         states = torch.cat(outputs, dim=1)
         return states, padding[:, -states.shape[1]:]
 
-    def _rows_of_chunks(self, padding: Tensor, first_pooled: int) -> list[int]:
-        """How many rows have started by each chunk; one transfer from the device a batch."""
-        words = padding[:, :: self.bptt].logical_not().cpu()  # whether a row has a word at a chunk's start
+    def _rows_of_chunks(self, padding: Tensor, first_pooled: int) -> tuple[list[int], int]:
+        """How many rows have started by each chunk, and where the last word ends; one transfer from the device a batch.
+
+        At least one word of the last chunk is kept, so that the number of chunks stays.
+        """
+        firsts = padding[:, :: self.bptt]  # whether a row has a word at a chunk's start
+        asked = torch.cat([firsts.flatten(), padding.all(0)]).logical_not().cpu()
+        words, columns = asked[: firsts.numel()].view(firsts.shape), asked[firsts.numel() :]
         nothing = words[:, first_pooled:].any(1).logical_not().nonzero()
         if len(nothing):
             raise ValueError(f"row {int(nothing[0])} of the batch has no word where a pooled chunk of {self.bptt} "
@@ -90,7 +97,8 @@ class FixedSentenceEncoder(SentenceEncoder):
             row = int(late[0]) + 1
             raise ValueError(f"expected the longest text first: row {row} starts in chunk {int(first[row])}, "
                              f"the row above it in chunk {int(first[row - 1])}; sort it by length")
-        return [int((first <= chunk).sum()) for chunk in range(words.shape[1])]
+        end = max(len(columns) - int(columns.flip(0).int().argmax()), (words.shape[1] - 1) * self.bptt + 1)
+        return [int((first <= chunk).sum()) for chunk in range(words.shape[1])], end
 
 
 def concat_pool(output: Tensor, padding: Tensor) -> Tensor:
