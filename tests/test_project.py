@@ -109,7 +109,7 @@ def readme() -> str:
 
 def test_the_readmes_commands_exist(readme):
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", readme, flags=re.S))
-    typed = set(re.findall(r"ulmfit-fastai ([a-z]+)", code))
+    typed = set(re.findall(r"ulmfit-fastai ([a-z0-9]+)", code))
     assert {"demo", "imdb", "check", "doctor"} <= typed <= {command.name for command in COMMANDS}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     assert {"demo", "test"} <= set(re.findall(r"make ([a-z]+)", code)) <= targets

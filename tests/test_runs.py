@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import pytest
 import torch
 
 from ulmfit_fastai.presets import preset
 from ulmfit_fastai.runfolder import RunFolder
-from ulmfit_fastai.runs import Run, prepare
+from ulmfit_fastai.runs import Run, prepare, run
 from ulmfit_fastai.synthetic import synthetic_reviews
 
 
@@ -23,3 +25,13 @@ def test_after_an_epoch_only_so_many_validation_texts_are_read_and_at_the_end_al
     everything = replace(recipe, classifier=replace(recipe.classifier, valid_docs=None))
     work.recipe = everything
     assert len(work.classifier("forward", None).dls.valid_ds) == 30
+
+
+@pytest.mark.parametrize(("n_labels", "rows"), [(20, 20), (None, 60)])
+def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels, rows, tmp_path):
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=0)
+    recipe = replace(preset("tiny"), lm=None, n_labels=n_labels)
+    folder = run(recipe.replace(**{"classifier.stages": recipe.classifier.stages[:1]}), reviews, tmp_path / "run",
+                 cache=tmp_path, progress=False)
+    record = json.loads((folder / "run.json").read_text())
+    assert [(one["n_train"], one["n"]) for one in record["baselines"]] == [(rows, 20)]

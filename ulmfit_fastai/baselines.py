@@ -13,8 +13,8 @@ from .datasets import Dataset
 def tfidf_baseline(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
     """TF-IDF over words and word pairs with logistic regression, scikit-learn's defaults, trained on these rows.
 
-    Returns {'name', 'error' (%), 'n' (test texts), 'n_train', 'seconds'}. `train` and `test` are row numbers; give the
-    training rows together with the validation rows, since a bag of words needs none held out.
+    Returns {'name', 'error' (%), 'n' (test texts), 'n_train', 'seconds'}. `train` and `test` are row numbers: for a
+    run with few labels the rows of those labels, otherwise the validation rows too, since a bag of words needs none.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

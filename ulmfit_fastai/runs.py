@@ -268,8 +268,10 @@ class Run:
         self.folder.run["metrics"] = metrics
         if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
+            if self.recipe.n_labels is None:  # a bag of words needs no texts held out: all labels, as the run has them
+                train = np.union1d(train, rows.valid)
             try:
-                self.folder.run["baselines"] = [tfidf_baseline(dataset, np.union1d(train, rows.valid), self.test_rows)]
+                self.folder.run["baselines"] = [tfidf_baseline(dataset, train, self.test_rows)]
             except ValueError as error:  # texts without a word that it counts: the run is none the worse
                 self.folder.run["warnings"].append(f"the TF-IDF baseline could not be made: {error}")
         self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
