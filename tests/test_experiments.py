@@ -138,9 +138,9 @@ def test_seeds_that_share_a_language_model_train_other_classifiers_and_say_so(re
     assert fits == {"lm": 1, "classifier": 2}
     one, other = (tensors(tmp_path / f"table7.last-seed{seed}" / "classifier_forward.safetensors") for seed in (0, 1))
     assert one["1.layers.1.2.weight"] != other["1.layers.1.2.weight"]
-    assert any("share the language model of seed 0" in note for note in table.notes)
+    assert any("are those of seed 0 for all seeds" in note for note in table.notes)
     alone = ablate("table7", reviews, out=tmp_path / "alone", rows=["last"], **options)
-    assert alone.errors["last"][0] == table.errors["last"][0] and "share the language" not in repr(alone)
+    assert alone.errors["last"][0] == table.errors["last"][0] and "for all seeds" not in repr(alone)
 
 
 @pytest.mark.parametrize("field", OTHER)

@@ -27,10 +27,11 @@ def test_after_an_epoch_only_so_many_validation_texts_are_read_and_at_the_end_al
     assert len(work.classifier("forward", None).dls.valid_ds) == 30
 
 
-@pytest.mark.parametrize(("n_labels", "rows"), [(20, 20), (None, 60)])
-def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels, rows, tmp_path):
+@pytest.mark.parametrize(("n_labels", "protocol", "rows"), [(20, "clean", 20), (None, "clean", 60),
+                                                            (None, "tutorial", 60)])
+def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels, protocol, rows, tmp_path):
     reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=0)
-    recipe = replace(preset("tiny"), lm=None, n_labels=n_labels)
+    recipe = replace(preset("tiny"), lm=None, n_labels=n_labels, protocol=protocol)
     folder = run(recipe.replace(**{"classifier.stages": recipe.classifier.stages[:1]}), reviews, tmp_path / "run",
                  cache=tmp_path, progress=False)
     record = json.loads((folder / "run.json").read_text())

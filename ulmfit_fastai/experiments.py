@@ -186,8 +186,8 @@ def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
     notes = [f"not the paper's experiment: {why}"
              for why in paper.differences_in_scale(data["name"], method.to_dict(), data)]
     if method.lm_seed is not None and len(record["seeds"]) > 1:
-        notes.append(f"all seeds share the language model of seed {method.lm_seed}: the spread is that of the labels "
-                     "drawn and of the classifiers")
+        notes.append(f"language models that read all texts are those of seed {method.lm_seed} for all seeds, which "
+                     "share them: the spread is that of the labels drawn and of the classifiers")
     return tuple(notes)
 
 

@@ -208,7 +208,8 @@ class FusedLoss(Callback):
 
 
 class MaskedRNNRegularizer(RNNRegularizer):
-    """fastai's AR and TAR, which can leave padding out of their means (`pad_idx`; None: stock's, padding counted).
+    """fastai's AR and TAR, which can leave padding out of their means (`pad_idx`; None: padding that the encoder reads
+    is counted, as in stock).
 
     Nothing is added when the encoder is frozen: the penalty would be a constant. TAR needs two words, not two texts:
     stock leaves it out of a batch of one text, and makes NaN of a batch one word long.
@@ -227,7 +228,9 @@ class MaskedRNNRegularizer(RNNRegularizer):
             return
         real = pairs = None
         if self.pad_idx is not None:
-            real = self.learn.xb[0].as_subclass(Tensor)[:, -dropped.shape[1]:] != self.pad_idx
+            words = self.learn.xb[0].as_subclass(Tensor) != self.pad_idx
+            end = int(words.any(0).nonzero()[-1]) + 1  # the encoder reads no further
+            real = words[:, end - dropped.shape[1] : end]
             pairs = real[:, 1:] & real[:, :-1]
         if self.alpha:
             self.learn.loss_grad += self.alpha * _mean_square(dropped, real)

@@ -269,7 +269,7 @@ class Run:
         if baseline and len(self.test_rows) and not self.folder.run["baselines"]:
             train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
             if self.recipe.n_labels is None:  # a bag of words needs no texts held out: all labels, as the run has them
-                train = np.union1d(train, rows.valid)
+                train = np.setdiff1d(np.union1d(train, rows.valid), self.test_rows)  # 'tutorial' validates on the test
             try:
                 self.folder.run["baselines"] = [tfidf_baseline(dataset, train, self.test_rows)]
             except ValueError as error:  # texts without a word that it counts: the run is none the worse
