@@ -44,7 +44,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="IMDb, a folder or a .tgz; without it made-up reviews are measured")
     parser.add_argument("--model", type=Path, help="a finished run's folder: what each number format costs it")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"),
+                        help="for benchmark.json, benchmark.md and the figures; default: runs/benchmark")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-work"),
                         help="token stores and finished stages")
     parser.add_argument("--only", action="append", choices=list(STAGES), help="this stage (may be given several times)")
@@ -117,20 +118,20 @@ def own_process(args: argparse.Namespace, stage: str) -> None:
         log.error("stage %s failed; the same command tries it again", stage)
 
 
-def gather(args: argparse.Namespace, parts: dict[str, Record]) -> Record:
-    """All that is needed to read the numbers, and the numbers."""
+def gather(args: argparse.Namespace, parts: dict[str, Record], wall: float | None) -> Record:
+    """All that is needed to read the numbers, and the numbers. `wall`: seconds of the command where it did all."""
     device = torch.device(args.device)
     return {
         "schema": 1, "made": now(), "command": "python -m benchmarks " + shlex.join(sys.argv[1:]),
         "commit": git_commit(), "versions": versions(), "device": describe_device(device), "quick": args.quick,
         "data": "synthetic" if args.data is None else args.data.name, "stages": parts,
-        "seconds": sum(part["seconds"] for part in parts.values()),
+        "seconds": sum(part["seconds"] for part in parts.values()), "wall_seconds": wall,
     }
 
 
 def main(given: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    args = arguments(given)
+    args, started, kept = arguments(given), time.perf_counter(), False
     if args.child:
         print(json.dumps(children.answer(setup_of(args), json.loads(args.child))))
         return 0
@@ -143,13 +144,16 @@ def main(given: list[str] | None = None) -> int:
             part_file(args, stage).unlink(missing_ok=True)
         if part_file(args, stage).exists():
             log.info("%s: there already", stage)
+            kept = True
             continue
         log.info("%s ...", stage)
         (run_stage if args.quick else own_process)(args, stage)
     parts: dict[str, Any] = {stage: read_json(part_file(args, stage)) for stage in STAGES
                              if part_file(args, stage).exists()}
-    report.write(gather(args, parts), args.out)
-    print(report.table(gather(args, parts)))
+    whole = set(parts) == set(wanted) and not (kept or args.only)
+    found = gather(args, parts, time.perf_counter() - started if whole else None)
+    report.write(found, args.out)
+    print(report.table(found))
     return 0 if all(stage in parts for stage in wanted) else 1
 
 

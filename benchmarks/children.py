@@ -73,7 +73,7 @@ def _lm_step(setup: Any, *, side: str, size: int) -> Callable[[], Any]:
     from .material import our_lm, stock_lm
 
     _, model, words = setup.sizes.models[size]
-    vocab, batches = lm.step_batches(setup, words, count=2)
+    vocab, batches = lm.step_batches(setup, words, count=1)
     _forget_texts(setup)
 
     def step() -> None:
@@ -109,11 +109,11 @@ def _evaluation(setup: Any, *, side: str, n: int) -> Callable[[], Any]:
     from .material import our_classifier, stock_classifier
 
     sizes, device = setup.sizes, setup.device
-    ids, rows = classifier.documents(setup, n), np.arange(n)
+    ids, rows = classifier.documents(setup, n, 0), np.arange(n)
     _forget_texts(setup)
 
     def predict() -> None:
-        model = sizes.models[-1][1]
+        model = sizes.models[0][1]
         if side == "stock":
             learn = stock_classifier(ids.vocab, model, [], device, sizes.bptt)
             classifier.stock_predictions(learn, classifier.stock_loader(ids, rows, bptt=sizes.bptt, device=device))
@@ -137,13 +137,13 @@ JOBS: dict[str, Callable[..., Callable[[], Any]]] = {
 def memory(setup: Any) -> list[Record]:
     """Peak memory of each side, in a fresh process each."""
     sizes = setup.sizes
-    few = max(2 * sizes.slices, sizes.eval_docs // 5)
+    n, few = sizes.eval_docs[0], sizes.eval_docs[0] // 4
     jobs: list[tuple[str, str, float | None, Record]] = [
         ("tokenise and numericalise", "tokens", 4.0, {"n": sizes.token_docs}),
         *((f"LM step, {model[0]}", "LM step", 2.0, {"size": number}) for number, model in enumerate(sizes.models)),
         ("classifier step", "classifier step", None, {}),
-        (f"evaluation of {few:,} reviews", "evaluation", None, {"n": few}),
-        (f"evaluation of {2 * few:,} reviews", "evaluation", None, {"n": 2 * few}),
+        *((f"evaluation of {some:,} reviews, {sizes.models[0][0]}", "evaluation", None, {"n": some})
+          for some in (few, n)),
     ]
     rows = []
     for name, job, wanted, more in jobs[: sizes.memory_jobs]:

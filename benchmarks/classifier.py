@@ -23,16 +23,16 @@ from ulmfit_fastai.recipe import Model
 from ulmfit_fastai.tokens import TokenIds, tokenize
 
 from .fitting import fit, own_seconds, profile, shares_of_peak
-from .material import Setup, dry, lively, our_classifier, same_weights, stock_classifier
+from .material import Setup, dry, lively, lstm_sizes, our_classifier, same_weights, stock_classifier
 from .measure import Record, alternate, close, expect, row, within
 
 TOLERANCE = 1e-4
 """Of predictions and gradients, in units of their own spread."""
 
 
-def documents(setup: Setup, n: int) -> TokenIds:
-    """The first `n` texts in the larger model's vocabulary."""
-    words = setup.sizes.models[-1][2]
+def documents(setup: Setup, n: int, size: int = -1) -> TokenIds:
+    """The first `n` texts in the vocabulary of one of the models (the last one)."""
+    words = setup.sizes.models[size][2]
     ids = setup.ids(setup.sizes.token_docs if words > 16_000 else max(n, setup.sizes.lm_docs), words)
     return TokenIds(np.asarray(ids.ids[: ids.offsets[n]]), ids.offsets[: n + 1], ids.vocab)
 
@@ -48,51 +48,42 @@ def both_batches(docs: list[np.ndarray], bptt: int, device: torch.device) -> tup
 
 
 def classifier_steps(setup: Setup) -> list[Record]:
-    """Steps at each stage of unfreezing, on two batches of like lengths: a third and two thirds up the lengths."""
+    """Steps at each stage of unfreezing, on a batch of texts of like lengths, as long as the mean text."""
     sizes, device = setup.sizes, setup.device
     model = sizes.models[-1][1]
-    ids = documents(setup, max(50 * sizes.clas_bs, 4 * sizes.clas_bs) if len(setup.texts) > 2000 else 4 * sizes.clas_bs)
+    ids = documents(setup, (50 if len(setup.texts) > 2000 else 4) * sizes.clas_bs)
     order = np.argsort(ids.lengths, kind="stable")
-    starts = [len(order) * k // 3 - sizes.clas_bs // 2 for k in (1, 2)]
-    groups = [[ids.doc(i) for i in order[s : s + sizes.clas_bs].tolist()] for s in starts]
-    pairs = [both_batches(docs, sizes.bptt, device) for docs in groups] * (1 if device.type == "cpu" else 8)
-    check = same_gradients(setup, ids)
+    middle = int(np.searchsorted(ids.lengths[order], ids.lengths.mean()))
+    start = min(max(middle - sizes.clas_bs // 2, 0), len(order) - sizes.clas_bs)
+    docs = [ids.doc(i) for i in order[start : start + sizes.clas_bs].tolist()]
+    pairs = [both_batches(docs, sizes.bptt, device)] * (1 if device.type == "cpu" else 16)
+    checks = same_gradients(setup, ids)
     stock = stock_classifier(ids.vocab, model, [a for a, _ in pairs], device, sizes.bptt)
     ours = {kind: our_classifier(ids.vocab, model, [b for _, b in pairs], device, sizes.bptt, setup.dtype(kind))
             for kind in setup.formats}
     same_weights(stock, *ours.values())
     if device.type == "cuda" and "bf16" in ours:
         ours["bf16"].to_bf16()
-    work, n_groups, rows = sum(len(y) for _, (_, y) in pairs), model.n_layers + 2, []
+    work, n_groups, rows = len(docs) * len(pairs), model.n_layers + 2, []
+    longest = max(map(len, docs))
     for opened in (1, 2, 3, n_groups):
         stock.unfreeze() if opened == n_groups else stock.freeze_to(-opened)
         sides: dict[str, Any] = {"stock": lambda: fit(stock, device).seconds}
         for kind, learn in ours.items():
             set_trainable(learn, tuple(range(n_groups - opened, n_groups)))
             sides["ours" if kind == "fp32" else f"ours {kind}"] = partial(_step_seconds, learn, device)
-        times = alternate(sides, repeats=min(3, sizes.repeats), device=device, clock=own_seconds)
+        times = alternate(sides, repeats=min(3, sizes.repeats), device=device, clock=own_seconds, warm=opened == 1)
         name = {1: "frozen", n_groups: "all open"}.get(opened, f"last {opened} groups open")
         wanted = {1: 1.7, n_groups: 1.3}.get(opened) if device.type == "cpu" else 3.0
-        made = row(f"classifier step, {name}", times, work=work, work_unit="documents", check=check,
-                   target={"ours": wanted} if wanted else None, batch=sizes.clas_bs, steps=len(pairs),
-                   lengths=[int(max(map(len, docs))) for docs in groups],
+        made = row(f"classifier step, {name}", times, work=work, work_unit="documents",
+                   check=checks["ours"], checks=checks, batch=sizes.clas_bs, steps=len(pairs), longest=longest,
+                   target={"ours": wanted} if wanted else None,
                    note="ours draws each LSTM's weight-drop mask once a batch, stock once for every chunk of a text")
-        made["share_of_peak"] = shares_of_peak(made["median"], work_of(groups) * step_operations(model, opened), device)
+        made["share_of_peak"] = shares_of_peak(made["median"], work * longest * step_operations(model, opened), device)
         if opened in (1, n_groups):
             made["profile"] = {side: profile(each, device) for side, each in sides.items()}
         rows.append(made)
     return rows
-
-
-def lstm_sizes(model: Model) -> list[tuple[int, int]]:
-    """What goes into each LSTM and what comes out."""
-    sizes = [model.emb_sz, *[model.n_hid] * (model.n_layers - 1), model.emb_sz]
-    return list(zip(sizes, sizes[1:]))
-
-
-def work_of(groups: list[list[np.ndarray]]) -> int:
-    """Tokens of some batches, all texts of a batch as long as its longest."""
-    return sum(len(docs) * max(map(len, docs)) for docs in groups)
 
 
 def step_operations(model: Model, opened: int) -> int:
@@ -110,24 +101,33 @@ def _step_seconds(learn: Any, device: torch.device) -> float:
     return fit(learn, device, cbs=(FrozenBatchNorm(),)).seconds
 
 
-def same_gradients(setup: Setup, ids: TokenIds) -> str:
-    """Refuse logits or gradients that differ, dropout off, on the CPU, padded so that stock reads every chunk."""
+def same_gradients(setup: Setup, ids: TokenIds) -> dict[str, str]:
+    """Refuse logits or gradients that differ, dropout off, on the CPU, padded so that stock reads every chunk.
+
+    For bf16 on a CPU: how far the logits are from stock's fp32.
+    """
     cpu, bptt = torch.device("cpu"), setup.sizes.bptt
     model = dry(setup.sizes.models[-1][1])
     docs = [ids.doc(i) for i in range(min(6, len(ids)))]
     _, (x, y) = both_batches([doc[: 3 * bptt] for doc in docs], bptt, cpu)
     stock = stock_classifier(ids.vocab, model, [], cpu, bptt)
     lively(stock)
-    ours = our_classifier(ids.vocab, model, [], cpu, bptt)
-    same_weights(stock, ours)
-    grads = []
-    for learn, batch in ((stock, TensorText(x)), (ours, x)):
+    ours = {kind: our_classifier(ids.vocab, model, [], cpu, bptt, setup.dtype(kind)) for kind in setup.formats
+            if kind == "fp32" or setup.dtype(kind)}
+    same_weights(stock, *ours.values())
+    found = {}
+    for kind, learn, batch in (("stock", stock, TensorText(x)), *((kind, learn, x) for kind, learn in ours.items())):
         learn.model.train()
         learn.model.reset()
         logits = Tensor(learn.model(batch)[0])
         F.cross_entropy(logits, y).backward()
-        grads.append((logits.detach(), {k: p.grad for k, p in learn.model.named_parameters() if p.grad is not None}))
-    return compare_gradients(*grads)
+        found[kind] = logits.detach(), {k: p.grad for k, p in learn.model.named_parameters() if p.grad is not None}
+    checks = {"ours": compare_gradients(found["stock"], found["fp32"])}
+    if "bf16" in found:
+        right, rounded = found["stock"][0], found["bf16"][0]
+        apart = float((right - rounded).abs().max() / right.std())
+        checks["ours bf16"] = f"logits up to {apart:.0e} of their spread from stock's fp32, dropout off"
+    return checks
 
 
 def compare_gradients(stock: tuple[Tensor, dict[str, Tensor]], ours: tuple[Tensor, dict[str, Tensor]]) -> str:
@@ -162,9 +162,9 @@ def our_predictions(model: nn.Module, ids: Any, rows: Any, *, bptt: int, device:
     return torch.from_numpy(predict_rows(model, ids, rows, direction="forward", bptt=bptt, device=device))
 
 
-def prediction_models(setup: Setup, vocab: list[str]) -> tuple[Any, dict[str, nn.Module]]:
+def prediction_models(setup: Setup, vocab: list[str], size: int = -1) -> tuple[Any, dict[str, nn.Module]]:
     """Stock's Learner and our models in each number format, all with the same weights."""
-    model, bptt, device = setup.sizes.models[-1][1], setup.sizes.bptt, setup.device
+    model, bptt, device = setup.sizes.models[size][1], setup.sizes.bptt, setup.device
     stock = stock_classifier(vocab, model, [], device, bptt)
     lively(stock)
     ours: dict[str, nn.Module] = {}
@@ -178,11 +178,16 @@ def prediction_models(setup: Setup, vocab: list[str]) -> tuple[Any, dict[str, nn
 
 
 def evaluation(setup: Setup) -> list[Record]:
-    """2,000 reviews in slices: every slice is predicted by each side in turn."""
+    """Reviews in slices: every slice is predicted by each side in turn; at each size of model."""
+    return [_evaluation(setup, size) for size in range(len(setup.sizes.models))]
+
+
+def _evaluation(setup: Setup, size: int) -> Record:
     sizes, device = setup.sizes, setup.device
-    ids = documents(setup, sizes.eval_docs)
-    stock, ours = prediction_models(setup, ids.vocab)
-    slices = [np.arange(k, sizes.eval_docs, sizes.slices) for k in range(sizes.slices)]
+    (name, model, _), n = sizes.models[size], sizes.eval_docs[size]
+    ids = documents(setup, n, size)
+    stock, ours = prediction_models(setup, ids.vocab, size)
+    slices = [np.arange(k, n, sizes.slices) for k in range(sizes.slices)]
     predicted: dict[str, list[Tensor]] = {name: [] for name in ("stock", *ours)}
     turn = {name: iter(slices) for name in predicted}
 
@@ -202,13 +207,13 @@ def evaluation(setup: Setup) -> list[Record]:
              ("stock", "ours")}
     target = {"ours": 1.3} | ({"ours int8": 3.0} if "ours int8" in ours else {})
     checks = {name: f"probabilities up to {change:.0e} from fp32" for name, change in drift.items()}
-    made = row("evaluation", times, work=sizes.eval_docs / sizes.slices, work_unit="documents", target=target,
-               check=check, checks=checks, largest_change_of_a_probability=drift,
-               note=f"{sizes.eval_docs:,} reviews in {sizes.slices} slices, split into words beforehand")
-    tokens = int(ids.lengths[: sizes.eval_docs].sum()) / sizes.slices  # without padding
+    made = row(f"evaluation of {n:,} reviews, {name}", times, work=n / sizes.slices, work_unit="documents",
+               target=target, check=check, checks=checks, largest_change_of_a_probability=drift,
+               note=f"{sizes.slices} slices, split into words beforehand")
+    tokens = int(ids.lengths[:n].sum()) / sizes.slices  # without padding
     made["share_of_peak"] = shares_of_peak(
-        made["median"], tokens * sum(8 * b * (a + b) for a, b in lstm_sizes(sizes.models[-1][1])), device)
-    return [made]
+        made["median"], tokens * sum(8 * b * (a + b) for a, b in lstm_sizes(model)), device)
+    return made
 
 
 def alone(stock: Any, ids: TokenIds, document: int, setup: Setup) -> Tensor:
@@ -235,14 +240,18 @@ def same_predictions(stock: Tensor, ours: Tensor, *, alone: Any, most: int = 20)
 
 
 def one_text(setup: Setup) -> list[Record]:
-    """One `predict` of one text, from its characters to its class."""
+    """One `predict` of one text, from its characters to its class; at each size of model."""
+    return [_one_text(setup, size) for size in range(len(setup.sizes.models))]
+
+
+def _one_text(setup: Setup, size: int) -> Record:
     sizes, device = setup.sizes, setup.device
-    ids = documents(setup, min(sizes.eval_docs, 200))
+    ids = documents(setup, min(*sizes.eval_docs, 200), size)
     numbers = {word: i for i, word in enumerate(ids.vocab) if word != "xxfake"}
     frame = pd.DataFrame({"text": setup.some_texts(20), "label": ["neg", "pos"] * 10})
     dls = TextDataLoaders.from_df(frame, text_col="text", label_col="label", text_vocab=list(ids.vocab),
                                   seq_len=sizes.bptt, bs=4, device=device, n_workers=0)
-    stock, ours = prediction_models(setup, ids.vocab)
+    stock, ours = prediction_models(setup, ids.vocab, size)
     stock.dls = dls
     text = usual_text(setup, frame)
     length = len(tokenize([text])[0])
@@ -265,8 +274,8 @@ def one_text(setup: Setup) -> list[Record]:
     sides: dict[str, Any] = {"stock": theirs} | {name: partial(predict, model) for name, model in ours.items()}
     times = alternate(sides, repeats=sizes.predict_repeats, device=device)
     target = {"ours": 1.3} | ({"ours int8": 4.0} if "ours int8" in ours else {})
-    return [row("one prediction", times, work=1, work_unit="documents", target=target, check=check,
-                checks=checks, note=f"a text of {length} tokens")]
+    return row(f"one prediction, {sizes.models[size][0]}", times, work=1, work_unit="documents", target=target,
+               check=check, checks=checks, note=f"a text of {length} tokens")
 
 
 def close_enough(stock: Tensor, ours: Tensor) -> float:

@@ -20,7 +20,7 @@ from ulmfit_fastai.token_stream import cores
 from ulmfit_fastai.tokens import TokenStore
 
 from .fitting import fit, matmul_peak, own_seconds, profile
-from .material import Setup, dry, our_lm, same_weights, stock_lm
+from .material import Setup, dry, lstm_sizes, our_lm, same_weights, stock_lm
 from .measure import Record, alternate, expect, row, seconds, within
 
 LOSS_TOLERANCE = 1e-5
@@ -68,9 +68,9 @@ def lm_steps(setup: Setup) -> list[Record]:
     """A training step at each size and in each number format."""
     found = []
     for number, (name, model, words) in enumerate(setup.sizes.models):
-        vocab, batches = step_batches(setup, words, count=2 if setup.device.type == "cpu" else 20)
-        check = same_losses(setup, vocab, model, batches, steps=setup.sizes.equal_steps if number == 0 else 3)
-        found += _lm_step(setup, name, model, vocab, batches, check)
+        vocab, batches = step_batches(setup, words, count=1 if setup.device.type == "cpu" else 20)
+        checks = same_losses(setup, vocab, model, batches, steps=setup.sizes.equal_steps if number == 0 else 3)
+        found += _lm_step(setup, name, model, vocab, batches, checks)
     return found
 
 
@@ -89,14 +89,24 @@ def as_stock(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]
 
 
 def same_losses(setup: Setup, vocab: list[str], model: Model, batches: list[tuple[Tensor, Tensor]], *,
-                steps: int) -> str:
-    """Refuse losses that differ by more than 1e-5 over some steps of training, fp32, dropout off, on the CPU."""
+                steps: int) -> dict[str, str]:
+    """Refuse losses that differ by more than 1e-5 over some steps of training, fp32, dropout off, on the CPU.
+
+    For bf16 on a CPU: how far the first losses are from stock's fp32.
+    """
     cpu, rows = torch.device("cpu"), min(8, setup.sizes.bs)
     few = [(batches[i % len(batches)][0][:rows].cpu(), batches[i % len(batches)][1][:rows].cpu()) for i in range(steps)]
     stock = stock_lm(vocab, dry(model), as_stock(few), cpu)
     ours = our_lm(vocab, dry(model), few, cpu, setup.sizes.bptt)
-    same_weights(stock, ours)
-    return compare_losses(fit(stock, cpu, losses=True).losses, fit(ours, cpu, losses=True).losses)
+    rounded = [our_lm(vocab, dry(model), few[:3], cpu, setup.sizes.bptt, dtype) for dtype in [setup.dtype("bf16")]
+               if dtype is not None and "bf16" in setup.formats]
+    same_weights(stock, ours, *rounded)
+    right = fit(stock, cpu, losses=True).losses
+    found = {"fp32": compare_losses(right, fit(ours, cpu, losses=True).losses)}
+    for learn in rounded:
+        apart = max(abs(a - b) for a, b in zip(right, fit(learn, cpu, losses=True).losses, strict=False))
+        found["bf16"] = f"losses up to {apart:.0e} from stock's fp32 over {len(few[:3])} steps, dropout off"
+    return found
 
 
 def compare_losses(stock: list[float], ours: list[float]) -> str:
@@ -107,7 +117,8 @@ def compare_losses(stock: list[float], ours: list[float]) -> str:
     return f"losses {within(worst)} over {len(stock)} steps, fp32, dropout off, CPU"
 
 
-def _lm_step(setup: Setup, name: str, model: Model, vocab: list[str], batches: list[Any], check: str) -> list[Record]:
+def _lm_step(setup: Setup, name: str, model: Model, vocab: list[str], batches: list[Any],
+             checks: dict[str, str]) -> list[Record]:
     """All sides take turns; a line of the table for each number format."""
     device, on_gpu, sides = setup.device, setup.device.type == "cuda", dict[str, Any]()
     first = stock_lm(vocab, model, as_stock(batches), device)
@@ -122,7 +133,7 @@ def _lm_step(setup: Setup, name: str, model: Model, vocab: list[str], batches: l
             sides[f"stock {kind}"] = partial(_fit_seconds, stock, device)
         sides[f"ours {kind}"] = partial(_fit_seconds, ours, device)
         sides[f"floor {kind}"] = floor_step(model, len(vocab), batches, device, kind)
-    times = alternate(sides, repeats=min(3, setup.sizes.repeats), device=device, clock=own_seconds)
+    times = alternate(sides, repeats=min(4, setup.sizes.repeats), device=device, clock=own_seconds)
     work, flops = sum(x.numel() for x, _ in batches), step_flops(model, len(vocab))
     rows = []
     for kind in setup.formats:
@@ -130,14 +141,15 @@ def _lm_step(setup: Setup, name: str, model: Model, vocab: list[str], batches: l
         measured = {"stock": times[base], "ours": times[f"ours {kind}"], "floor": times[f"floor {kind}"]}
         target = {"ours": 5.0 if on_gpu else 1.25} if kind == ("bf16" if on_gpu else "fp32") else None
         peak = matmul_peak(device, torch.bfloat16 if kind == "bf16" else torch.float32)
-        made = row(f"LM step, {name}, {kind}", measured, work=work, work_unit="tokens", target=target, check=check,
-                   steps=len(batches), vocabulary=len(vocab), batch=[setup.sizes.bs, setup.sizes.bptt], format=kind,
+        made = row(f"LM step, {name}, {kind}", measured, work=work, work_unit="tokens", target=target,
+                   check=checks.get(kind, checks["fp32"]), steps=len(batches), vocabulary=len(vocab),
+                   batch=[setup.sizes.bs, setup.sizes.bptt], format=kind,
                    stock_format=base.split()[1], matmul_peak=peak,
                    floor="torch's LSTMs, decoder and cross entropy, forward and backward, nothing else")
         made["share_of_peak"] = {side: work * flops / value / peak for side, value in made["median"].items()}
         made["over_floor"] = made["median"]["ours"] / made["median"]["floor"]
         made["profile"] = {side: profile(sides[name_], device) for side, name_ in
-                           (("stock", base), ("ours", f"ours {kind}"))}
+                           (("stock", base), ("ours", f"ours {kind}")) if side == "ours" or base.endswith(kind)}
         rows.append(made)
     return rows
 
@@ -148,8 +160,7 @@ def _fit_seconds(learn: Any, device: torch.device) -> float:
 
 def step_flops(model: Model, words: int) -> int:
     """Operations of the matrix products of forward and backward, per token."""
-    sizes = [model.emb_sz, *[model.n_hid] * (model.n_layers - 1), model.emb_sz]
-    return 6 * (sum(4 * b * (a + b) for a, b in zip(sizes, sizes[1:])) + model.emb_sz * words)
+    return 6 * (sum(4 * b * (a + b) for a, b in lstm_sizes(model)) + model.emb_sz * words)
 
 
 class Bare(nn.Module):
@@ -157,9 +168,8 @@ class Bare(nn.Module):
 
     def __init__(self, model: Model, words: int) -> None:
         super().__init__()
-        sizes = [model.emb_sz, *[model.n_hid] * (model.n_layers - 1), model.emb_sz]
         self.embedding = nn.Embedding(words, model.emb_sz)
-        self.layers = nn.ModuleList(nn.LSTM(a, b, batch_first=True) for a, b in zip(sizes, sizes[1:]))
+        self.layers = nn.ModuleList(nn.LSTM(a, b, batch_first=True) for a, b in lstm_sizes(model))
         self.decoder = nn.Linear(model.emb_sz, words)
 
     def forward(self, x: Tensor) -> Tensor:

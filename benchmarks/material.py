@@ -43,14 +43,15 @@ class Sizes:
     )
     equal_steps: int = 50
     clas_bs: int = 32
-    eval_docs: int = 2_000
+    eval_docs: tuple[int, ...] = (2_000, 400)
+    """Reviews to predict with each of `models`."""
     slices: int = 5
     predict_repeats: int = 15
     scale_docs: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000)
     scale_stock: int = 30_000
     """Stock is measured up to so many documents: beyond that it takes minutes and 10 GB."""
     scale_tokens: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048)
-    scale_texts: int = 16
+    scale_texts: int = 8
     precision_docs: int = 5_000
     repeats: int = 5
     imports: int = 5
@@ -61,8 +62,9 @@ class Sizes:
 QUICK = Sizes(token_docs=60, second_docs=30, lm_docs=60, bs=4, bptt=8,
               models=(("small 16/24/2", Model(emb_sz=16, n_hid=24, n_layers=2), 300),
                       ("paper 20/32/3", Model(emb_sz=20, n_hid=32), 400)),
-              equal_steps=6, clas_bs=4, eval_docs=24, slices=2, predict_repeats=2, scale_docs=(20, 40), scale_stock=20,
-              scale_tokens=(8, 16, 32), scale_texts=2, precision_docs=24, repeats=2, imports=1, memory_jobs=2)
+              equal_steps=6, clas_bs=4, eval_docs=(24, 16), slices=2, predict_repeats=2, scale_docs=(20, 40),
+              scale_stock=20, scale_tokens=(8, 16, 32), scale_texts=2, precision_docs=24, repeats=2, imports=1,
+              memory_jobs=2)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Setup:
         """IMDb from `data`, or made-up reviews that repeat a small stock of phrases."""
         if self.data is not None:
             return load_imdb(self.data)
-        most = max(self.sizes.token_docs, self.sizes.eval_docs, *self.sizes.scale_docs)
+        most = max(self.sizes.token_docs, *self.sizes.eval_docs, *self.sizes.scale_docs)
         each = min(most, 25_000)
         return synthetic_reviews(n_train=each, n_test=min(each, 5_000), n_unsup=max(0, most - each))
 
@@ -131,6 +133,12 @@ class Batches(DataLoaders):
     def __init__(self, vocab: Any, train: list[Any], device: torch.device, *, n_out: int = 2) -> None:
         super().__init__(train, [])
         self.vocab, self._device, self.c, self.n_inp = vocab, device, n_out, 1
+
+
+def lstm_sizes(model: Model) -> list[tuple[int, int]]:
+    """What goes into each LSTM and what comes out."""
+    sizes = [model.emb_sz, *[model.n_hid] * (model.n_layers - 1), model.emb_sz]
+    return list(zip(sizes, sizes[1:]))
 
 
 def dry(model: Model) -> Model:

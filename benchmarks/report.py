@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ulmfit_fastai.experiment_figures import save_figure
 from ulmfit_fastai.figures import LIGHT, Palette, _plain, _style
@@ -17,7 +18,7 @@ from .measure import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TICKS = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def write(found: Record, out: Path) -> None:
@@ -52,7 +53,9 @@ def ratios(found: Record) -> list[Record]:
 
 def table(found: Record) -> str:
     """Markdown: what was measured, stock, ours, how many times better (least to most of the repeats), target."""
-    lines = [f"Stock fastai {found['versions'].get('fastai')} and this package on {subtitle(found)}.", "",
+    wall = found.get("wall_seconds")
+    spent = f" Measured in {wall / 60:.0f} minutes." if wall else ""
+    lines = [f"Stock fastai {found['versions'].get('fastai')} and this package on {subtitle(found)}.{spent}", "",
              "| what | stock | ours | ratio (spread) | target | same numbers |", "|---|---|---|---|---|---|"]
     for row in rows(found):
         sides = [side for side in row["measured"] if side not in ("stock", "floor")]
@@ -119,8 +122,7 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
         figure = Figure(figsize=(width, 1.1 + 0.27 * len(bars)), layout="constrained")
         axes = figure.subplots()
         for y, bar in enumerate(bars):
-            missed = bar["target"] is not None and not bar["reached"]
-            colour = palette.second if missed else palette.accent if bar["target"] is not None else palette.muted
+            colour = palette.muted if bar["target"] is None else palette.accent if bar["reached"] else palette.second
             axes.barh(y, bar["median"] - 1, left=1, height=0.55, color=colour, alpha=0.85, zorder=2)
             axes.plot([bar["low"], bar["high"]], [y, y], color=palette.ink, linewidth=1.2, zorder=3)
             if bar["target"] is not None:
@@ -136,8 +138,11 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
-        figure.supxlabel("time or memory of stock, over ours (thin line: spread of the repeats; upright mark: target)",
-                         fontsize=8.5, color=palette.muted)
+        meanings = {palette.accent: "target reached", palette.second: "target missed", palette.muted: "no target set"}
+        figure.legend([Patch(color=colour, alpha=0.85) for colour in meanings], list(meanings.values()),
+                      loc="outside lower center", ncols=3, fontsize=8.5)
+        axes.set_xlabel("time or memory of stock, over ours (thin line: spread of the repeats; upright mark: target)",
+                        fontsize=8.5, color=palette.muted)
         figure.suptitle(f"Times better than stock fastai\n{title}", fontsize=10)
         _plain(axes, palette)
         axes.grid(axis="y", visible=False)
@@ -154,7 +159,8 @@ def scale_figure(rows: list[Record], *, palette: Palette = LIGHT) -> Figure:
             here = [row for row in rows if row["what"] == what]
             for axes, field, unit in ((grid[0][column], "seconds", "s"), (grid[1][column], "peak_mb", "MB")):
                 _growth(axes, here, field, palette)
-                axes.set_ylabel(f"peak memory, {unit}" if field == "peak_mb" else f"time, {unit}")
+                shared = ", all models in one process" if what == "tokens" else ""
+                axes.set_ylabel(f"peak memory, {unit}{shared}" if field == "peak_mb" else f"time, {unit}")
                 axes.set_xlabel(label)
                 _plain(axes, palette)
         grid[0][0].legend()
@@ -171,6 +177,11 @@ def _growth(axes: Axes, rows: list[Record], field: str, palette: Palette) -> Non
         if points:
             axes.plot(*zip(*points), "o-", color=colour, markersize=4, label=side)
     axes.set_xscale("log")
-    axes.set_yscale("log" if field == "seconds" else "linear")
-    if field != "seconds":
+    if field == "seconds":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
         axes.set_ylim(bottom=0)
+    for axis in (axes.xaxis, *([axes.yaxis] if field == "seconds" else [])):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
