@@ -141,7 +141,7 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
         meanings = {palette.accent: "target reached", palette.second: "target missed", palette.muted: "no target set"}
         figure.legend([Patch(color=colour, alpha=0.85) for colour in meanings], list(meanings.values()),
                       loc="outside lower center", ncols=3, fontsize=8.5)
-        axes.set_xlabel("time or memory of stock, over ours (thin line: spread of the repeats; upright mark: target)",
+        axes.set_xlabel("time or memory of stock, over ours\n(thin line: spread of the repeats; upright mark: target)",
                         fontsize=8.5, color=palette.muted)
         figure.suptitle(f"Times better than stock fastai\n{title}", fontsize=10)
         _plain(axes, palette)
@@ -159,7 +159,7 @@ def scale_figure(rows: list[Record], *, palette: Palette = LIGHT) -> Figure:
             here = [row for row in rows if row["what"] == what]
             for axes, field, unit in ((grid[0][column], "seconds", "s"), (grid[1][column], "peak_mb", "MB")):
                 _growth(axes, here, field, palette)
-                shared = ", all models in one process" if what == "tokens" else ""
+                shared = "\n(one process, all models)" if what == "tokens" else ""
                 axes.set_ylabel(f"peak memory, {unit}{shared}" if field == "peak_mb" else f"time, {unit}")
                 axes.set_xlabel(label)
                 _plain(axes, palette)
@@ -183,5 +183,6 @@ def _growth(axes: Axes, rows: list[Record], field: str, palette: Palette) -> Non
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for axis in (axes.xaxis, *([axes.yaxis] if field == "seconds" else [])):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

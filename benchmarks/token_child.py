@@ -1,5 +1,6 @@
-"""Tokenising in a process that imports only what it needs: seconds without the imports, and the peak of its and its
-workers' memory.
+"""Tokenising in a process that imports only what it needs: seconds, and the peak of its and its workers' memory.
+
+"ours" imports what it uses within its seconds; the other two have loaded all of fastai before.
 
     python -m benchmarks.token_child SIDE TEXTS CACHE      SIDE: stock, ours, or "ours, fastai loaded"
 """
@@ -18,9 +19,7 @@ from .tokens import our_numbers, stock_numbers
 
 def main(side: str, source: str, cache: str) -> None:
     """Tokenise the texts of a file, one JSON string a line."""
-    if side == "ours":
-        import spacy  # noqa: F401
-    else:
+    if side != "ours":
         import fastai.text.all  # noqa: F401
     with open(source, encoding="utf8") as lines:
         texts = [json.loads(line) for line in lines]
