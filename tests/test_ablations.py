@@ -171,3 +171,26 @@ def test_a_low_shot_point_reads_no_more_labelled_texts_than_it_may(n_labels, epo
     free = low_shot("semi_supervised", n_labels, base=preset("paper-small"))
     assert free.classifier.epochs == 50
     assert {field.split(".")[0] for field, _, _ in recipe.diff(free)} <= {"classifier"}
+
+
+@pytest.mark.parametrize(("n_labels", "bs", "epochs"), [(100, 6, 15), (500, 16, 15), (1000, 16, 10), (5000, 16, 2)])
+def test_a_low_shot_point_trained_as_the_preset_has_its_stages_and_rates(n_labels, bs, epochs):
+    base = preset("few-labels")
+    recipe = low_shot("semi_supervised", n_labels, base=base, most_texts=10_000, training="preset")
+    assert (recipe.classifier.bs, recipe.classifier.epochs) == (bs, epochs)
+    stage, theirs = recipe.classifier.stages[0], base.classifier.stages[0]
+    assert (stage.lr, stage.trainable, stage.discriminative, stage.schedule) == (
+        theirs.lr, None, 1.0, theirs.schedule)
+    assert recipe.lm == base.lm and recipe.n_labels == n_labels and recipe.evaluate == "validation"
+    scratch = low_shot("from_scratch", n_labels, base=base, most_texts=10_000, training="preset")
+    assert {field for field, *_ in scratch.diff(recipe)} == {"name", "weights", "lm", "lm_texts"}
+
+
+def test_only_the_last_stage_of_a_preset_is_shortened_for_many_labels():
+    recipe = low_shot("semi_supervised", 20_000, base=preset("quick"), most_texts=20_000, training="preset")
+    assert [stage.epochs for stage in recipe.classifier.stages] == [1, 1, 1]
+
+
+def test_an_unknown_way_of_training_is_refused():
+    with pytest.raises(ValueError, match="expected one of paper, preset"):
+        low_shot("supervised", 100, training="mine")

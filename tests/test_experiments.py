@@ -549,6 +549,19 @@ def test_curves_are_written_and_drawn(curves):
     assert "semi-supervised with 10 labels is as good as training from scratch with" in repr(found)
 
 
+def test_curves_may_be_trained_as_the_preset_has_it(curves, reviews, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_curves, "BASELINES", {})
+    found = lowshot(reviews, (10,), kinds=["from_scratch"], training="preset", out=tmp_path, **options)
+    folder, = folders(tmp_path, "lowshot.*")
+    recipe = Result.load(tmp_path / folder).recipe
+    stages = recipe.classifier.stages
+    assert [stage.epochs for stage in stages] == [1, 1, 1, 12]  # ten labels: as many epochs as are ever added
+    assert stages[:3] == options["base"].classifier.stages[:3]
+    assert recipe.n_labels == 10 and recipe.weights == "none" and recipe.lm is None
+    assert any("not as in the paper" in note for note in found.notes)
+    assert not any("not as in the paper" in note for note in curves[0].notes)
+
+
 def test_labels_may_be_all_there_are_and_no_more(reviews, base):
     cells = label_curves.lowshot_cells(reviews, (10, None), base=base)
     assert [c.row for c in cells[3:]] == ["from_scratch/54", "supervised/54", "semi_supervised/54"]

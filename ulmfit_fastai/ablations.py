@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .freezing import Stage, chain_thaw, full, gradual, last
-from .presets import PRESETS, preset
+from .presets import PRESETS, classifier_for, preset, with_epochs
 from .recipe import Dropouts, Phase, Recipe
 from .schedules import Schedule, constant, cosine, stlr
 
@@ -31,6 +31,8 @@ default of the authors' LM script."""
 NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
 LOW_SHOT = ("from_scratch", "supervised", "semi_supervised")
 """The three curves of Figure 3."""
+TRAINING = ("paper", "preset")
+"""Who says how the runs of Figure 3 are trained."""
 
 
 def full_method(task: str = "imdb", base: Recipe | None = None) -> Recipe:
@@ -45,8 +47,7 @@ def full_method(task: str = "imdb", base: Recipe | None = None) -> Recipe:
     epochs = max(base.classifier.epochs, n_groups + 1)
     lm = None if base.lm is None else _by_paper(base.lm, full(base.lm.epochs, LM_LR, schedule=stlr()))
     classifier = _by_paper(base.classifier, gradual(n_groups, epochs, DISCR_LR, schedule=stlr()))
-    return replace(base, name="ulmfit", directions=("forward",), protocol="clean", evaluate="validation",
-                   valid_fraction=0.1, n_labels=None, lm_texts="all", lm=lm, classifier=classifier)
+    return replace(_measured_on_validation(base), lm=lm, classifier=classifier)
 
 
 def ablation(name: str, task: str = "imdb", base: Recipe | None = None) -> Recipe:
@@ -83,23 +84,45 @@ def ablation_names(table: str | None = None) -> list[str]:
 
 
 def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None = None, *,
-             most_texts: int | None = None) -> Recipe:
+             most_texts: int | None = None, training: str = "paper") -> Recipe:
     """A point of Figure 3: `from_scratch`, `supervised` or `semi_supervised`, with `n_labels` balanced labels.
 
     Supervised: the language model is fine-tuned on the labelled texts alone. Semi-supervised: on all the task's texts.
     From scratch: Table 7's row of that name. The paper trains for the same epochs whatever the number of labels; with
     `most_texts` there are no more than that, all epochs together, but at least the epochs of gradual unfreezing.
+
+    `training`: 'paper', or 'preset': rates, stages and epochs are those of `base`, its classifier fitted to so few
+    labels as `ULMFiT` does it; from scratch then differs in nothing but the language model, which it has not.
     """
     if kind not in LOW_SHOT:
         raise ValueError(f"low-shot kind is {kind!r}; expected one of {', '.join(LOW_SHOT)}.")
-    if most_texts is not None:
-        base = base or preset("paper-wt103", task)
-        epochs = min(base.classifier.epochs, max(1, most_texts // n_labels))
-        base = replace(base, classifier=replace(base.classifier, stages=full(epochs, DISCR_LR)))
-    method = full_method(task, base)
-    recipe = _from_scratch(method) if kind == "from_scratch" else method
+    if training not in TRAINING:
+        raise ValueError(f"training is {training!r}; expected one of {', '.join(TRAINING)}.")
+    base = base or preset("paper-wt103", task)
+    if training == "preset":
+        recipe = _measured_on_validation(replace(base, classifier=_with_labels(base.classifier, n_labels, most_texts)))
+        recipe = replace(recipe, weights="none", lm=None) if kind == "from_scratch" else recipe
+    else:
+        if most_texts is not None:
+            epochs = min(base.classifier.epochs, max(1, most_texts // n_labels))
+            base = replace(base, classifier=replace(base.classifier, stages=full(epochs, DISCR_LR)))
+        recipe = full_method(task, base)
+        recipe = _from_scratch(recipe) if kind == "from_scratch" else recipe
     texts = "all" if kind == "semi_supervised" else "labelled"
     return replace(recipe, name=f"lowshot.{kind}.{n_labels}", n_labels=n_labels, lm_texts=texts)
+
+
+def _with_labels(phase: Phase, n_labels: int, most_texts: int | None) -> Phase:
+    """A preset's classifier for so many labels; its last stage is shortened to read `most_texts` in all."""
+    phase = classifier_for(phase, n_labels)
+    too_many = 0 if most_texts is None else phase.epochs - max(1, most_texts // n_labels)
+    return with_epochs(phase, max(1, phase.stages[-1].epochs - too_many)) if too_many > 0 else phase
+
+
+def _measured_on_validation(base: Recipe) -> Recipe:
+    """The setting of section 5: forward only, measured on a tenth of the training set held out."""
+    return replace(base, name="ulmfit", directions=("forward",), protocol="clean", evaluate="validation",
+                   valid_fraction=0.1, n_labels=None, lm_texts="all")
 
 
 def _by_paper(phase: Phase, stages: tuple[Stage, ...]) -> Phase:

@@ -26,9 +26,9 @@ from .evaluation import Evaluation
 from .files import read_json
 from .model_card import model_card
 from .own_labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
-from .own_recipe import fitted, refuse_no_validation, valid_fraction, vocabulary, with_epochs, with_weights
+from .own_recipe import fitted, refuse_no_validation, valid_fraction, vocabulary, with_weights
 from .own_texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
-from .presets import PRESETS
+from .presets import PRESETS, with_epochs
 from .presets import preset as named
 from .recipe import Recipe
 from .runs import plan_run, rows_for, run

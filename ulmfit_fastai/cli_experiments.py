@@ -112,8 +112,12 @@ def lowshot(args: argparse.Namespace) -> int:
     for the same error. `all` among the labels means all that there are. --out then holds the runs, lowshot.csv,
     lowshot.json and the figure; it may be that of the tables.
 
+    --training paper unfreezes gradually with STLR and the paper's rates, whatever the preset does; --training preset
+    trains as the preset has it, which is how a small language model learns most from few labels.
+
     examples:
       ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset paper-small
+      ulmfit-fastai lowshot --task imdb --preset few-labels --training preset --seeds 3 --set lm_seed=0
       ulmfit-fastai lowshot --task ag --labels 100,1000,all --kinds from_scratch,supervised --seeds 3
     """
     from .label_curves import lowshot as run_curves
@@ -121,7 +125,7 @@ def lowshot(args: argparse.Namespace) -> int:
     labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
     kinds = args.kinds.split(",") if args.kinds else KINDS
     return shown(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
-                            most_texts=args.most_texts, **common(args)))
+                            most_texts=args.most_texts, training=args.training, **common(args)))
 
 
 def figure4(args: argparse.Namespace) -> int:
@@ -171,6 +175,8 @@ EXPERIMENTS = (
         option("--kinds", metavar="A,B", help=f"some of {', '.join(KINDS)} (default: all)"),
         option("--most-texts", type=int, metavar="N", help="labelled texts read by a classifier, all epochs together: "
                                                            "fewer epochs with many labels (default: the same for all)"),
+        option("--training", choices=("paper", "preset"), default="paper",
+               help="who says how it is trained, the paper or the preset (default: %(default)s)"),
         option("--no-baselines", action="store_true", help="leave the bags of words out"), *_EXPERIMENT)),
     Command("figure4", figure4, (TASK, *_EXPERIMENT)),
 )

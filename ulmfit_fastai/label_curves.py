@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
@@ -159,6 +159,7 @@ def lowshot(
     *,
     kinds: Sequence[str] = LOW_SHOT,
     most_texts: int | None = None,
+    training: str = "paper",
     base: str | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
@@ -183,6 +184,7 @@ def lowshot(
         kinds: of 'from_scratch', 'supervised', 'semi_supervised'.
         most_texts: labelled texts that a classifier reads, all epochs together: fewer epochs with many labels (as in
             `ablations.low_shot`). None: the same epochs for all, as in the paper.
+        training: 'paper': gradual unfreezing, STLR and rates as in section 5; 'preset': stages and rates of `base`.
         base, seeds, data, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
 
@@ -195,14 +197,16 @@ def lowshot(
     dataset = task if isinstance(task, Dataset) else load_task(task, data)
     recipe = base_recipe(base, dataset.name, overrides)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
-    cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds), most_texts=most_texts)
+    cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds), most_texts=most_texts,
+                          training=training)
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
 
     def so_far(missing: dict[str, str] | None = None) -> LowShot:
-        method = full_method(dataset.name, recipe)
+        method = full_method(dataset.name, recipe) if training == "paper" else replace(recipe, n_labels=None)
         found = collect_lowshot(cells, dataset, folder, bags=bags, missing=missing or {}, method=method, device=device)
+        found = replace(found, notes=(*found.notes, *_notes(recipe, training, most_texts)))
         found.save()
         return found
 
@@ -215,7 +219,8 @@ def lowshot(
 
 
 def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequence[str] = LOW_SHOT, base: Recipe,
-                  seeds: Sequence[int] = (0,), most_texts: int | None = None) -> list[Cell]:
+                  seeds: Sequence[int] = (0,), most_texts: int | None = None,
+                  training: str = "paper") -> list[Cell]:
     """The cells of Figure 3; their rows are "kind/labels". All points of the first seed come first."""
     most = len(rows_for(full_method(dataset.name, base), dataset).train)
     numbers = [most if n is None else n for n in labels]
@@ -224,8 +229,14 @@ def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequ
     if wrong or not numbers:
         raise ValueError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
                          f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
-    return [cell(f"{kind}/{n}", low_shot(kind, n, dataset.name, base, most_texts=most_texts), seed)
+    return [cell(f"{kind}/{n}", low_shot(kind, n, dataset.name, base, most_texts=most_texts, training=training), seed)
             for seed in seeds for n in dict.fromkeys(numbers) for kind in kinds]
+
+
+def _notes(base: Recipe, training: str, most_texts: int | None) -> list[str]:
+    """In what the training differs from the paper's, in words."""
+    notes = [f"trained as the preset {base.name} has it, not as in the paper"] if training == "preset" else []
+    return notes + [f"a classifier reads {most_texts:,} labelled texts at most, all epochs together"] * bool(most_texts)
 
 
 def _baselines(cells: Sequence[Cell], dataset: Dataset, folder: Path) -> dict[str, dict[int, dict[str, Any]]]:

@@ -15,17 +15,15 @@ import numpy as np
 
 from . import weights as weight_files
 from .datasets import Dataset
-from .freezing import Stage
 from .pieces import is_model, model_of
-from .recipe import Phase, Recipe
+from .presets import STEPS_AN_EPOCH, classifier_for, longer
+from .recipe import Recipe
 from .tokens import TokenStore
 
 log = logging.getLogger(__name__)
 
 LM_STEPS, LM_EPOCHS = 250, 15
 """Steps that fine-tuning a language model should have, and the most epochs for it (the paper's number for TREC-6)."""
-CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
-STEPS_AN_EPOCH = 16
 RARE_WORDS = ((200_000, 1), (1_000_000, 2))
 """With fewer tokens than this, words seen so often are kept: among few texts most words are rare."""
 
@@ -42,11 +40,8 @@ def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:
         bs = max(2, min(recipe.lm.bs, n_tokens // (recipe.lm.bptt * STEPS_AN_EPOCH)))
         steps = max(1, n_tokens // (bs * recipe.lm.bptt))
         lm = replace(recipe.lm, bs=bs)
-        changes["lm"] = _longer(lm, steps, LM_STEPS, LM_EPOCHS) if more else lm
-    bs = max(4, min(recipe.classifier.bs, n_train // STEPS_AN_EPOCH))
-    classifier = replace(recipe.classifier, bs=bs)
-    steps = max(1, n_train // bs)
-    changes["classifier"] = _longer(classifier, steps, CLASSIFIER_STEPS, CLASSIFIER_EPOCHS) if more else classifier
+        changes["lm"] = longer(lm, steps, LM_STEPS, LM_EPOCHS) if more else lm
+    changes["classifier"] = classifier_for(recipe.classifier, n_train, more=more)
     return replace(recipe, **changes)
 
 
@@ -67,21 +62,6 @@ def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray) -> list[str]
 def padded(words: list[str]) -> list[str]:
     """A vocabulary filled up with `xxfake` to a multiple of 8 words, as fastai's are."""
     return words + ["xxfake"] * (-len(words) % 8)
-
-
-def _longer(phase: Phase, steps: int, wanted: int, most: int) -> Phase:
-    """The phase with more epochs in its last stage, so many that it takes `wanted` steps, or `most` epochs."""
-    missing = -(-wanted // steps) - phase.epochs
-    added = min(missing, most - phase.epochs)
-    return with_epochs(phase, phase.stages[-1].epochs + added) if added > 0 else phase
-
-
-def with_epochs(phase: Phase, epochs: int) -> Phase:
-    """The phase with so many epochs in its last stage, the one that trains every group."""
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, found {epochs}")
-    last: Stage = replace(phase.stages[-1], epochs=epochs)
-    return replace(phase, stages=(*phase.stages[:-1], last))
 
 
 def valid_fraction(wanted: float, dataset: Dataset) -> float:

@@ -223,6 +223,36 @@ PRESETS: dict[str, Callable[[str], Recipe]] = {
 }
 
 
+CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
+"""Steps that a classifier should have, and the most epochs that are added for them."""
+STEPS_AN_EPOCH = 16
+
+
+def classifier_for(phase: Phase, n_texts: int, *, more: bool = True) -> Phase:
+    """A preset's classifier with batches for `n_texts` labelled texts and, where these are few, more epochs (`more`).
+
+    Epochs are added to the last stage; with many texts the phase comes back as it was.
+    """
+    fitted = replace(phase, bs=max(4, min(phase.bs, n_texts // STEPS_AN_EPOCH)))
+    steps = max(1, n_texts // fitted.bs)
+    return longer(fitted, steps, CLASSIFIER_STEPS, CLASSIFIER_EPOCHS) if more else fitted
+
+
+def longer(phase: Phase, steps: int, wanted: int, most: int) -> Phase:
+    """The phase with more epochs in its last stage, so many that it takes `wanted` steps, or `most` epochs."""
+    missing = -(-wanted // steps) - phase.epochs
+    added = min(missing, most - phase.epochs)
+    return with_epochs(phase, phase.stages[-1].epochs + added) if added > 0 else phase
+
+
+def with_epochs(phase: Phase, epochs: int) -> Phase:
+    """The phase with so many epochs in its last stage, the one that trains every group."""
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, found {epochs}")
+    last: Stage = replace(phase.stages[-1], epochs=epochs)
+    return replace(phase, stages=(*phase.stages[:-1], last))
+
+
 def _small(name: str, numbers: dict[str, Any], *, bs: int = 64, bptt: int = 70, classifier_drop: float = 0.5,
            discriminative: float = DISCRIMINATIVE, weights: str = "none", **fields: Any) -> Recipe:
     """A recipe for a small model, one-cycle throughout, with little dropout."""
