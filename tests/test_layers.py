@@ -356,7 +356,7 @@ def test_a_text_padded_at_its_end_only_gives_what_it_gives_alone():
         torch.testing.assert_close(row, pooled(model, text[None])[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("max_len", [None, 5, 10])
+@pytest.mark.parametrize("max_len", [None, 5, 7, 10])
 def test_padding_at_the_end_of_all_texts_is_not_read(max_len, monkeypatch):
     model = encoder(max_len=max_len)
     texts = [words(n, seed=n) for n in (17, 16, 12, 7, 1)]  # 1 or 2 words in their last chunk of 5
@@ -366,7 +366,7 @@ def test_padding_at_the_end_of_all_texts_is_not_read(max_len, monkeypatch):
     monkeypatch.setattr(model.module, "forward", lambda part: read.append(tuple(part.shape)) or whole(part))
     states, padding = model(x)
     assert read == [(2, 5), (3, 5), (4, 5), (5, 2)] and states.shape[:2] == padding.shape
-    assert states.shape[1] == {None: 17, 5: 2, 10: 7}[max_len]
+    assert states.shape[1] == {None: 17, 5: 2, 7: 7, 10: 7}[max_len]
     for row, text in zip(pooled(model, x), texts, strict=True):
         torch.testing.assert_close(row, pooled(model, text[None])[0], rtol=1e-5, atol=1e-6)
     empty = torch.cat([x, torch.ones(5, 5, dtype=torch.int64)], 1)  # a last chunk without any word

@@ -34,8 +34,14 @@ __all__ = [
     "build_classifier",
     "build_language_model",
     "concat_pool",
+    "first_pooled_chunk",
     "weight_mask",
 ]
+
+
+def first_pooled_chunk(length: int, bptt: int, max_len: int | None) -> int:
+    """The number of the first chunk that is pooled, of a batch `length` tokens long; 0 where all are (None: all)."""
+    return 0 if max_len is None else max(0, -(-length // bptt) - -(-max_len // bptt))
 
 
 class FixedSentenceEncoder(SentenceEncoder):
@@ -45,6 +51,7 @@ class FixedSentenceEncoder(SentenceEncoder):
     longest first in fastai's `pad_chunk` layout). Output: states (batch, pooled, emb_sz) and the padding mask (batch,
     pooled), where `pooled` is the chunks of the last `max_len` tokens up to the last word of the batch (columns of
     nothing but padding at its end, which a multiple of `bptt` needs, are not read); only they get gradients (BPT3C).
+    `max_len` counts in whole chunks, rounded up: otherwise what is pooled of a text would depend on its batch.
 
     Stock drops a text's last chunk where the batch's length is no multiple of `bptt` (fastai issue 3379), and mixes
     up rows of an unsorted batch; here a row stays in once it has started, and an unsorted batch raises ValueError.
@@ -62,7 +69,7 @@ class FixedSentenceEncoder(SentenceEncoder):
         x: Tensor = input.as_subclass(Tensor)  # type: ignore[arg-type]
         padding = x == self.pad_idx
         starts = range(0, x.shape[1], self.bptt)
-        first_pooled = sum(self.max_len is not None and x.shape[1] - start > self.max_len for start in starts)
+        first_pooled = first_pooled_chunk(x.shape[1], self.bptt, self.max_len)
         rows, end = self._rows_of_chunks(padding, first_pooled)
         x, padding = x[:, :end], padding[:, :end]
         self.reset()

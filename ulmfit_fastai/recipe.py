@@ -131,7 +131,8 @@ class Phase:
     compete in the loss of training (less work for a CPU), all of them in the last tenth of each stage and when
     perplexity is measured; None: all words always, as the paper does. Without effect where `fast` is False."""
     max_len: int | None = None
-    """Classifier: tokens of a text, counted from its end, that are pooled and receive gradient. None: 20 * bptt."""
+    """Classifier: tokens of a text, counted from its end, that are pooled and receive gradient, rounded up to whole
+    chunks of bptt. None: 20 * bptt."""
     early_stopping: int | None = None
     """End a stage after so many epochs without a better validation loss and go back to its best epoch; None: never."""
     max_docs: int | None = None
