@@ -15,11 +15,12 @@ from fastai.text.data import Numericalize, Pad_Chunk, SortedDL, TensorText, Text
 from fastai.torch_core import TensorCategory
 from torch import Tensor, nn
 
-from ulmfit_fastai.clas_loader import pad_batch
+from ulmfit_fastai.clas_loader import ClassifierLoader, pad_batch
 from ulmfit_fastai.int8 import int8_copy
 from ulmfit_fastai.learners import FrozenBatchNorm, set_trainable
 from ulmfit_fastai.loaders import inference_loader
 from ulmfit_fastai.recipe import Model
+from ulmfit_fastai.token_dataset import TokenDataset
 from ulmfit_fastai.tokens import TokenIds, tokenize
 
 from .fitting import fit, own_seconds, profile, shares_of_peak
@@ -48,14 +49,11 @@ def both_batches(docs: list[np.ndarray], bptt: int, device: torch.device) -> tup
 
 
 def classifier_steps(setup: Setup) -> list[Record]:
-    """Steps at each stage of unfreezing, on a batch of texts of like lengths, as long as the mean text."""
+    """Steps at each stage of unfreezing, on the batch of our loader whose longest text is next to the mean length."""
     sizes, device = setup.sizes, setup.device
     model = sizes.models[-1][1]
     ids = documents(setup, (50 if len(setup.texts) > 2000 else 4) * sizes.clas_bs)
-    order = np.argsort(ids.lengths, kind="stable")
-    middle = int(np.searchsorted(ids.lengths[order], ids.lengths.mean()))
-    start = min(max(middle - sizes.clas_bs // 2, 0), len(order) - sizes.clas_bs)
-    docs = [ids.doc(i) for i in order[start : start + sizes.clas_bs].tolist()]
+    docs = usual_batch(ids, sizes.clas_bs, sizes.bptt)
     pairs = [both_batches(docs, sizes.bptt, device)] * (1 if device.type == "cpu" else 16)
     checks = same_gradients(setup, ids)
     stock = stock_classifier(ids.vocab, model, [a for a, _ in pairs], device, sizes.bptt)
@@ -84,6 +82,13 @@ def classifier_steps(setup: Setup) -> list[Record]:
             made["profile"] = {side: profile(each, device) for side, each in sides.items()}
         rows.append(made)
     return rows
+
+
+def usual_batch(ids: TokenIds, bs: int, bptt: int) -> list[np.ndarray]:
+    """The texts of a training batch, the one whose longest text is next to the mean of all texts."""
+    loader = ClassifierLoader(TokenDataset.from_ids(ids, np.arange(len(ids))), bs=bs, bptt=bptt, shuffle=True)
+    batch = min(loader.batches(0), key=lambda rows: abs(ids.lengths[rows].max() - ids.lengths.mean()))
+    return [ids.doc(i) for i in batch.tolist()]
 
 
 def step_operations(model: Model, opened: int) -> int:

@@ -18,8 +18,10 @@ from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import bag_of_words, classifier, lm, measure, report, tokens  # noqa: E402
 from benchmarks.material import QUICK, Setup  # noqa: E402
 from ulmfit_fastai import baselines  # noqa: E402
+from ulmfit_fastai.clas_loader import ClassifierLoader  # noqa: E402
 from ulmfit_fastai.recipe import Model  # noqa: E402
 from ulmfit_fastai.synthetic import synthetic_reviews  # noqa: E402
+from ulmfit_fastai.token_dataset import TokenDataset  # noqa: E402
 from ulmfit_fastai.tokens import TokenIds  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -202,6 +204,16 @@ def test_stages_that_start_processes_measure_memory_imports_and_growth(tmp_path)
     assert [row["n"] for row in growth if row["what"] == "documents"] == [20, 40]
     assert [row["n"] for row in growth if row["what"] == "tokens"] == [8, 16, 32]
     assert (tmp_path / "out" / "scale.png").stat().st_size > 5000
+
+
+def test_the_texts_of_a_step_are_a_batch_of_the_loader_as_long_as_the_mean_text(setup):
+    ids = setup.ids(60, 300)
+    docs = classifier.usual_batch(ids, 4, 8)
+    lengths = sorted((len(doc) for doc in docs), reverse=True)
+    assert lengths == [len(doc) for doc in docs] and 4 <= len(docs) <= 5
+    loader = ClassifierLoader(TokenDataset.from_ids(ids, np.arange(60)), bs=4, bptt=8, shuffle=True)
+    away = [abs(ids.lengths[rows].max() - ids.lengths.mean()) for rows in loader.batches(0)]
+    assert abs(lengths[0] - ids.lengths.mean()) == min(away)
 
 
 def test_the_operations_of_a_classifier_step_are_those_of_its_products():

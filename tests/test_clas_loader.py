@@ -180,6 +180,12 @@ def test_texts_of_like_length_come_together():
     assert steps < 0.6 * random_steps
 
 
+def test_little_of_a_batch_is_padding():
+    train = make(3000, bs=8).train
+    lengths = train.dataset.lengths
+    assert sum(len(batch) * lengths[batch].max() for batch in train.batches(0)) < 1.15 * lengths.sum()
+
+
 def test_short_texts_are_not_always_the_last():
     train = make(500).train
     last = [train.dataset.lengths[train.batches(epoch)[-1]].mean() for epoch in range(12)]

@@ -552,7 +552,7 @@ def test_curves_are_written_and_drawn(curves):
 def test_curves_may_be_trained_as_the_preset_has_it(curves, reviews, options, tmp_path, monkeypatch):
     monkeypatch.setattr(label_curves, "BASELINES", {})
     found = lowshot(reviews, (10,), kinds=["from_scratch"], training="preset", out=tmp_path, **options)
-    folder, = folders(tmp_path, "lowshot.*")
+    folder, = folders(tmp_path, "lowshot.from_scratch.*")
     recipe = Result.load(tmp_path / folder).recipe
     stages = recipe.classifier.stages
     assert [stage.epochs for stage in stages] == [1, 1, 1, 12]  # ten labels: as many epochs as are ever added

@@ -124,11 +124,10 @@ class ClassifierLoader(TokenLoader):
         sizes = np.full(n_batches, n // n_batches)
         sizes[rng.permutation(n_batches)[:n % n_batches]] += 1
         # A pool is a quarter of the epoch at most: if it were all of a small set (in SortedDL it is), the batches would
-        # be the same in every epoch. Within it only chunks count, as tokens within one cost nothing, and
-        # of a text shorter than one its eighths: other ties stay random.
+        # be the same in every epoch. Within it eighths of a chunk count; ties stay random.
         per_pool = max(1, min(POOL_BATCHES, n_batches // 4))
         lengths = self.dataset.lengths
-        near = np.where(lengths > self.bptt, -(-lengths // self.bptt), np.ceil(8 * lengths / self.bptt) / 8)
+        near = np.ceil(8 * lengths / self.bptt)
         shuffled, ends = rng.permutation(n), np.cumsum(sizes)
         batches: list[np.ndarray] = []
         for first in range(0, n_batches, per_pool):

@@ -236,7 +236,9 @@ def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequ
 def _notes(base: Recipe, training: str, most_texts: int | None) -> list[str]:
     """In what the training differs from the paper's, in words."""
     notes = [f"trained as the preset {base.name} has it, not as in the paper"] if training == "preset" else []
-    return notes + [f"a classifier reads {most_texts:,} labelled texts at most, all epochs together"] * bool(most_texts)
+    if most_texts is not None:
+        notes.append(f"a classifier reads {most_texts:,} labelled texts at most, all epochs together")
+    return notes
 
 
 def _baselines(cells: Sequence[Cell], dataset: Dataset, folder: Path) -> dict[str, dict[int, dict[str, Any]]]:
