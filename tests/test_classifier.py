@@ -322,6 +322,15 @@ def test_all_labels_are_used_whatever_the_preset_was_made_for():
     assert tiny(preset="few-labels", weights="none")._recipe(dataset, labels, n_tokens=500).n_labels is None
 
 
+@pytest.mark.parametrize(("n", "name"), [(40, "few-labels"), (1_999, "few-labels"), (2_000, "quick")])
+def test_without_a_preset_the_number_of_labels_decides(n, name):
+    labels = read_labels(["a", "b"] * (n // 2) + ["a"] * (n % 2))
+    dataset = own_dataset([f"text {i}" for i in range(n)], labels, columns=None)
+    recipe = ULMFiT(weights="none", lang="de")._recipe(dataset, labels, n_tokens=2_000_000)
+    assert recipe.name == name and recipe.n_labels is None
+    assert [stage.lr for stage in recipe.classifier.stages] == [stage.lr for stage in preset(name).classifier.stages]
+
+
 def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     quick = preset("quick")
     assert fitted(quick, n_train=25_000, n_tokens=20_000_000) == quick

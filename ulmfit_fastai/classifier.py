@@ -26,7 +26,7 @@ from .evaluation import Evaluation
 from .files import read_json
 from .model_card import model_card
 from .own_labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
-from .own_recipe import fitted, refuse_no_validation, valid_fraction, vocabulary, with_weights
+from .own_recipe import default_preset, fitted, refuse_no_validation, valid_fraction, vocabulary, with_weights
 from .own_texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
 from .presets import PRESETS, with_epochs
 from .presets import preset as named
@@ -74,9 +74,10 @@ class ULMFiT(BaseEstimator):
     1), or a number.
 
     Args:
-        preset: 'quick' (a small model, for CPUs), 'tiny' (to see it turn), 'fastai' (what works best, for a GPU), or
-            another of `presets.PRESETS`, or a `Recipe`, taken as it is. Batches and epochs of a preset are fitted to
-            how many texts there are (see own_recipe.py).
+        preset: 'few-labels' or 'quick' (a small model, for CPUs), 'fastai' (what works best, for a GPU), 'tiny' (to see
+            it turn), or another of `presets.PRESETS`, or a `Recipe`, taken as it is. None: 'few-labels' below 2,000
+            labelled texts, otherwise 'quick'. Batches and epochs of a preset are fitted to how many texts there are
+            (see own_recipe.py).
         weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
             a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
             none, with a warning. The model takes the weights' sizes.
@@ -105,7 +106,7 @@ class ULMFiT(BaseEstimator):
 
     def __init__(
         self,
-        preset: str | Recipe = "quick",
+        preset: str | Recipe | None = None,
         *,
         weights: str | Path | None = None,
         directions: Sequence[str] | None = None,
@@ -195,7 +196,8 @@ class ULMFiT(BaseEstimator):
 
     def _recipe(self, dataset: Dataset, labels: OwnLabels, *, n_tokens: int) -> Recipe:
         """The preset with everything asked for, fitted to the texts."""
-        recipe = self.preset if isinstance(self.preset, Recipe) else named(self.preset, dataset.name)
+        name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
+        recipe = name if isinstance(name, Recipe) else named(name, dataset.name)
         if self.directions is not None:
             given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
             recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)

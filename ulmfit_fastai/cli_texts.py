@@ -61,8 +61,8 @@ def train(args: argparse.Namespace) -> int:
     FOLDER then is the model: weights, words and settings without any code, a model card (README.md), and the record of
     the run. Interrupted, or at the end of the time budget, the same command goes on where it stopped.
 
-    The preset quick suits a CPU, fastai a GPU; both are fitted to how many texts there are. --dry-run says how long it
-    would take here.
+    The presets few-labels and quick suit a CPU, fastai a GPU; they are fitted to how many texts there are. --dry-run
+    says how long it would take here.
 
     examples:
       ulmfit-fastai train reviews.csv --text review --label sentiment --out model
@@ -267,7 +267,8 @@ TEXTS = (
         option("--out", required=True, metavar="FOLDER", help="the model, and what an interrupted run goes on from"),
         option("--unlabelled", metavar="PATH", help="more texts for the language model: a table with the text columns, "
                                                     "or a file or folder of text"),
-        option("--preset", default="quick", metavar="NAME", help="quick, fastai, tiny, ... (default: %(default)s)"),
+        option("--preset", metavar="NAME", help="few-labels, quick, fastai, tiny, ... (default: few-labels below 2,000 "
+                                                "labelled texts, otherwise quick)"),
         option("--weights", metavar="NAME", help="language model to start from: wiki-small, wt103 (downloaded if need "
                                                  "be), none, or a run folder (default: the bundled one)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the preset's)"),
