@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import bag_of_words, classifier, lm, measure, report, tokens  # noqa: E402
+from benchmarks import bag_of_words, classifier, lm, measure, report, tokens, unfreezing  # noqa: E402
 from benchmarks.material import QUICK, Setup  # noqa: E402
 from ulmfit_fastai import baselines  # noqa: E402
 from ulmfit_fastai.clas_loader import ClassifierLoader  # noqa: E402
+from ulmfit_fastai.presets import preset  # noqa: E402
 from ulmfit_fastai.recipe import Model  # noqa: E402
 from ulmfit_fastai.synthetic import synthetic_reviews  # noqa: E402
 from ulmfit_fastai.token_dataset import TokenDataset  # noqa: E402
@@ -243,3 +245,20 @@ def test_bags_of_words_from_counts_are_the_baselines(tmp_path):
     assert "40 labels" in bag_of_words.table(found)
     with pytest.raises(ValueError, match="other texts"):
         bag_of_words.measure(synthetic_reviews(n_train=100, n_test=80, n_unsup=0), tmp_path, numbers=[40], seeds=1)
+
+
+# --- ways of unfreezing -------------------------------------------------------------------------------------------
+def test_ways_of_unfreezing_share_a_language_model_and_differ_in_the_classifiers_stages(tmp_path, capsys):
+    reviews = synthetic_reviews(n_train=80, n_test=4, n_unsup=20)
+    base = replace(preset("tiny"), weights="none")
+    found = unfreezing.measure(reviews, tmp_path, base=base, labels={20: 4}, progress=False, device="cpu")
+    stages = {(one["unfreezing"], one["ratio"]): one["classifier"]["stages"] for one in found}
+    assert [one["labels"] for one in found] == [20] * 4 and {one["n"] for one in found} == {8}
+    assert [len(stages[way]) for way in unfreezing.WAYS] == [3, 3, 1, 1]
+    for (way, ratio), each in stages.items():
+        assert sum(stage["epochs"] for stage in each) == 4, way
+        assert {stage["discriminative"] for stage in each} == {ratio}
+    weights = [(folder / "lm_forward.safetensors").stat().st_ino for folder in tmp_path.iterdir()]
+    assert len(weights) == 5 and len(set(weights)) == 1  # one file, linked
+    capsys.readouterr()
+    assert unfreezing.measure(reviews, tmp_path, base=base, labels={20: 4}, progress=False, device="cpu") == found
