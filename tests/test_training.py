@@ -17,7 +17,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from ulmfit_fastai import runs, training
+from ulmfit_fastai import estimate, runs, training
 from ulmfit_fastai.callbacks import Budget, derived_seed
 from ulmfit_fastai.freezing import chain_thaw, gradual, simulate
 from ulmfit_fastai.learners import group_table, set_trainable
@@ -355,6 +355,20 @@ def test_a_dry_run_says_what_it_would_do_and_trains_nothing(reviews, cache, tmp_
         runs.run(recipe(), reviews, tmp_path / "run", cache=cache, dry_run=True, progress=False)
     assert "in all about" in caplog.text and "classifier" in caplog.text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_counts_the_words_that_the_loss_samples(reviews, cache, monkeypatch):
+    seen = []
+
+    def seconds(learn, batches, groups):
+        seen.append(getattr(learn.loss_func, "sampled_words", None))
+        return 1.0 if seen[-1] is None else 0.2
+
+    monkeypatch.setattr(estimate, "_seconds_a_batch", seconds)
+    fast = recipe(fast=True).replace(**{"lm.sampled_words": 50})
+    assert runs.plan_run(fast, reviews, cache=cache).stages[0]["seconds_a_batch"] == pytest.approx(0.9 * 0.2 + 0.1)
+    assert seen[:2] == [None, 50] and seen[2:] == [None] * (len(seen) - 2)
+    assert runs.plan_run(recipe(), reviews, cache=cache).stages[0]["seconds_a_batch"] == 1.0
 
 
 def test_a_run_with_bars_stopped_in_mid_epoch_goes_on(reviews, cache, tmp_path):

@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 
 from .learners import set_trainable
+from .lm_loss import FusedCrossEntropy
+from .sampled_softmax import FULL_FROM
 from .training import minutes
 
 TIMED_BATCHES = 3
@@ -82,7 +84,7 @@ def _time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
     for stage in phase.stages:
         groups = stage.groups(n_groups)
         if groups not in costs:
-            costs[groups] = _seconds_a_batch(learn, batches, groups)
+            costs[groups] = _cost(learn, batches, groups, phase.sampled_words)
         cost, n = costs[groups], len(loader)
         stages.append({
             "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
@@ -100,6 +102,17 @@ def _spread(loader: Any) -> list[Any]:
         chosen.append(next(iter(loader)))
     loader.epoch, loader.start_batch = 0, 0
     return chosen
+
+
+def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words: int | None) -> float:
+    """Seconds of a batch, mean over the stage: all words in the loss, or most of the time a sample of them."""
+    cost = _seconds_a_batch(learn, batches, groups)
+    if sampled_words is None or not isinstance(learn.loss_func, FusedCrossEntropy):
+        return cost
+    learn.loss_func.sampled_words = sampled_words
+    sampled = _seconds_a_batch(learn, batches, groups)
+    learn.loss_func.sampled_words = None
+    return FULL_FROM * sampled + (1 - FULL_FROM) * cost
 
 
 def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:
