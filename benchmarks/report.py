@@ -18,7 +18,7 @@ from .measure import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 200, 1000)
 
 
 def write(found: Record, out: Path) -> None:
@@ -127,7 +127,7 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
             axes.plot([bar["low"], bar["high"]], [y, y], color=palette.ink, linewidth=1.2, zorder=3)
             if bar["target"] is not None:
                 axes.plot([bar["target"]] * 2, [y - 0.42, y + 0.42], color=palette.ink, linewidth=2, zorder=4)
-            axes.annotate(f"{bar['median']:.3g}×", (max(bar["median"], bar["high"], bar["target"] or 0, 1), y),
+            axes.annotate(f"{bar['median']:.{0 if bar['median'] >= 100 else 2}f}×", (max(bar["median"], bar["high"], bar["target"] or 0, 1), y),
                           xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
         axes.set_xscale("log")
         axes.set_yticks(range(len(bars)), [bar["label"] for bar in bars])
