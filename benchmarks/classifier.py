@@ -211,7 +211,7 @@ def _evaluation(setup: Setup, size: int) -> Record:
     drift = {name: float((torch.cat(p) - both[1]).abs().max()) for name, p in predicted.items() if name not in
              ("stock", "ours")}
     target = {"ours": 1.3} | ({"ours int8": 3.0} if "ours int8" in ours else {})
-    checks = {name: f"probabilities up to {change:.0e} from fp32" for name, change in drift.items()}
+    checks = {name: untrained(change) for name, change in drift.items()}
     made = row(f"evaluation of {n:,} reviews, {name}", times, work=n / sizes.slices, work_unit="documents",
                target=target, check=check, checks=checks, largest_change_of_a_probability=drift,
                note=f"{sizes.slices} slices, split into words beforehand")
@@ -219,6 +219,11 @@ def _evaluation(setup: Setup, size: int) -> Record:
     made["share_of_peak"] = shares_of_peak(
         made["median"], tokens * sum(8 * b * (a + b) for a, b in lstm_sizes(model)), device)
     return made
+
+
+def untrained(change: float) -> str:
+    """What is said beside a number format; the stage `precision` says what it costs a trained model."""
+    return f"untrained weights: probabilities up to {change:.0e} from fp32"
 
 
 def alone(stock: Any, ids: TokenIds, document: int, setup: Setup) -> Tensor:
@@ -240,7 +245,8 @@ def same_predictions(stock: Tensor, ours: Tensor, *, alone: Any, most: int = 20)
     for i in apart[:most]:
         difference = float((alone(i) - ours[i]).abs().max())
         expect(difference <= TOLERANCE * 10 * spread, f"the prediction for text {i}, by {difference:.2g}, alone too")
-    said = f"; stock loses the end of {len(apart)} (fastai issue 3379), where ours is stock's of the text alone"
+    said = (f"; stock loses the end of {len(apart)} (fastai issue 3379); of the {min(most, len(apart))} looked at, "
+            "ours is stock's of the text alone")
     return f"{len(stock) - len(apart):,} of {len(stock):,} predictions equal{said if apart else ''}"
 
 
@@ -275,7 +281,7 @@ def _one_text(setup: Setup, size: int) -> Record:
     stock.loss_func.activation = partial(torch.softmax, dim=-1)
     check = f"probabilities {within(close_enough(theirs(), predict(ours['ours'])))}"
     drift = {name: float((predict(model) - predict(ours["ours"])).abs().max()) for name, model in ours.items()}
-    checks = {name: f"probabilities up to {change:.0e} from fp32" for name, change in drift.items() if name != "ours"}
+    checks = {name: untrained(change) for name, change in drift.items() if name != "ours"}
     sides: dict[str, Any] = {"stock": theirs} | {name: partial(predict, model) for name, model in ours.items()}
     times = alternate(sides, repeats=sizes.predict_repeats, device=device)
     target = {"ours": 1.3} | ({"ours int8": 4.0} if "ours int8" in ours else {})

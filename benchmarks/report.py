@@ -127,7 +127,8 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
             axes.plot([bar["low"], bar["high"]], [y, y], color=palette.ink, linewidth=1.2, zorder=3)
             if bar["target"] is not None:
                 axes.plot([bar["target"]] * 2, [y - 0.42, y + 0.42], color=palette.ink, linewidth=2, zorder=4)
-            axes.annotate(f"{bar['median']:.{0 if bar['median'] >= 100 else 2}f}×", (max(bar["median"], bar["high"], bar["target"] or 0, 1), y),
+            shown = f"{bar['median']:.0f}×" if bar["median"] >= 100 else f"{bar['median']:.2f}×"
+            axes.annotate(shown, (max(bar["median"], bar["high"], bar["target"] or 0, 1), y),
                           xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
         axes.set_xscale("log")
         axes.set_yticks(range(len(bars)), [bar["label"] for bar in bars])

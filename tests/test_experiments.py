@@ -552,14 +552,18 @@ def test_curves_are_written_and_drawn(curves):
 def test_curves_may_be_trained_as_the_preset_has_it(curves, reviews, options, tmp_path, monkeypatch):
     monkeypatch.setattr(label_curves, "BASELINES", {})
     found = lowshot(reviews, (10,), kinds=["from_scratch"], training="preset", out=tmp_path, **options)
-    folder, = folders(tmp_path, "lowshot.from_scratch.*")
+    folder, = folders(tmp_path, "lowshot-preset.from_scratch.*")
     recipe = Result.load(tmp_path / folder).recipe
     stages = recipe.classifier.stages
-    assert [stage.epochs for stage in stages] == [1, 1, 1, 12]  # ten labels: as many epochs as are ever added
-    assert stages[:3] == options["base"].classifier.stages[:3]
+    assert stages == options["base"].classifier.stages  # of the preset `tiny`, which is never lengthened
     assert recipe.n_labels == 10 and recipe.weights == "none" and recipe.lm is None
     assert any("not as in the paper" in note for note in found.notes)
     assert not any("not as in the paper" in note for note in curves[0].notes)
+
+
+def test_curves_without_any_run_yet_are_returned(reviews, options, tmp_path):
+    found = lowshot(reviews, (10,), baselines=False, time_budget=0, out=tmp_path, **options)
+    assert len(found.missing) == 3 and found.points["error"].isna().all() and (tmp_path / "lowshot.json").exists()
 
 
 def test_labels_may_be_all_there_are_and_no_more(reviews, base):

@@ -79,16 +79,17 @@ def _time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
     n_groups = len(learn.splitter(learn.model))
     batches = _spread(loader)
     valid_batches = len(learn.dls.valid) if len(learn.dls.loaders) > 1 else 0
-    costs: dict[tuple[int, ...], float] = {}
+    costs: dict[tuple[int, ...], tuple[float, float]] = {}
     stages = []
     for stage in phase.stages:
         groups = stage.groups(n_groups)
         if groups not in costs:
             costs[groups] = _cost(learn, batches, groups, phase.sampled_words)
-        cost, n = costs[groups], len(loader)
+        (cost, all_words), n = costs[groups], len(loader)
+        epoch = cost * n + FORWARD_SHARE * all_words * valid_batches
         stages.append({
             "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
-            "texts": len(learn.dls.train_ds), "seconds": stage.epochs * cost * (n + FORWARD_SHARE * valid_batches),
+            "texts": len(learn.dls.train_ds), "seconds": stage.epochs * epoch,
         })
     learn.model, learn.dls, learn.opt = None, None, None
     return stages
@@ -104,15 +105,15 @@ def _spread(loader: Any) -> list[Any]:
     return chosen
 
 
-def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words: int | None) -> float:
-    """Seconds of a batch, mean over the stage: all words in the loss, or most of the time a sample of them."""
+def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words: int | None) -> tuple[float, float]:
+    """Seconds of a batch: the mean over a stage that samples words in its loss most of the time, and with all words."""
     cost = _seconds_a_batch(learn, batches, groups)
     if sampled_words is None or not isinstance(learn.loss_func, FusedCrossEntropy):
-        return cost
+        return cost, cost
     learn.loss_func.sampled_words = sampled_words
     sampled = _seconds_a_batch(learn, batches, groups)
     learn.loss_func.sampled_words = None
-    return FULL_FROM * sampled + (1 - FULL_FROM) * cost
+    return FULL_FROM * sampled + (1 - FULL_FROM) * cost, cost
 
 
 def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:

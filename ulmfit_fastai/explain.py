@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .explanation import Explanation, words_of_text
-from .layers import concat_pool, first_pooled_chunk
+from .layers import FixedSentenceEncoder, concat_pool, first_pooled_chunk
 from .text_rules import BOS
 from .token_dataset import UNK, check_direction
 from .tokens import tokenize
@@ -104,6 +104,8 @@ class _Path:
         self.encoder, self.head = model[0].module, model[1].layers  # type: ignore[index]
         self.backward = check_direction(direction) == "backward"
         bptt, max_len = bptt or model[0].bptt, model[0].max_len  # type: ignore[index]
+        if max_len is not None and not isinstance(model[0], FixedSentenceEncoder):  # type: ignore[index]
+            max_len -= max_len % bptt  # fastai's encoder counts tokens, of a text padded to whole chunks
         self.first_pooled = first_pooled_chunk(len(ids), bptt, max_len) * bptt
         weight = self.encoder.encoder.weight
         order = list(ids)[::-1] if self.backward else list(ids)

@@ -214,7 +214,8 @@ def lowshot(
     missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=left, device=device, progress=progress,
                        cache=cache, after_cell=so_far)
     result = so_far(missing)
-    save_figure(result.plot(), folder / "lowshot")
+    if result.points["error"].notna().any():
+        save_figure(result.plot(), folder / "lowshot")
     return result
 
 
