@@ -418,3 +418,11 @@ def test_the_learner_is_fastais_and_predicts_the_same(model):
 
 def test_ulmfit_is_exported():
     assert ULMFiT is type(tiny())
+
+
+def test_a_class_with_one_text_is_named(caplog):
+    labels = read_labels(["good", "bad"] * 4 + ["odd"])
+    found = own_dataset([f"text {i}" for i in range(9)], labels, columns=None)
+    assert found.notes == ("class odd: one text only, so that none can be held out to see whether it is learnt",)
+    assert "class odd" in caplog.text
+    assert own_dataset(["a b", "c d", "e f", "g h"], read_labels(["x", "y"] * 2), columns=None).notes == ()

@@ -183,7 +183,8 @@ class ULMFiT(BaseEstimator):
         frame, columns = text_frame(X, text)
         label, y = labels_of(X, y, label)
         labels = read_labels(y, self.task)
-        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing)
+        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing,
+                              source=X.attrs.get("source") if isinstance(X, pd.DataFrame) else None)
         store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
                                 progress=self.progress, lang=self.lang)
         recipe = self._recipe(dataset, labels, n_tokens=int(store.offsets[-1]))

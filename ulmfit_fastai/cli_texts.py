@@ -83,6 +83,7 @@ def train(args: argparse.Namespace) -> int:
     if absent:
         raise ValueError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
     frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
+    frame.attrs["source"] = Path(args.file).name
     options = dict(args.settings)
     seed = args.seed if args.seed is not None else options.pop("seed", 0)
     model = ULMFiT(args.preset, weights=args.weights, directions=directions(args.direction), task=args.task,

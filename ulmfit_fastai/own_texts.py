@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -112,6 +113,13 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
         "split": [*("unsup" if label is None else "train" for label in written), *["unsup"] * len(more)],
     }
     check_classes(labels, [labels.values[row] for row in kept])
+    if labels.kind == "single":
+        count = Counter(labels.values[row] for row in kept)
+        alone = [name for i, name in enumerate(labels.names) if count[i] == 1]
+        if alone:
+            notes.append(f"class{'es' * (len(alone) > 1)} {shown(alone)}: one text only, so that none can be held out "
+                         "to see whether it is learnt")
+            log.warning("%s", notes[-1])
     if not any(letter.isalpha() for text in checked.df["text"] for letter in text):
         notes.append(f"no row of column {' + '.join(map(str, chosen))} has a letter in it: are these the texts?")
         log.warning("%s", notes[-1])
