@@ -289,10 +289,10 @@ def test_what_cannot_be_learnt_from_is_refused_in_words(texts, labels, said):
 
 
 def test_a_column_of_numbers_for_texts_is_pointed_out():
-    labels = read_labels(["a", "b", "a"])
-    strange = own_dataset(pd.DataFrame({"stars": ["4", "1/5", "3.5"], "n": 1}), labels, columns=["stars"])
+    labels = read_labels(["a", "b", "a", "b"])
+    strange = own_dataset(pd.DataFrame({"stars": ["4", "1/5", "3.5", "2"], "n": 1}), labels, columns=["stars"])
     assert strange.notes == ("no row of column stars has a letter in it: are these the texts?",)
-    assert own_dataset(["4", "1/5", "\u826f\u3044"], labels, columns=None).notes == ()
+    assert own_dataset(["4", "1/5", "3.5", "\u826f\u3044"], labels, columns=None).notes == ()
 
 
 # ------------------------------------------------------------------------------------------------------------ few texts
