@@ -100,8 +100,7 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
         raise ValueError(f"training is {training!r}; expected one of {', '.join(TRAINING)}.")
     base = base or preset("paper-wt103", task)
     if training == "preset":
-        classifier = _with_labels(base.classifier, n_labels, most_texts, more=base.name != "tiny")
-        recipe = _measured_on_validation(replace(base, classifier=classifier))
+        recipe = _measured_on_validation(replace(base, classifier=_with_labels(base, n_labels, most_texts)))
         recipe = replace(recipe, weights="none", lm=None) if kind == "from_scratch" else recipe
     else:
         if most_texts is not None:
@@ -114,9 +113,9 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
     return replace(recipe, name=f"{table}.{kind}.{n_labels}", n_labels=n_labels, lm_texts=texts)
 
 
-def _with_labels(phase: Phase, n_labels: int, most_texts: int | None, *, more: bool) -> Phase:
+def _with_labels(base: Recipe, n_labels: int, most_texts: int | None) -> Phase:
     """A preset's classifier for so many labels; its last stage is shortened to read `most_texts` in all."""
-    phase = classifier_for(phase, n_labels, more=more)
+    phase = classifier_for(base, n_labels)
     too_many = 0 if most_texts is None else phase.epochs - max(1, most_texts // n_labels)
     return with_epochs(phase, max(1, phase.stages[-1].epochs - too_many)) if too_many > 0 else phase
 

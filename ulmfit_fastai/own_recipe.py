@@ -16,7 +16,7 @@ import numpy as np
 from . import weights as weight_files
 from .datasets import Dataset
 from .pieces import is_model, model_of
-from .presets import STEPS_AN_EPOCH, classifier_for, longer
+from .presets import STEPS_AN_EPOCH, classifier_for, longer, may_be_longer
 from .recipe import Recipe
 from .tokens import TokenStore
 
@@ -43,13 +43,12 @@ def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:
     'tiny', which is there to be quick.
     """
     changes: dict[str, Any] = {"min_freq": min([recipe.min_freq, *(n for most, n in RARE_WORDS if n_tokens < most)])}
-    more = recipe.name != "tiny"
     if recipe.lm is not None:
         bs = max(2, min(recipe.lm.bs, n_tokens // (recipe.lm.bptt * STEPS_AN_EPOCH)))
         steps = max(1, n_tokens // (bs * recipe.lm.bptt))
         lm = replace(recipe.lm, bs=bs)
-        changes["lm"] = longer(lm, steps, LM_STEPS, LM_EPOCHS) if more else lm
-    changes["classifier"] = classifier_for(recipe.classifier, n_train, more=more)
+        changes["lm"] = longer(lm, steps, LM_STEPS, LM_EPOCHS) if may_be_longer(recipe) else lm
+    changes["classifier"] = classifier_for(recipe, n_train)
     return replace(recipe, **changes)
 
 
