@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ulmfit_fastai.presets import preset
+from ulmfit_fastai.reproduce import reproduce
 from ulmfit_fastai.runfolder import RunFolder
 from ulmfit_fastai.runs import Run, prepare, run
 from ulmfit_fastai.synthetic import synthetic_reviews
@@ -36,3 +37,19 @@ def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels,
                  cache=tmp_path, progress=False)
     record = json.loads((folder / "run.json").read_text())
     assert [(one["n_train"], one["n"]) for one in record["baselines"]] == [(rows, 20)]
+
+
+def test_a_run_takes_the_language_model_of_another_and_refuses_one_that_it_would_not_make(tmp_path, monkeypatch):
+    monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
+    tiny = preset("tiny").replace(**{"classifier.stages": preset("tiny").classifier.stages[:1]})
+    first = reproduce(reviews, tiny, out=tmp_path / "first", progress=False)
+    second = reproduce(reviews, tiny, out=tmp_path / "second", lm_from=tmp_path / "first", progress=False,
+                       **{"classifier.bs": 4})
+    assert second.run["language_model_of"] == {"forward": "../first"}
+    models = [(result.folder / "lm_forward.safetensors").read_bytes() for result in (first, second)]
+    assert models[0] == models[1] and second.errors and second.recipe.classifier.bs == 4
+    stages = [[stage for stage in result.run["stages"] if stage["phase"] == "lm"] for result in (first, second)]
+    assert stages[0] == stages[1]
+    with pytest.raises(ValueError, match="lm.bptt"):
+        reproduce(reviews, tiny, out=tmp_path / "third", lm_from=tmp_path / "first", progress=False, **{"lm.bptt": 7})

@@ -10,6 +10,7 @@ from .cli_options import (
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
+    LM_FROM,
     NO_RESUME,
     SEED,
     SET,
@@ -71,10 +72,11 @@ def reproduce(args: argparse.Namespace) -> int:
     if len(args.tasks) == 1 and args.tasks != ["all"]:
         from .reproduce import reproduce as run_task
 
+        options["lm_from"] = args.lm_from
         folder = args.out or f"runs/{args.tasks[0]}"
         return show(run_task(dataset_of(args, args.tasks[0]), args.preset, out=folder, **options), folder)
-    if args.no_verify or args.train_part:
-        raise ValueError("--no-verify and --train-part are for one data set: give one TASK.")
+    if args.no_verify or args.train_part or args.lm_from:
+        raise ValueError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
     from .main_results import reproduce_all
 
     tasks = None if "all" in args.tasks else args.tasks
@@ -164,7 +166,7 @@ EXPERIMENTS = (
         option("--out", metavar="FOLDER", help="run folder; with several data sets, the folder that holds one for each "
                                                "(default: runs/TASK; with several, runs)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
-        DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        LM_FROM, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("ablate", ablate, (
         option("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES)), TASK,
         option("--rows", metavar="A,B", help="some of the table's rows (default: all)"),

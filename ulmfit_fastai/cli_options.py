@@ -68,6 +68,9 @@ DRY_RUN = option("--dry-run", action="store_true",
 TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
 CORPUS = option("--corpus", metavar="PATH",
                 help="general text for a recipe that pretrains (paper, scripts): a file, a folder, or wikitext-103")
+LM_FROM = option("--lm-from", metavar="RUN",
+                 help="take the fine-tuned language model of this finished run instead of making the same again: to "
+                      "try another classifier or number of labels in minutes")
 COMMON = (
     option("-v", "--verbose", action="store_true", help="say more while running"),
     option("--traceback", action="store_true", help="show the Python traceback of an error"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def reproduce_imdb(
     corpus: Corpus | None = None,
     out: str | Path = "runs/imdb",
     directions: Sequence[str] | None = None,
+    lm_from: str | Path | Mapping[str, str | Path] | None = None,
     device: str | None = None,
     resume: bool = True,
     time_budget: float | None = None,
@@ -47,6 +48,8 @@ def reproduce_imdb(
             folder of articles, 'wikitext-103' from fastai's cache, or texts in a list.
         out: the run folder: everything the run makes. The same folder again goes on where it stopped.
         directions: ('forward',), ('backward',) or both; None: the preset's.
+        lm_from: another run's folder (or one for each direction) whose fine-tuned language model to take instead of
+            making the same again; ValueError where it is another than this recipe would lead to.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which to stop in good order; call again to go on.
@@ -64,8 +67,9 @@ def reproduce_imdb(
 
     Source: Howard & Ruder 2018, sections 3 and 4, Table 2.
     """
-    return reproduce("imdb", preset, data=data, corpus=corpus, out=out, directions=directions, device=device,
-                     resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress, **overrides)
+    return reproduce("imdb", preset, data=data, corpus=corpus, out=out, directions=directions, lm_from=lm_from,
+                     device=device, resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress,
+                     **overrides)
 
 
 def reproduce(
@@ -76,6 +80,7 @@ def reproduce(
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     directions: Sequence[str] | None = None,
+    lm_from: str | Path | Mapping[str, str | Path] | None = None,
     device: str | None = None,
     resume: bool = True,
     time_budget: float | None = None,
@@ -94,8 +99,10 @@ def reproduce(
     if overrides:
         recipe = recipe.replace(**overrides)
     dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, device=device, resume=resume,
-                 time_budget=time_budget, dry_run=dry_run, progress=progress)
+    if lm_from is not None and not isinstance(lm_from, Mapping):
+        lm_from = dict.fromkeys(recipe.directions, lm_from)
+    folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
+                 resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
                    "quick": "tiny"}
