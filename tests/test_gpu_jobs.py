@@ -11,7 +11,8 @@ import pytest
 
 from ulmfit_fastai import weights
 from ulmfit_fastai.datasets import split_validation
-from ulmfit_fastai.packs import write_pack
+from ulmfit_fastai.packs import read_pack, write_pack
+from ulmfit_fastai.results import Result
 from ulmfit_fastai.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens import TokenStore
 
@@ -63,3 +64,28 @@ def test_throughput_measures_stock_ours_and_the_floor(packs, tmp_path):
     rows = json.loads((tmp_path / "out" / "throughput.json").read_text())["rows"]
     assert {row["what"] for row in rows} == {"stock fp32", "ours fp32", "bare LSTMs"}
     assert all(row["tokens_a_second"] > 0 for row in rows)
+
+
+def test_both_directions_are_averaged_and_a_table_stops_and_goes_on(packs, tmp_path):
+    for direction in ("forward", "backward"):
+        job(packs, tmp_path, f"full-{direction}")
+        job(packs, tmp_path, f"imdb-{direction}")
+    job(packs, tmp_path, "imdb-both")
+    both = Result.load(tmp_path / "out" / "imdb-both")
+    assert both.directions == ("forward", "backward") and both.headline == "averaged" and both.n_test == 40
+    rows = ("tables-imdb", "--tables", "table4")
+    job(packs, tmp_path, *rows, "--minutes", 0)
+    table = json.loads((tmp_path / "out" / "tables-imdb" / "table4.json").read_text())
+    assert len(table["missing"]) == 2
+    job(packs, tmp_path, *rows)
+    table = json.loads((tmp_path / "out" / "tables-imdb" / "table4.json").read_text())
+    assert not table["missing"] and all(len(found) == 1 for found in table["errors"].values())
+
+
+def test_a_pack_of_trec6_keeps_its_rows_and_rare_words(tmp_path):
+    lines = [{"split": split, "label": label, "text": f"question {split} {label} {i} ?"}
+             for split, n in (("train", 8), ("test", 2)) for label in range(6) for i in range(n)]
+    (tmp_path / "trec6.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    call("pack.py", "trec6", tmp_path / "trec6.jsonl", "--out", tmp_path / "pack", "--no-verify")
+    ids, dataset, _ = read_pack(tmp_path / "pack")
+    assert dataset is not None and dataset.counts["train"] == 48 and len(ids) == 60 and "question" in ids.vocab

@@ -29,6 +29,7 @@ from .cli_options import (
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
+    LM_FROM,
     NO_RESUME,
     SEED,
     SET,
@@ -90,12 +91,14 @@ def imdb(args: argparse.Namespace) -> int:
       ulmfit-fastai imdb --dry-run
       ulmfit-fastai imdb --direction forward --time-budget 2h
       ulmfit-fastai imdb --preset paper --corpus wikitext-103 --set classifier.bs=32
+      ulmfit-fastai imdb --preset quick --lm-from runs/imdb --set classifier.optimizer.wd=0.1 --out runs/more-decay
     """
     from .reproduce import reproduce_imdb
 
     result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
-                            directions=directions(args.direction), device=args.device, resume=not args.no_resume,
-                            time_budget=args.time_budget, dry_run=args.dry_run, **overrides(args))
+                            directions=directions(args.direction), lm_from=args.lm_from, device=args.device,
+                            resume=not args.no_resume, time_budget=args.time_budget, dry_run=args.dry_run,
+                            **overrides(args))
     return show(result, args.out)
 
 
@@ -127,6 +130,24 @@ def check(args: argparse.Namespace) -> int:
     for results, verdict in zip(experiments, verdicts):
         print(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
     return max(verdict.exit_code for verdict in verdicts)
+
+
+def average(args: argparse.Namespace) -> int:
+    """Average a forward and a backward run that were made apart, as the paper does with its two models.
+
+    `imdb` and `reproduce` with both directions do this by themselves; this is for directions trained on two machines or
+    in two sittings. Both must be finished, of the same recipe and texts. --out then holds the averaged predictions and
+    a report, and `check` takes it.
+
+    examples:
+      ulmfit-fastai average runs/imdb-forward runs/imdb-backward --out runs/imdb-both
+    """
+    from .averaging import average_runs
+    from .report import write_report
+
+    result = average_runs(args.runs, args.out)
+    write_report(args.out)
+    return show(result, args.out)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -259,10 +280,12 @@ COMMANDS = (
                                               "fastai's cache, or its download of 144 MB)"),
         CORPUS, out("runs/imdb"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
-        DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        LM_FROM, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     *TEXTS,
     *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
+    Command("average", average, (
+        option("runs", nargs=2, metavar="RUN", help="run folder of one direction"), out("runs/both"))),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
     Command("report", report, (
         option("run", metavar="RUN", help="run folder"),

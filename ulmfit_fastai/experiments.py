@@ -29,6 +29,7 @@ from .presets import preset
 from .recipe import Recipe
 from .results import Result
 from .runfolder import command_line, describe_device, versions
+from .tokens import TokenIds
 
 DIRECTION_ROWS = {"forward": ("Forward only", paper.ONE_DIRECTION.value), "backward": ("Backward only", None),
                   "both": ("Both averaged", paper.BOTH_DIRECTIONS.value)}
@@ -51,6 +52,7 @@ def ablate(
     progress: bool = True,
     dry_run: bool = False,
     cache: Path | None = None,
+    ids: TokenIds | None = None,
     **overrides: Any,
 ) -> AblationTable | GridPlan:
     """Run every row of one of the paper's analyses and put the errors beside the paper's.
@@ -72,6 +74,7 @@ def ablate(
             there. None: runs/ablations/<task>.
         time_budget: seconds for all of it.
         dry_run: train nothing; returns the `GridPlan`: what would be run, and how long it would take here.
+        ids: the texts already numericalised (from a pack), for a machine without them.
         overrides: fields of the base by dotted name: `**{"classifier.bs": 32}`.
 
     Returns:
@@ -84,7 +87,7 @@ def ablate(
     cells = table_cells(table, dataset.name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     if dry_run:
-        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
+        return plan_grid(cells, dataset, folder, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress)
 
     def so_far(missing: dict[str, str] | None = None) -> AblationTable:
         found = collect(table, cells, dataset, folder, missing=missing or {}, device=device,
@@ -93,7 +96,7 @@ def ablate(
         return found
 
     missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
-                       progress=progress, cache=cache, after_cell=so_far)
+                       progress=progress, cache=cache, ids=ids, after_cell=so_far)
     result = so_far(missing)
     save_figure(result.plot(), folder / table)
     return result

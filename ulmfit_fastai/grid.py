@@ -26,6 +26,7 @@ from .results import Result
 from .runfolder import RunMismatch
 from .runs import plan_run, run
 from .sharing import is_finished, language_model_recipe, pretraining_recipe
+from .tokens import TokenIds
 from .training import minutes
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,8 @@ class GridPlan:
 
 
 def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpus: Corpus | None = None,
-              device: Any = None, cache: Path | None = None, progress: bool = True) -> GridPlan:
+              ids: TokenIds | None = None, device: Any = None, cache: Path | None = None,
+              progress: bool = True) -> GridPlan:
     """Time what `run_grid` would run: each kind of run on a few batches of its first seed."""
     out = Path(out)
     kinds: dict[str, tuple[str, Recipe, list[str]]] = {}
@@ -199,6 +201,7 @@ def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpu
     rows: list[tuple[str, int, float]] = []
     for key, (what, recipe, skip) in kinds.items():
         log.info("timing %s (%d of %d)", what, len(rows) + 1, len(kinds))
-        plan = plan_run(recipe, dataset, corpus=corpus, device=device, cache=cache, progress=progress, skip=skip)
+        plan = plan_run(recipe, dataset, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress,
+                        skip=skip)
         rows.append((what, count[key], plan.seconds))
     return GridPlan(tuple(rows))

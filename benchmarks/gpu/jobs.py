@@ -20,11 +20,13 @@ import numpy as np
 import torch
 
 from ulmfit_fastai import weights as weight_files
+from ulmfit_fastai.averaging import average_runs
+from ulmfit_fastai.experiments import ablate
 from ulmfit_fastai.layers import FusedCrossEntropy, build_language_model
 from ulmfit_fastai.packs import read_pack, smaller_vocab
 from ulmfit_fastai.presets import preset
 from ulmfit_fastai.pretraining import SIZES, pretrain_ids, pretraining
-from ulmfit_fastai.recipe import Model, Recipe
+from ulmfit_fastai.recipe import DIRECTIONS, Model, Recipe
 from ulmfit_fastai.runs import run
 
 log = logging.getLogger("jobs")
@@ -50,17 +52,42 @@ def pretrain(args: argparse.Namespace, size: str, direction: str) -> None:
 def imdb(args: argparse.Namespace, direction: str) -> None:
     """LM fine-tuning and classifier on IMDb from this machine's full-size stage 1, the `fastai` recipe."""
     ids, dataset, _ = read_pack(args.packs / "imdb")
-    recipe: Recipe = preset("fastai").replace(
-        weights=str(args.work / f"full-{direction}"), directions=(direction,), precision=args.precision,
-        max_vocab=len(ids.vocab), **json.loads(args.set),
-    )
-    if args.tiny:
-        recipe = preset("tiny").replace(directions=(direction,), weights=str(args.work / f"full-{direction}"),
-                                        **{"model.emb_sz": 16, "model.n_hid": 24})
     out = args.work / f"imdb-{direction}"
-    run(recipe, dataset, out, ids=ids, time_budget=args.seconds, device=args.device, progress=False, baseline=False,
-        checkpoint_every=120)
+    run(base_recipe(args, "imdb", len(ids.vocab), direction), dataset, out, ids=ids, time_budget=args.seconds,
+        device=args.device, progress=False, baseline=False, checkpoint_every=120)
     bring_back(out, args.out / f"imdb-{direction}", dtype="float16")
+
+
+def imdb_both(args: argparse.Namespace) -> None:
+    """The paper's figure: both directions' predictions averaged. Needs no GPU, and takes what is in --work."""
+    shutil.rmtree(args.work / "imdb-both", ignore_errors=True)
+    result = average_runs([args.work / f"imdb-{direction}" for direction in DIRECTIONS], args.work / "imdb-both")
+    bring_back(args.work / "imdb-both", args.out / "imdb-both", dtype="float16")
+    print(result)
+
+
+def tables(args: argparse.Namespace, task: str) -> None:
+    """Tables 4, 6 and 7 of the task from this machine's forward stage 1, as far as the box goes; rows are kept."""
+    ids, dataset, _ = read_pack(args.packs / task)
+    assert dataset is not None
+    base = base_recipe(args, task, len(ids.vocab), "forward")
+    ends, out = time.monotonic() + args.seconds, args.work / f"tables-{task}"
+    for table in args.tables.split(","):
+        ablate(table, dataset, base=base, ids=ids, seeds=args.seeds, out=out, device=args.device, progress=False,
+               time_budget=max(ends - time.monotonic(), 0.0))
+        (args.out / out.name).mkdir(parents=True, exist_ok=True)
+        for kind in ("csv", "json", "png", "svg"):
+            shutil.copy(out / f"{table}.{kind}", args.out / out.name / f"{table}.{kind}")
+
+
+def base_recipe(args: argparse.Namespace, task: str, words: int, direction: str) -> Recipe:
+    """The recipe `fastai` in one direction, from this machine's full-size stage 1; `tiny` for a rehearsal."""
+    weights, changes = str(args.work / f"full-{direction}"), json.loads(args.set)
+    if args.tiny:
+        return preset("tiny", task).replace(directions=(direction,), weights=weights,
+                                            **{"model.emb_sz": 16, "model.n_hid": 24, **changes})
+    return preset("fastai", task).replace(weights=weights, directions=(direction,), precision=args.precision,
+                                          max_vocab=words, **changes)
 
 
 def throughput(args: argparse.Namespace) -> None:
@@ -168,6 +195,9 @@ JOBS = {
     "full-backward": lambda args: pretrain(args, "full", "backward"),
     "imdb-forward": lambda args: imdb(args, "forward"),
     "imdb-backward": lambda args: imdb(args, "backward"),
+    "imdb-both": imdb_both,
+    "tables-trec6": lambda args: tables(args, "trec6"),
+    "tables-imdb": lambda args: tables(args, "imdb"),
 }
 
 
@@ -184,7 +214,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--bs", type=int, default=256)
-    parser.add_argument("--set", default="{}", help="recipe fields as JSON, for the imdb jobs")
+    parser.add_argument("--set", default="{}", help="recipe fields as JSON, for the imdb jobs and the tables")
+    parser.add_argument("--tables", default="table7,table6,table4", help="which tables, in this order")
+    parser.add_argument("--seeds", type=int, default=1, help="of the tables")
     parser.add_argument("--tiny", action="store_true", help="rehearse at a size that learns nothing")
     args = parser.parse_args()
     args.seconds = 60 * args.minutes

@@ -1,7 +1,8 @@
-"""Make the packs that the GPU jobs train on: general text (stage 1) and IMDb, as compressed word numbers.
+"""Make the packs that the GPU jobs train on: general text (stage 1), IMDb and TREC-6, as compressed word numbers.
 
     python benchmarks/gpu/pack.py wiki PATH_TO_ARTICLES --out .gpu/wiki [--valid FILE] [--vocab 60000]
     python benchmarks/gpu/pack.py imdb PATH_TO_IMDB --out .gpu/imdb [--vocab 60000]
+    python benchmarks/gpu/pack.py trec6 PATH_TO_TREC6 --out .gpu/trec6
 
 A pack of 100 M tokens has about 130 MB in parts of some 20 MB, so that it can be sent in several goes.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ulmfit_fastai.datasets import load_imdb, split_validation
+from ulmfit_fastai.datasets import load_task, split_validation
 from ulmfit_fastai.packs import write_pack
 from ulmfit_fastai.pretraining import corpus_store, joined
 from ulmfit_fastai.tokens import TokenStore
@@ -30,26 +31,28 @@ def pack_articles(corpus: list[str], out: str, valid: str | None, max_vocab: int
                valid=[int(valid_rows[0]), int(valid_rows[-1]) + 1])
 
 
-def pack_imdb(path: str, out: str, max_vocab: int) -> None:
-    dataset = load_imdb(path)
+def pack_task(task: str, path: str, out: str, max_vocab: int, verify: bool) -> None:
+    dataset = load_task(task, path, verify=verify)
     store = TokenStore.make(dataset.df["text"].tolist())
-    vocab = store.vocab(split_validation(dataset).lm_train, max_vocab=max_vocab, min_freq=3)
+    min_freq = 1 if task == "trec6" else 3  # of so few texts every word is kept, as the presets do
+    vocab = store.vocab(split_validation(dataset).lm_train, max_vocab=max_vocab, min_freq=min_freq)
     write_pack(out, store.numericalize(vocab), dataset=dataset)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("wiki", "imdb"))
+    parser.add_argument("what", choices=("wiki", "imdb", "trec6"))
     parser.add_argument("path", nargs="+")
     parser.add_argument("--out", required=True)
     parser.add_argument("--valid")
     parser.add_argument("--vocab", type=int, default=60_000)
     parser.add_argument("--held-out", type=int, default=200, help="articles held out when --valid is not given")
+    parser.add_argument("--no-verify", action="store_true", help="take a data set as it is, be it a part of it")
     args = parser.parse_args()
     if args.what == "wiki":
         pack_articles(args.path, args.out, args.valid, args.vocab, args.held_out)
     else:
-        pack_imdb(args.path[0], args.out, args.vocab)
+        pack_task(args.what, args.path[0], args.out, args.vocab, not args.no_verify)
 
 
 if __name__ == "__main__":
