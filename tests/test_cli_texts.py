@@ -59,6 +59,16 @@ def test_predict_keeps_rows_order_and_cells_and_adds_what_the_model_says(trained
     assert "35 rows" in capsys.readouterr().out
 
 
+def test_predict_does_not_write_over_the_rows_it_reads(trained, tmp_path, capsys):
+    table = tmp_path / "rows.csv"
+    table.write_text((trained / "reviews.csv").read_text("utf-8"), "utf-8")
+    (tmp_path / "also.csv").symlink_to(table)
+    for out in (table, tmp_path / "also.csv"):
+        assert main(["predict", str(trained / "model"), str(table), "--out", str(out)]) == 2
+        assert "is the file that is read" in capsys.readouterr().err
+    assert cells(table) == cells(trained / "reviews.csv")
+
+
 def test_the_model_says_what_it_was_trained_on(trained):
     config = ULMFiT.load(trained / "model").model_.config
     assert config.text == ("review",) and config.label == "mood" and config.classes == ("bad", "good", "meh")

@@ -307,7 +307,7 @@ def test_a_diverged_run_is_named_and_the_others_go_on(reviews, options, tmp_path
 
 def test_a_folder_with_other_runs_is_refused(table7, reviews, options):
     table, _ = table7
-    with pytest.raises(RunMismatch, match="choose another --out"):
+    with pytest.raises(RunMismatch, match="classifier.bs: .* choose another --out$"):  # no --no-resume: it has none
         ablate("table7", reviews, out=table.folder, rows=["last"], **{**options, "classifier.bs": 8})
 
 
@@ -696,10 +696,13 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     calls = []
     monkeypatch.setattr("ulmfit_fastai.datasets.load_task", lambda name, path, **how: (name, path, how))
     monkeypatch.setattr("ulmfit_fastai.reproduce.reproduce", lambda *a, **k: calls.append((a, k)) or "an error")
-    assert main("reproduce trec6 --data x.parquet --preset quick --direction both --seed 2 --dry-run".split()) == 0
+    typed = "reproduce trec6 --data x.parquet --preset quick --direction both --lm-from a --seed 2 --dry-run"
+    assert main(typed.split()) == 0
     assert calls == [((("trec6", "x.parquet", {"verify": True, "train": None}), "quick"), {
         "out": "runs/trec6", "corpus": None, "directions": ("forward", "backward"), "device": None, "resume": True,
-        "time_budget": None, "dry_run": True, "seed": 2})]
+        "time_budget": None, "dry_run": True, "seed": 2, "lm_from": "a"})]
+    assert main("reproduce trec6 ag --lm-from a".split()) == 2
+    assert "for one data set" in capsys.readouterr().err
     monkeypatch.setattr(main_results, "reproduce_all", lambda *a, **k: calls.append((a, k)) or Shown())
     assert main(f"reproduce all --data {tmp_path} --time-budget 8h".split()) == 1
     assert calls[1][0] == (None, "fastai") and calls[1][1]["out"] == "runs" and calls[1][1]["time_budget"] == 28800

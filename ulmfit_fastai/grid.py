@@ -147,7 +147,10 @@ class _Runs:
         left = None if self.deadline is None else self.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise OutOfTime
-        run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
+        try:
+            run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
+        except RunMismatch as error:  # whose advice may be --no-resume, which is for single runs
+            raise RunMismatch(f"{str(error).partition('; choose another --out')[0]}; choose another --out") from None
         if not self.finished(recipe, folder):
             raise OutOfTime
 
