@@ -112,8 +112,9 @@ def test_a_setting_without_a_value_is_refused(capsys):
 
 
 def test_imdb_hands_on_everything_that_was_typed(reproduced, capsys):
-    typed = ("imdb --preset quick --data here.tgz --corpus wiki --out there --direction both "
-             "--device cpu --lm-from other --time-budget 90m --dry-run --no-resume --seed 3 --set classifier.bs=32 --set weights=none")
+    typed = ("imdb --preset quick --data here.tgz --corpus wiki --out there --direction both --device cpu "
+             "--lm-from other --time-budget 90m --dry-run --no-resume --seed 3 --set classifier.bs=32 "
+             "--set weights=none")
     assert main(typed.split()) == 0
     assert reproduced == [(("quick",), {
         "data": "here.tgz", "corpus": "wiki", "out": "there", "directions": ("forward", "backward"), "device": "cpu",
