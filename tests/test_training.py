@@ -119,6 +119,38 @@ def test_variable_length_batches_rescale_the_rate(reviews, cache, tmp_path):
         assert lr == pytest.approx(stage.lr * stage.factor(t / (steps * stage.epochs)) * length / r.lm.bptt)
 
 
+@pytest.mark.parametrize("name", ["lm", "classifier"])
+def test_gradients_are_clipped_to_the_norm_of_the_recipe_and_keep_their_direction(name, reviews, cache, tmp_path):
+    limit = 0.05
+    r = recipe(**{f"{name}.optimizer.clip": limit})
+    w = work(r, reviews, cache, tmp_path / "run")
+    learn = w.lm(r.lm, "forward", None) if name == "lm" else w.classifier("forward", None)
+    pairs = []
+
+    def gradients():
+        return torch.cat([p.grad.flatten() for p in learn.model.parameters() if p.grad is not None]).clone()
+
+    class Before(Callback):
+        order = 5  # fastai's GradientClip has 11
+
+        def before_step(self):
+            self.found = gradients()
+
+    class After(Callback):
+        order = 200
+
+        def before_step(self):
+            pairs.append((before.found, gradients()))
+
+    before = Before()
+    phase = r.phase(name)
+    phase = r.replace(**{f"{name}.stages": (phase.stages[-1],)}).phase(name)
+    fit(learn, phase, w.folder, name=name, classifies=name == "classifier", callbacks=[before, After()])
+    assert pairs and max(float(raw.norm()) for raw, _ in pairs) > limit
+    for raw, clipped in pairs:
+        torch.testing.assert_close(clipped, raw * min(1.0, limit / (float(raw.norm()) + 1e-6)))
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_what_is_frozen_stays_bit_for_bit(fast, reviews, cache, tmp_path):
     r = recipe(fast=fast, **{"classifier.optimizer.wd": 0.1, "classifier.optimizer.moms": (0.7,)})
