@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from ulmfit_fastai import weights
 from ulmfit_fastai.datasets import split_validation
@@ -40,8 +45,12 @@ def packs(tmp_path_factory):
 
 
 def job(packs, tmp_path, name, *more):
-    return call("jobs.py", name, "--tiny", "--bs", 8, "--packs", packs, "--work", tmp_path / "work", "--out",
-                tmp_path / "out", "--device", "cpu", "--precision", "fp32", *more)
+    return call("jobs.py", *arguments(packs, tmp_path, name), *more)
+
+
+def arguments(packs, tmp_path, name):
+    return (name, "--tiny", "--bs", 8, "--packs", packs, "--work", tmp_path / "work", "--out", tmp_path / "out",
+            "--device", "cpu", "--precision", "fp32")
 
 
 def test_a_stopped_job_goes_on_and_the_next_one_starts_from_its_weights(packs, tmp_path):
@@ -57,6 +66,29 @@ def test_a_stopped_job_goes_on_and_the_next_one_starts_from_its_weights(packs, t
     assert run["weights"]["forward"]["words_kept"] > 100
     predictions = (tmp_path / "out" / "imdb-forward" / "predictions.csv").read_text().splitlines()
     assert len(predictions) == 41 and "word" not in predictions[0]
+
+
+@pytest.mark.parametrize("name", ["full-forward", "imdb-forward"])
+def test_a_job_killed_at_a_random_moment_goes_on_to_the_same_numbers(name, packs, tmp_path):
+    if name == "imdb-forward":
+        job(packs, tmp_path, "full-forward")  # which it starts from
+        shutil.copytree(tmp_path / "work" / "full-forward", tmp_path / "killed" / "work" / "full-forward")
+    whole, killed = tmp_path / "work" / name, tmp_path / "killed" / "work" / name
+    job(packs, tmp_path, name)
+    line = [sys.executable, JOBS / "jobs.py", *map(str, arguments(packs, tmp_path / "killed", name))]
+    after = random.Random(time.time()).uniform(0.1, 3.0)  # another moment each time, from when it has begun
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (killed / "run.json").exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(after)
+    process.kill()
+    process.wait()
+    job(packs, tmp_path / "killed", name)
+    for path in whole.glob("*.safetensors"):
+        ours, theirs = load_file(killed / path.name), load_file(path)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), f"killed after {after:.2f} s: {path.name}"
+    if name == "imdb-forward":
+        assert (killed / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
 
 
 def test_throughput_measures_stock_ours_and_the_floor(packs, tmp_path):
