@@ -50,6 +50,9 @@ def test_a_run_takes_the_language_model_of_another_and_refuses_one_that_it_would
     models = [(result.folder / "lm_forward.safetensors").read_bytes() for result in (first, second)]
     assert models[0] == models[1] and second.errors and second.recipe.classifier.bs == 4
     stages = [[stage for stage in result.run["stages"] if stage["phase"] == "lm"] for result in (first, second)]
-    assert stages[0] == stages[1]
+    assert stages[0] == stages[1] and stages[0][0]["seconds"] > 0
+    session = second.run["sessions"][0]["seconds"]
+    assert second.seconds == pytest.approx(session + stages[0][0]["seconds"])  # the model cost what it cost
+    assert first.seconds == first.run["sessions"][0]["seconds"]
     with pytest.raises(ValueError, match="lm.bptt"):
         reproduce(reviews, tiny, out=tmp_path / "third", lm_from=tmp_path / "first", progress=False, **{"lm.bptt": 7})

@@ -133,6 +133,11 @@ class Result:
         found += [n for n in notes if not (self.data.get("synthetic") and n.lower().startswith("synthetic"))]  # said
         return tuple(dict.fromkeys(found))
 
+    @property
+    def seconds(self) -> float:
+        """How long the run took, with the language models that it took from other runs."""
+        return seconds_of(self.run)
+
     # What came out
 
     @property
@@ -248,6 +253,14 @@ class Result:
         from .figures import run_figure
 
         return run_figure(self)
+
+
+def seconds_of(run: dict[str, Any]) -> float:
+    """Seconds of all sessions of the run of a run.json, and of the language models that it took from other runs."""
+    adopted = run.get("language_model_of") or {}
+    others = sum(stage["seconds"] for stage in run.get("stages", [])
+                 if stage["direction"] in adopted and stage["phase"] != "classifier")
+    return sum(session.get("seconds", 0.0) for session in run.get("sessions", [])) + others
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from .own_labels import class_name
 from .pieces import FILE_NAME as PIECES_FILE
 from .pieces import is_model, model_digest, model_of
 from .recipe import Recipe
+from .results import seconds_of
 from .runs import predict_rows
 from .targets import KINDS, joined
 from .tokens import tokenize
@@ -275,7 +276,7 @@ def about(run: dict[str, Any]) -> dict[str, Any]:
     """What a run.json says about data, start and cost, without texts or paths."""
     data = run.get("data", {})
     weights = {d: w.get("name") for d, w in run.get("weights", {}).items()}
-    seconds = sum(session.get("seconds", 0) for session in run.get("sessions", []))
+    seconds = seconds_of(run)
     return {**{key: data[key] for key in ("name", "fingerprint", "counts", "splits", "vocabulary", "synthetic")
                if key in data},
             "weights": weights, "versions": run.get("versions", {}), "device": run.get("device", {}).get("name"),
