@@ -76,8 +76,8 @@ class ULMFiT(BaseEstimator):
     Args:
         preset: 'few-labels' or 'quick' (a small model, for CPUs), 'fastai' (what works best, for a GPU), 'tiny' (to see
             it turn), or another of `presets.PRESETS`, or a `Recipe`, taken as it is. None: 'few-labels' below 2,000
-            labelled texts, otherwise 'quick'. Batches and epochs of a preset are fitted to how many texts there are
-            (see own_recipe.py).
+            labelled texts, otherwise 'quick': name one in a search, whose folds are smaller than its refit. Batches
+            and epochs of a preset are fitted to how many texts there are (see own_recipe.py).
         weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
             a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
             none, with a warning. The model takes the weights' sizes.
