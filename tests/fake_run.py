@@ -22,11 +22,12 @@ def write_fake_run(
     classes: tuple[str, ...] = ("neg", "pos"), n: int = 400, sharpness: float = 3.4, status: str = "finished",
     protocol: str = "clean", task: str = "imdb", synthetic: bool = False, baselines: bool = True,
     fingerprint: str = "5f2ab0c41e9d7a63", warnings: tuple[str, ...] = (), ids: list[str] | None = None, seed: int = 0,
-    curves: bool = True,
+    curves: bool = True, noise_seed: int | None = None,
 ) -> Path:
     """Write run.json, history.csv, rates.csv and predictions.csv into `folder` and return it.
 
     `status` 'finished', or 'stopped' or 'running': then the last stage is half done and there are no predictions.
+    `noise_seed` gives other probabilities for the same labels: those of another run on the same texts.
     `curves=False` leaves out history.csv and rates.csv, whose figures take a report most of its time.
     """
     recipe = (recipe or preset("fastai")).replace(directions=directions, protocol=protocol)
@@ -34,6 +35,7 @@ def write_fake_run(
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(classes), n)
     hard = rng.normal(0, 1.3, (n, len(classes)))  # what is hard for one direction is mostly hard for the other
+    rng = rng if noise_seed is None else np.random.default_rng(noise_seed)
     probs = {d: _probabilities(hard + rng.normal(0, 0.6, hard.shape), labels, sharpness) for d in directions}
     history, rates, stages = _training(recipe)
     finished = status == "finished"

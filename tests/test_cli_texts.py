@@ -59,11 +59,12 @@ def test_predict_keeps_rows_order_and_cells_and_adds_what_the_model_says(trained
     assert "35 rows" in capsys.readouterr().out
 
 
-def test_predict_does_not_write_over_the_rows_it_reads(trained, tmp_path, capsys):
+def test_predict_does_not_write_over_the_rows_it_reads(trained, tmp_path, monkeypatch, capsys):
     table = tmp_path / "rows.csv"
     table.write_text((trained / "reviews.csv").read_text("utf-8"), "utf-8")
     (tmp_path / "also.csv").symlink_to(table)
-    for out in (table, tmp_path / "also.csv"):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for out in (table, tmp_path / "also.csv", "~/rows.csv"):
         assert main(["predict", str(trained / "model"), str(table), "--out", str(out)]) == 2
         assert "is the file that is read" in capsys.readouterr().err
     assert cells(table) == cells(trained / "reviews.csv")

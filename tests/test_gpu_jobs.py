@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,13 +77,13 @@ def test_a_job_killed_at_a_random_moment_goes_on_to_the_same_numbers(name, packs
     whole, killed = tmp_path / "work" / name, tmp_path / "killed" / "work" / name
     job(packs, tmp_path, name)
     line = [sys.executable, JOBS / "jobs.py", *map(str, arguments(packs, tmp_path / "killed", name))]
-    after = random.Random(time.time()).uniform(0.1, 3.0)  # another moment each time, from when it has begun
+    after = random.Random(time.time()).uniform(0.1, 1.5)  # another moment each time, from when it has begun
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (killed / "run.json").exists() and process.poll() is None:
         time.sleep(0.05)
     time.sleep(after)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it had ended before: kill it earlier"
     job(packs, tmp_path / "killed", name)
     for path in whole.glob("*.safetensors"):
         ours, theirs = load_file(killed / path.name), load_file(path)

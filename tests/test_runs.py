@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from ulmfit_fastai.presets import preset
 from ulmfit_fastai.reproduce import reproduce
+from ulmfit_fastai.results import seconds_of
 from ulmfit_fastai.runfolder import RunFolder
 from ulmfit_fastai.runs import Run, prepare, run
 from ulmfit_fastai.synthetic import synthetic_reviews
@@ -54,5 +56,29 @@ def test_a_run_takes_the_language_model_of_another_and_refuses_one_that_it_would
     session = second.run["sessions"][0]["seconds"]
     assert second.seconds == pytest.approx(session + stages[0][0]["seconds"])  # the model cost what it cost
     assert first.seconds == first.run["sessions"][0]["seconds"]
-    with pytest.raises(ValueError, match="lm.bptt"):
-        reproduce(reviews, tiny, out=tmp_path / "third", lm_from=tmp_path / "first", progress=False, **{"lm.bptt": 7})
+    out, how = tmp_path / "third", {"lm_from": tmp_path / "first", "progress": False}
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match="lm.bptt"):
+            reproduce(reviews, tiny, out=out, dry_run=dry_run, **how, **{"lm.bptt": 7})
+    with pytest.raises(ValueError, match="expected a finished backward language model, found that of forward only"):
+        reproduce(reviews, tiny, out=out, directions=("forward", "backward"), **how)
+    with pytest.raises(ValueError, match="not a run folder"):
+        reproduce(reviews, tiny, out=out, **{**how, "lm_from": tmp_path / "nowhere"})
+    with pytest.raises(ValueError, match="own folder"):
+        reproduce(reviews, tiny, out=tmp_path / "first", resume=False, **how)
+    assert not out.exists() and (tmp_path / "first" / "classifier_forward.safetensors").exists()
+    (tmp_path / "first" / "lm_forward.safetensors").unlink()
+    with pytest.raises(ValueError, match="lm_forward.safetensors is not there"):
+        reproduce(reviews, tiny, out=out, **how)
+    shutil.rmtree(tmp_path / "first")  # a run that has the model already needs its source no more
+    assert reproduce(reviews, tiny, out=tmp_path / "second", **how, **{"classifier.bs": 4}).errors == second.errors
+
+
+def test_only_the_phases_taken_from_another_run_are_added_to_a_runs_time():
+    stages = [{"direction": "forward", "phase": phase, "seconds": s} for phase, s in
+              (("pretrain", 100.0), ("lm", 30.0), ("classifier", 20.0))]
+    run = {"stages": stages, "sessions": [{"seconds": 55.0}]}
+    assert seconds_of(run) == 55
+    assert seconds_of({**run, "language_model_of": {"forward": "x"}}) == 55 + 130
+    taken = {"language_model_of": {"forward": "x"}, "language_model_phases": {"forward": ["pretrain"]}}
+    assert seconds_of({**run, **taken}) == 55 + 100

@@ -285,7 +285,10 @@ COMMANDS = (
     *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
     Command("average", average, (
-        option("runs", nargs=2, metavar="RUN", help="run folder of one direction"), out("runs/both"))),
+        option("runs", nargs=2, metavar="RUN", help="run folder of one direction"),
+        option("--out", default="runs/both", metavar="FOLDER",
+               help="folder for the averaged predictions and their report: a new one, or an average to be made anew "
+                    "(default: %(default)s)"))),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
     Command("report", report, (
         option("run", metavar="RUN", help="run folder"),

@@ -132,7 +132,8 @@ def predict(args: argparse.Namespace) -> int:
     from .table_files import TableReader, TableWriter
 
     reader = TableReader(args.file, encoding=args.encoding)
-    if args.out and Path(args.out).exists() and Path(args.out).samefile(args.file):
+    out = Path(args.out).expanduser() if args.out else None
+    if out is not None and out.exists() and out.samefile(reader.path):
         raise ValueError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
     done, empty, progress = 0, 0, Progress()

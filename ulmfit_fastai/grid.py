@@ -149,8 +149,9 @@ class _Runs:
             raise OutOfTime
         try:
             run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
-        except RunMismatch as error:  # whose advice may be --no-resume, which is for single runs
-            raise RunMismatch(f"{str(error).partition('; choose another --out')[0]}; choose another --out") from None
+        except RunMismatch as error:
+            found, advice, _ = str(error).partition("; choose another --out")  # "or --no-resume": for single runs
+            raise RunMismatch(found + advice) from None
         if not self.finished(recipe, folder):
             raise OutOfTime
 

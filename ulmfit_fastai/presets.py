@@ -192,7 +192,7 @@ def few_labels(task: str = "imdb") -> Recipe:
     The labels are balanced over the classes; the language model is fine-tuned on 12,000 texts without theirs. The
     validation part, a tenth of the training set, is watched and not learnt from.
     """
-    numbers = {**QUICK, **QUICK_TASKS.get(task, {}), "lm_docs": 12000,
+    numbers = {**QUICK, **QUICK_TASKS.get(task, {}), "lm_docs": None if task == "trec6" else 12000,
                "classifier_steps": ((FEW_LABELS_EPOCHS, FEW_LABELS_LR),)}
     recipe = _small("few-labels", numbers, bs=32, weights="wiki-small", discriminative=1.0, n_labels=500,
                     min_freq=1 if task == "trec6" else 3)

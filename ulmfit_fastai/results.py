@@ -257,9 +257,10 @@ class Result:
 
 def seconds_of(run: dict[str, Any]) -> float:
     """Seconds of all sessions of the run of a run.json, and of the language models that it took from other runs."""
-    adopted = run.get("language_model_of") or {}
+    taken = dict.fromkeys(run.get("language_model_of") or {}, ("pretrain", "lm"))
+    taken |= run.get("language_model_phases") or {}
     others = sum(stage["seconds"] for stage in run.get("stages", [])
-                 if stage["direction"] in adopted and stage["phase"] != "classifier")
+                 if stage["phase"] in taken.get(stage["direction"], ()))
     return sum(session.get("seconds", 0.0) for session in run.get("sessions", [])) + others
 
 

@@ -175,8 +175,8 @@ class RunFolder:
                               "choose another --out, or --no-resume to start anew")
         lacking = [name for name in ("recipe", "recipe_hash", "data", "status", "stages") if name not in self.run]
         if lacking:
-            raise ValueError(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}; restore it, or give "
-                             "--no-resume to start anew")
+            raise RunMismatch(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}; choose another "
+                              "--out, or --no-resume to start anew")
         if self.run["recipe_hash"] != header["recipe_hash"]:
             theirs, ours = _flat(self.run["recipe"]), _flat(header["recipe"])
             fields = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]

@@ -28,7 +28,7 @@ from .precision import compute_dtype, precision_callbacks
 from .predictions import write_predictions
 from .recipe import Phase, Recipe
 from .runfolder import RunFolder, RunMismatch, command_line, describe_device, now, versions
-from .sharing import adopt_language_model
+from .sharing import adopt_language_model, language_model_in
 from .targets import Targets, joined, outputs_of
 from .tokens import TokenIds, TokenStore
 from .training import PhaseFit, minutes
@@ -290,6 +290,18 @@ def pretraining_left(recipe: Recipe, folder: RunFolder, direction: str) -> bool:
     return recipe.weights == "pretrain" and not any(folder.phase_done(direction, name) for name in recipe.phases)
 
 
+def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,
+                    fingerprint: str) -> tuple[str, ...]:
+    """The phases that a run will take from another; ValueError, before anything is written, where it cannot."""
+    if folder.phase_done(direction, "lm"):
+        return ()
+    if Path(source).resolve() == folder.path.resolve():
+        raise ValueError(f"{source}: the language model would come from the run's own folder; choose another --out, so "
+                         "that both are kept")
+    _, last = language_model_in(source, recipe, direction, fingerprint)
+    return recipe.phases[: recipe.phases.index(last) + 1]
+
+
 def read_general(recipe: Recipe, corpus: Corpus | None, *, cache: Path | None, progress: bool) -> GeneralText:
     """The corpus of stage 1 in numbers; ValueError when there is none."""
     if corpus is None:
@@ -396,6 +408,8 @@ def run(
     if recipe.weights != "pretrain":
         for direction in recipe.directions:
             weight_files.load(recipe.weights, direction)
+    borrowed = {direction: borrowed_phases(folder, recipe, direction, source, dataset.fingerprint)
+                for direction, source in (lm_from or {}).items()}
     if not dry_run:
         folder.open(header, resume=resume)
         if predictions_are_gone(folder):  # then they are made again, from the classifiers
@@ -415,7 +429,7 @@ def run(
     budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
     work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None, until=until)
     if dry_run or (progress and plan):
-        skip = [*folder.run.get("phases_done", []), *(f"{d}/lm" for d in lm_from or {}),
+        skip = [*folder.run.get("phases_done", []), *(f"{d}/{name}" for d in borrowed for name in borrowed[d]),
                 *(f"{d}/classifier" for d in recipe.directions if until is not None)]
         work.plan = estimate(work, skip=skip)
         log.info("%s", work.plan)

@@ -63,14 +63,13 @@ def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, sour
 
     That is the fine-tuned one, or, where `source` has none or the recipe fine-tunes none, the pretrained one. Weights
     and vocabulary are linked (copied where the file system has no links); the records of the phases come along. Nothing
-    happens when the run has that phase already. Raises RunMismatch unless `source` has a finished language model that
-    the recipe would lead to, on the same texts.
+    happens when the run has that phase already. Raises ValueError as `language_model_in` does.
     """
-    other = RunFolder(source).read()
-    phase = "lm" if recipe.lm is not None and other.phase_done(direction, "lm") else "pretrain"
-    if folder.phase_done(direction, "lm") or folder.phase_done(direction, phase):
+    if folder.phase_done(direction, "lm"):
         return
-    _check(other, folder, recipe, direction, phase)
+    other, phase = language_model_in(source, recipe, direction, folder.run["data"]["fingerprint"])
+    if folder.phase_done(direction, phase):
+        return
     taken = [name for name in recipe.phases[: recipe.phases.index(phase) + 1]]
     for name in taken:
         for path in (other.weights_file(name, direction), other.path / f"{name}_{direction}.vocab.json"):
@@ -86,6 +85,7 @@ def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, sour
     if "corpus" in other.run:
         folder.run["corpus"] = other.run["corpus"]
     folder.run.setdefault("language_model_of", {})[direction] = os.path.relpath(other.path, folder.path)
+    folder.run.setdefault("language_model_phases", {})[direction] = taken
     folder.save_tables()
     for name in taken:
         folder.mark_phase(direction, name)
@@ -99,18 +99,43 @@ def _taken(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], direction: 
     return kept + [dict(row) for is_shared, row in shared if is_shared]
 
 
-def _check(other: RunFolder, folder: RunFolder, recipe: Recipe, direction: str, phase: str) -> None:
+def language_model_in(source: str | Path, recipe: Recipe, direction: str, fingerprint: str) -> tuple[RunFolder, str]:
+    """The run in `source` and the phase, 'lm' or 'pretrain', that it has done as this recipe would.
+
+    `fingerprint` is that of the data set. Raises ValueError where there is no run, RunMismatch unless it has a finished
+    language model of the direction that the recipe would lead to, on the same texts, with its weights.
+    """
+    other = RunFolder(source).read()
+    lacking = [name for name in ("recipe", "data", "status", "stages") if name not in other.run]
+    if lacking:
+        raise RunMismatch(f"{other.path}: expected a run with a language model; its run.json lacks {lacking[0]}")
+    phase = "lm" if recipe.lm is not None and other.phase_done(direction, "lm") else "pretrain"
     if not other.phase_done(direction, phase):
-        raise RunMismatch(f"{other.path}: expected a finished {direction} language model; its status is "
-                          f"{other.run['status']!r}: run it to the end first")
+        phases = (name.split("/") for name in other.run.get("phases_done", []))
+        done = sorted({d for d, name in phases if name in PHASES})
+        has = f"that of {' and '.join(done)} only" if done else "none"
+        raise RunMismatch(f"{other.path}: expected a finished {direction} language model, found {has}; run it to the "
+                          "end first, or leave that direction out")
+    _refuse_another(other, recipe, direction, phase)
+    if phase == "lm" and other.run["data"]["fingerprint"] != fingerprint:
+        raise RunMismatch(f"{other.path}: expected a language model of the same texts, found one of others")
+    files = (other.weights_file(phase, direction),
+             other.path / ("vocab.json" if phase == "lm" else f"pretrain_{direction}.vocab.json"))
+    missing = [path.name for path in files if not path.exists()]
+    if missing:
+        raise RunMismatch(f"{other.path}: expected the language model's files, but {' and '.join(missing)} "
+                          f"{'is' if len(missing) == 1 else 'are'} not there")
+    return other, phase
+
+
+def _refuse_another(other: RunFolder, recipe: Recipe, direction: str, phase: str) -> None:
+    """RunMismatch where the other run's language model is not the one that the recipe leads to."""
     reduced = language_model_recipe if phase == "lm" else pretraining_recipe
     differences = reduced(Recipe.from_dict(other.run["recipe"]), direction).diff(reduced(recipe, direction))
     if differences:
         shown = ", ".join(f"{name}: {there!r} there, {here!r} here" for name, there, here in differences[:4])
         raise RunMismatch(f"{other.path}: expected the language model of recipe {recipe.name!r}, found one made in "
                           f"another way ({shown})")
-    if phase == "lm" and other.run["data"]["fingerprint"] != folder.run["data"]["fingerprint"]:
-        raise RunMismatch(f"{other.path}: expected a language model of the same texts, found one of others")
 
 
 def _link(source: Path, target: Path) -> None:

@@ -87,7 +87,8 @@ def base_recipe(args: argparse.Namespace, task: str, words: int, direction: str)
         return preset("tiny", task).replace(directions=(direction,), weights=weights,
                                             **{"model.emb_sz": 16, "model.n_hid": 24, **changes})
     return preset("fastai", task).replace(weights=weights, directions=(direction,), precision=args.precision,
-                                          max_vocab=words, **changes)
+                                          max_vocab=words, **changes,
+                                          min_freq=preset("paper-small", task).min_freq)
 
 
 def throughput(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ulmfit_fastai.datasets import load_task, split_validation
 from ulmfit_fastai.packs import write_pack
+from ulmfit_fastai.presets import preset
 from ulmfit_fastai.pretraining import corpus_store, joined
 from ulmfit_fastai.tokens import TokenStore
 
@@ -34,8 +35,8 @@ def pack_articles(corpus: list[str], out: str, valid: str | None, max_vocab: int
 def pack_task(task: str, path: str, out: str, max_vocab: int, verify: bool) -> None:
     dataset = load_task(task, path, verify=verify)
     store = TokenStore.make(dataset.df["text"].tolist())
-    min_freq = 1 if task == "trec6" else 3  # of so few texts every word is kept, as the presets do
-    vocab = store.vocab(split_validation(dataset).lm_train, max_vocab=max_vocab, min_freq=min_freq)
+    vocab = store.vocab(split_validation(dataset).lm_train, max_vocab=max_vocab,
+                        min_freq=preset("paper-small", task).min_freq)  # of TREC-6's few texts every word is kept
     write_pack(out, store.numericalize(vocab), dataset=dataset)
 
 
