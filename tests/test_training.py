@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -403,6 +405,21 @@ def test_a_plan_counts_the_words_that_the_loss_samples(reviews, cache, monkeypat
     assert stage["seconds"] > stage["batches"] * 0.28 + 0.3  # validation, with all words
     assert seen[:2] == [None, 50] and seen[2:] == [None] * (len(seen) - 2)
     assert runs.plan_run(recipe(), reviews, cache=cache).stages[0]["seconds_a_batch"] == 1.0
+
+
+def test_a_plan_times_the_loss_of_training_and_scales_a_batch_to_the_mean_one(reviews, cache, tmp_path, monkeypatch):
+    w = work(recipe(fast=True), reviews, cache, tmp_path / "run")
+    clock = itertools.count()
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a batch takes a second
+    learn = w.classifier("forward", None)
+    longest = next(iter(learn.dls.train))
+    mean, tokens = learn.dls.train_ds.lengths.sum() / len(learn.dls.train), int((longest[0] != 1).sum())
+    assert tokens > 1.05 * mean
+    assert estimate._seconds_a_batch(learn, [longest], (0, 1, 2, 3)) == pytest.approx(mean / tokens)
+    learn, fused = w.lm(w.recipe.lm, "forward", None), []
+    learn.model[1].register_forward_hook(lambda decoder, *_: fused.append(decoder.fused))
+    estimate._seconds_a_batch(learn, [next(iter(learn.dls.train))], (0, 1, 2))
+    assert fused == [True, True]
 
 
 def test_a_run_with_bars_stopped_in_mid_epoch_goes_on(reviews, cache, tmp_path):

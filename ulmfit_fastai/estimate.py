@@ -12,6 +12,7 @@ import torch
 from .learners import set_trainable
 from .lm_loss import FusedCrossEntropy
 from .sampled_softmax import FULL_FROM
+from .token_dataset import PAD
 from .training import minutes
 
 TIMED_BATCHES = 3
@@ -117,13 +118,17 @@ def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words
 
 
 def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:
+    """Seconds of a batch of the epoch's mean number of tokens; a few batches alone may be far shorter or longer."""
     set_trainable(learn, groups)
     learn.model.to(learn.dls.device).train()
     learn.model.reset()
-    times = []
+    fused = learn.loss_func.decoder if isinstance(learn.loss_func, FusedCrossEntropy) else None
+    seconds, tokens = 0.0, 0
     for number, batch in enumerate([batches[0], *batches]):  # the first is a warm-up
         x, y = (part.to(learn.dls.device) for part in batch)
         started = time.perf_counter()
+        if fused is not None:  # as in training, where the callback FusedLoss does it
+            fused.fused = True
         out = learn.model(x)
         loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
         loss.backward()
@@ -131,5 +136,5 @@ def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) ->
         if learn.dls.device.type == "cuda":
             torch.cuda.synchronize()
         if number:
-            times.append(time.perf_counter() - started)
-    return sum(times) / len(times)
+            seconds, tokens = seconds + time.perf_counter() - started, tokens + int((x != PAD).sum())
+    return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train)
