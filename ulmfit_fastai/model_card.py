@@ -84,8 +84,8 @@ def _scores(model: TextModel) -> str:
             rows.append(f"| {part}, {direction} | {_line(found)} |")
     if not rows:
         return "Not measured."
-    warning = "" if parts["test set"] else ("\n\nThe held-out texts were looked at while training: expect a little "
-                                            "less on new ones.")
+    warning = "" if parts["test set"] else ("\n\nThe held-out texts were looked at while training: new ones will "
+                                            "be a little harder.")
     return "| measured on | |\n|---|---|\n" + "\n".join(rows) + warning
 
 
