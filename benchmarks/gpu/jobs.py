@@ -60,7 +60,6 @@ def imdb(args: argparse.Namespace, direction: str) -> None:
 
 def imdb_both(args: argparse.Namespace) -> None:
     """The paper's figure: both directions' predictions averaged. Needs no GPU, and takes what is in --work."""
-    shutil.rmtree(args.work / "imdb-both", ignore_errors=True)
     result = average_runs([args.work / f"imdb-{direction}" for direction in DIRECTIONS], args.work / "imdb-both")
     bring_back(args.work / "imdb-both", args.out / "imdb-both", dtype="float16")
     print(result)
