@@ -247,16 +247,16 @@ def test_a_column_keeps_its_name_and_a_list_will_do_too(model):
 
 def test_missing_texts_and_labels_are_named_or_left_out():
     texts, labels = [*TEXTS[:12], None, "  "], [*LABELS[:12], "good", "bad"]
-    with pytest.raises(ValueError, match=r"rows 12, 13 of column text are empty \(2 of 14\)"):
+    with pytest.raises(ValueError, match=r"rows 12, 13 \(counted from 0\) of column text are empty \(2 of 14\)"):
         tiny().fit(texts, labels)
     labels[3] = None
     texts[12:] = TEXTS[12:14]
-    with pytest.raises(ValueError, match="row 3 has no label.*drop_missing=True"):
+    with pytest.raises(ValueError, match=r"row 3 \(counted from 0\) has no label.*drop_missing=True"):
         tiny().fit(texts, labels)
     texts[5] = ""
     kept = tiny(drop_missing=True, epochs=1).fit(texts, labels)
     assert kept.model_.config.data["counts"] == {"train": 12, "test": 0, "unsup": 1}
-    with pytest.raises(ValueError, match="row 1 of column text is empty"):
+    with pytest.raises(ValueError, match=r"row 1 \(counted from 0\) of column text is empty"):
         kept.predict(["fine", ""])
 
 
@@ -277,7 +277,7 @@ def test_more_texts_go_to_the_language_model_only():
     (TEXTS[:12], list("abcdefghijkl"), "each of the 12 labels is another"),
     (TEXTS[:3], ["a", "b", "a"], "at least 4 are needed"),
     (TEXTS[:4], list("abcd"), "every class has one text only"),
-    ([*TEXTS[:5], 7], LABELS[:6], "found 7 in row 5 .1 of 6 are no text"),
+    ([*TEXTS[:5], 7], LABELS[:6], r"found 7 in row 5 \(counted from 0\); 1 of 6 are no text"),
     (TEXTS[:6], None, "expected labels"),
     (pd.DataFrame({"text": TEXTS[:6]}), None, "no column label; the columns are text"),
     (TEXTS[:6], [1.5] * 6, "one number only"),

@@ -76,7 +76,7 @@ def test_the_model_says_what_it_was_trained_on(trained):
     assert config.data["counts"] == {"train": 33, "test": 0, "unsup": 1}
     assert "validation error" in (trained / "model" / "report.html").read_text()
     assert json.loads((trained / "model" / "run.json").read_text())["data"]["source"] == "reviews.csv"
-    assert "row 33 of column review is empty: left out" in (trained / "model" / "run.json").read_text()
+    assert "row 33 (counted from 0) of column review is empty: left out" in (trained / "model" / "run.json").read_text()
 
 
 def test_the_same_command_again_finds_its_work_done(trained, capsys):
@@ -137,6 +137,11 @@ def test_evaluate_counts_the_rows_that_have_a_label(trained, capsys, caplog):
     assert main(["evaluate", str(trained / "model"), str(trained / "reviews.csv"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 33 and 0 <= found["error"] <= 100
+    counts = {label: sum(row.values()) for label, row in found["confusion"].items()}
+    assert counts == {label: scores["n"] for label, scores in found["classes"].items()} and sum(counts.values()) == 33
+    right = sum(found["confusion"][label][label] for label in counts)
+    assert right == 33 - found["wrong"]
+    assert all(0 <= scores["f1"] <= 1 for scores in found["classes"].values() if scores["f1"] is not None)
     assert main(["evaluate", str(trained / "model"), str(trained / "reviews.csv")]) == 0
     out = capsys.readouterr().out
     assert f"error {found['error']:.2f} %" in out and "row: label, column: predicted" in out

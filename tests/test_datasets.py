@@ -271,17 +271,18 @@ def test_a_frame_becomes_a_dataset(frame):
 def test_missing_texts_are_named_by_row_and_column(frame):
     frame.loc[17, "review"] = None
     frame.loc[40, "review"] = "  "
-    with pytest.raises(ValueError, match=r"rows 17, 40 of column review are empty \(2 of 60\).*drop_missing=True"):
+    with pytest.raises(ValueError, match=r"rows 17, 40 \(counted from 0\) of column review are empty \(2 of 60\)"
+                                         ".*drop_missing=True"):
         from_frame(frame, text="review", label="mood")
     made = from_frame(frame, text="review", label="mood", drop_missing=True)
     assert made.counts["train"] == 58
-    assert made.notes == ("rows 17, 40 of column review are empty: left out",)
+    assert made.notes == ("rows 17, 40 (counted from 0) of column review are empty: left out",)
     assert made.df["id"].iloc[17] == "18", "the others keep their ids"
 
 
 def test_missing_labels_are_named_and_their_texts_not_lost(frame):
     frame.loc[3, "mood"] = np.nan
-    with pytest.raises(ValueError, match="row 3 of column mood is without a label"):
+    with pytest.raises(ValueError, match=r"row 3 \(counted from 0\) of column mood is without a label"):
         from_frame(frame, text="review", label="mood")
     made = from_frame(frame, text="review", label="mood", drop_missing=True)
     assert made.counts == {"train": 59, "test": 0, "unsup": 1}
@@ -454,6 +455,12 @@ def test_a_table_that_cannot_be_read_is_named(frame, tmp_path):
     (tmp_path / "latin.csv").write_bytes("review,mood\ncafé,pos\n".encode("latin-1"))
     with pytest.raises(ValueError, match="latin.csv is not utf-8.* Give its encoding"):
         from_file(tmp_path / "latin.csv", text="review", label="mood")
+    (tmp_path / "run.json").write_text('{"mood": "pos", "n": 3}')
+    with pytest.raises(ValueError, match="run.json: expected a list of objects.* an object with the keys mood, n$"):
+        from_file(tmp_path / "run.json", text="review", label="mood")
+    (tmp_path / "r.jsonl").write_text('{"review": "fine", "mood": "pos"}\n["dull", "neg"]\n')
+    with pytest.raises(ValueError, match=r'r.jsonl: line 2 is no JSON object but \["dull", "neg"\]'):
+        from_file(tmp_path / "r.jsonl", text="review", label="mood")
     (tmp_path / "r.doc").write_text("?")
     with pytest.raises(ValueError, match="cannot tell the format"):
         from_file(tmp_path / "r.doc", text="review", label="mood")
@@ -464,7 +471,7 @@ def test_a_table_that_cannot_be_read_is_named(frame, tmp_path):
 def test_an_empty_cell_is_named_with_the_file(frame, tmp_path):
     frame.loc[5, "review"] = ""
     frame.to_csv(tmp_path / "r.csv", index=False)
-    with pytest.raises(ValueError, match=r"r.csv: row 5 of column review is empty"):
+    with pytest.raises(ValueError, match=r"r.csv: row 5 \(counted from 0\) of column review is empty"):
         from_file(tmp_path / "r.csv", text="review", label="mood")
 
 

@@ -352,6 +352,13 @@ def test_a_shell_gets_colours_and_nothing_that_steers_it(trained):
     assert "\x1b" not in explanation.to_ansi(colour=False) and "superb" in str(explanation)
 
 
+def test_without_colours_the_signs_are_told_and_the_words_left_out_counted(trained):
+    short = str(trained.explain("a superb film", target="neg")).splitlines()
+    assert short[1] == "+ spoke for neg, - spoke against it" and len(short) == 5
+    long = str(trained.explain("a superb film , dull and slow , but then superb again , and again")).splitlines()
+    assert long[12:] == ["and 5 weaker words", "unknown to the model: slow, but, then, again"]
+
+
 def test_a_shell_is_told_which_words_the_model_does_not_know(trained):
     explanation = trained.explain("a superb flabbergasting film, flabbergasting")
     for colour in (True, False):

@@ -63,7 +63,7 @@ def test_a_run_takes_the_language_model_of_another_and_refuses_one_that_it_would
     with pytest.raises(ValueError, match="expected a finished backward language model, found that of forward only"):
         reproduce(reviews, tiny, out=out, directions=("forward", "backward"), **how)
     with pytest.raises(ValueError, match="not a run folder"):
-        reproduce(reviews, tiny, out=out, **{**how, "lm_from": tmp_path / "nowhere"})
+        reproduce("imdb", tiny, data=tmp_path / "no reviews", out=out, **{**how, "lm_from": tmp_path / "nowhere"})
     with pytest.raises(ValueError, match="own folder"):
         reproduce(reviews, tiny, out=tmp_path / "first", resume=False, **how)
     assert not out.exists() and (tmp_path / "first" / "classifier_forward.safetensors").exists()

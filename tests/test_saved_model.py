@@ -111,7 +111,12 @@ def test_a_run_kept_by_out_is_a_model(tmp_path):
     made = tiny(epochs=1, out=tmp_path / "run").fit(TEXTS, [label == "good" for label in LABELS])
     loaded = ULMFiT.load(tmp_path / "run")
     np.testing.assert_array_equal(loaded.predict_proba(TEXTS), made.predict_proba(TEXTS))
-    assert loaded.classes_.tolist() == [False, True] and "# run\n" in (tmp_path / "run" / "README.md").read_text()
+    assert loaded.classes_.tolist() == [False, True]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "# run\n" in card
+    for path in (tmp_path / "run").iterdir():
+        kind = path.name.replace("forward", "*").replace("backward", "*")
+        assert kind in card or path.name in ("README.md", "state"), path.name
 
 
 def test_a_finished_run_of_any_command_predicts_what_it_predicted(tmp_path):

@@ -167,7 +167,8 @@ class ULMFiT(BaseEstimator):
             self._take(_trained(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
-                self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name))
+                self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
+                                                              run_folder=True))
         return self
 
     def plan(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,

@@ -72,9 +72,11 @@ def reproduce(args: argparse.Namespace) -> int:
     if len(args.tasks) == 1 and args.tasks != ["all"]:
         from .reproduce import reproduce as run_task
 
-        options["lm_from"] = args.lm_from
-        folder = args.out or f"runs/{args.tasks[0]}"
-        return show(run_task(dataset_of(args, args.tasks[0]), args.preset, out=folder, **options), folder)
+        task = args.tasks[0]
+        options |= {"lm_from": args.lm_from, "out": args.out or f"runs/{task}"}
+        as_it_is = args.no_verify or args.train_part
+        given = {"task": dataset_of(args, task)} if as_it_is else {"task": task, "data": args.data}
+        return show(run_task(**given, preset=args.preset, **options), options["out"])
     if args.no_verify or args.train_part or args.lm_from:
         raise ValueError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
     from .main_results import reproduce_all

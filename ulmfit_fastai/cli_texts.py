@@ -157,9 +157,9 @@ def predict(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Compare a model's predictions with the labels of a table.
 
-    Prints the error with its 95 % interval, F1, precision and recall of each class, and the confusion matrix; of
-    numbers, the mean absolute error and R². --label and --text are needed where the columns are called otherwise than
-    in training.
+    Prints the error with its 95 % interval, F1, precision and recall of each class, and the confusion matrix (--json:
+    the same as JSON); of numbers, the mean absolute error and R². --label and --text are needed where the columns are
+    called otherwise than in training.
 
     examples:
       ulmfit-fastai evaluate model test.csv
@@ -180,7 +180,7 @@ def evaluate(args: argparse.Namespace) -> int:
     delim = (args.label_delim or ";") if config.kind == "multi" else None
     frame = with_text_and_label(model, frame.assign(**{label: typed(frame[label], delim, task)}), args.text, label)
     found = model.evaluate(frame, text=args.text, label=label)
-    print(json.dumps(found.metrics, indent=2) if args.json else found)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
     return 0
 
 

@@ -48,6 +48,16 @@ class Evaluation:
     def __getitem__(self, name: str) -> Any:
         return self.metrics[name]
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in JSON's own types: the metrics, `classes` (scores by name) and `confusion` (counts by label, then
+        by prediction); a score that is 0 / 0 is None."""
+        found = dict(self.metrics)
+        if self.per_class is not None:
+            found["classes"] = _plain(self.per_class)
+        if self.confusion is not None:
+            found["confusion"] = _plain(self.confusion)
+        return found
+
     @property
     def summary(self) -> str:
         """The main numbers in a line."""
@@ -75,6 +85,11 @@ class Evaluation:
     def _repr_html_(self) -> str:
         tables = [t.round(3).to_html() for t in (self.per_class, self.confusion) if t is not None]
         return f"<p>{self.summary}</p>" + "".join(tables)
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    named = table.rename(index=str, columns=str).astype(object)
+    return named.where(table.notna().to_numpy(), None).to_dict("index")  # type: ignore[return-value]
 
 
 def _completed(metrics: dict[str, Any]) -> dict[str, Any]:

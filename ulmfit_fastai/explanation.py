@@ -127,16 +127,18 @@ class Explanation:
                 f'<div style="margin-bottom:.5em;font-size:.85em">{key}</div><div>{self.marked()}</div></div>')
 
     def to_ansi(self, *, colour: bool = True) -> str:
-        """For a shell: the decision, then the text with coloured words; without colour, its strongest words.
+        """For a shell: the decision, then the text with coloured words; without colour, the strongest words' scores.
 
         A last line names the words that the model does not know.
         """
         strange = dict.fromkeys(_plain(word.text) for word in self.words if not word.known)
         unknown = [f"unknown to the model: {', '.join(strange)}"] if strange else []
+        for_, against = self.legend
         if not colour:
             strongest = [f"{word.score:+8.3f}  {_plain(word.text)}" for word in self.top()]
-            return "\n".join([_plain(self.summary), *strongest, *unknown])
-        for_, against = self.legend
+            left = len(self.words) - len(strongest)
+            weaker = [f"and {left:,} weaker word{'s' * (left > 1)}"] if left else []
+            return "\n".join([_plain(self.summary), _plain(f"+ {for_}, - {against}"), *strongest, *weaker, *unknown])
         words = "".join(_space(word, "\n") + _paint(word.text, strength) for word, strength in self.strengths())
         key = f"{_paint(for_, 1.0)} {_paint(against, -1.0)}"
         return "\n".join([_plain(self.summary), key, words.strip(), *unknown])

@@ -197,8 +197,7 @@ def joined_texts(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 def _report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, drop: bool, notes: list[str]) -> None:
     if not rows:
         return
-    which = f"row{'s' * (len(rows) > 1)} {shown([df.index.to_list()[row] for row in rows])} of {where} " \
-            f"{'are' if len(rows) > 1 else 'is'} {what}"
+    which = f"{rows_named(df.index, rows)} of {where} {'are' if len(rows) > 1 else 'is'} {what}"
     if not drop:
         raise ValueError(f"{which} ({len(rows):,} of {len(df):,}). Fill them in, or give drop_missing=True"
                          + (" to leave them out" if what == "empty" else " to use them as unlabelled texts"))
@@ -262,6 +261,12 @@ def _set_test_apart(parts: dict[str, list[Any]], fraction: float, seed: int) -> 
     labels = [parts["label"][row] for row in rows]
     for row in rows[stratified(labels, fraction, np.random.default_rng([seed, 3]))]:
         parts["split"][row] = "test"
+
+
+def rows_named(index: pd.Index, rows: Sequence[int]) -> str:
+    """Some rows of a frame by the names of its index, for a message: 'rows 3, 7 (counted from 0)'."""
+    counted = " (counted from 0)" if index.equals(pd.RangeIndex(len(index))) else ""
+    return f"row{'s' * (len(rows) > 1)} {shown(index[row] for row in rows)}{counted}"
 
 
 def shown(values: Iterable[Any], most: int = 10) -> str:

@@ -14,16 +14,19 @@ KINDS = {"single": "one class for each text", "multi": "any number of classes fo
          "regression": "a number for each text"}
 
 
-def model_card(model: TextModel, *, name: str, licence: str = "unknown") -> str:
-    """Markdown with the hub's front matter; `licence` is an SPDX identifier in lower case, such as 'apache-2.0'."""
+def model_card(model: TextModel, *, name: str, licence: str = "unknown", run_folder: bool = False) -> str:
+    """Markdown with the hub's front matter; `licence` is an SPDX identifier in lower case, such as 'apache-2.0'.
+
+    `run_folder`: the model lies in the folder it was trained in, beside the record of the run.
+    """
     config = model.config
     task = "text-classification" if config.kind != "regression" else "text-regression"
     language = [f"language: {config.lang}"] if config.lang.isalpha() else []  # else the file that splits the texts
     front = ["---", f"license: {licence}", "library_name: ulmfit_fastai", "pipeline_tag: text-classification",
              *language, "tags:", "- ulmfit", "- fastai", "- awd-lstm", f"- {task}", "---"]
     parts = ["\n".join(front), f"# {name}", _what(model), "## Use", _use(model), "## Trained on", _data(config.data),
-             "## How well it does", _scores(model), "## How it was made", _made(model), "## Files", FILES,
-             "## Limits", LIMITS]
+             "## How well it does", _scores(model), "## How it was made", _made(model), "## Files",
+             FILES + (RUN_FILES if run_folder else ""), "## Limits", LIMITS]
     if licence == "unknown":
         parts.append("The licence field above is yours to set: neither the method nor the package decides it.")
     return "\n\n".join(parts) + "\n"
@@ -31,6 +34,9 @@ def model_card(model: TextModel, *, name: str, licence: str = "unknown") -> str:
 
 FILES = """`classifier_*.safetensors` weights, `vocab.json` words, `config.json` what the outputs mean, `recipe.json`
 how it was trained, `metrics.json`. Loading reads these files and executes nothing."""
+RUN_FILES = """ The rest records how it was trained and is not
+needed to load it: `run.json`, `history.csv`, `rates.csv`, `predictions.csv` (numbers and labels of the held-out texts),
+`lm_*.safetensors` (the language model), `report.html`."""
 LIMITS = """It knows the kind of text it was trained on; its probabilities say how sure it is among its classes only.
 Look at its errors on texts of your own before it decides anything about people."""
 

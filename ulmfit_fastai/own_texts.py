@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .frames import Dataset, build, from_frame, joined_texts, shown
+from .frames import Dataset, build, from_frame, joined_texts, rows_named, shown
 from .own_labels import OwnLabels, check_classes, delimiter, is_missing
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
         index = pd.RangeIndex(len(values))
     strange = [row for row, value in enumerate(values) if not isinstance(value, str) and not is_missing(value)]
     if strange:
-        raise ValueError(f"expected texts, found {str(values[strange[0]])[:40]} in row {index[strange[0]]} "
-                         f"({len(strange):,} of {len(values):,} are no text)")
+        raise ValueError(f"expected texts, found {str(values[strange[0]])[:40]} in "
+                         f"{rows_named(index, strange[:1])}; {len(strange):,} of {len(values):,} are no text")
     name = columns if isinstance(columns, str) else columns[0] if columns else "text"
     return pd.DataFrame({name: pd.Series(values, dtype=object, index=index)}), [name]
 
@@ -72,9 +72,9 @@ def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
     """One string a row, several columns joined as in training; ValueError naming the rows that hold nothing."""
     frame, chosen = text_frame(texts, columns)
     found = joined_texts(frame, chosen)
-    empty = [frame.index[row] for row, text in enumerate(found) if not text]
+    empty = [row for row, text in enumerate(found) if not text]
     if empty:
-        raise ValueError(f"row{'s' * (len(empty) > 1)} {shown(empty)} of column {' + '.join(map(str, chosen))} "
+        raise ValueError(f"{rows_named(frame.index, empty)} of column {' + '.join(map(str, chosen))} "
                          f"{'are' if len(empty) > 1 else 'is'} empty ({len(empty):,} of {len(found):,}): leave "
                          f"{'them' if len(empty) > 1 else 'it'} out")
     return found
@@ -96,8 +96,7 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     bare = [row for row in kept if labels.values[row] is None]
     notes = list(checked.notes)
     if bare:
-        which = f"row{'s' * (len(bare) > 1)} {shown(frame.index[row] for row in bare)} " \
-                f"{'have' if len(bare) > 1 else 'has'} no label"
+        which = f"{rows_named(frame.index, bare)} {'have' if len(bare) > 1 else 'has'} no label"
         if not drop_missing:
             raise ValueError(f"{which} ({len(bare):,} of {len(frame):,}). Fill them in, or give drop_missing=True to "
                              "use them as unlabelled texts")

@@ -186,7 +186,7 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
                 return pd.read_csv(stream, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
                                    dtype=str, keep_default_na=False, encoding=encoding)
             text = io.TextIOWrapper(stream, encoding)
-            return pd.DataFrame(json.load(text)) if suffix == ".json" else _json_lines(text)
+            return _json(text) if suffix == ".json" else _json_lines(text)
         except ImportError as error:
             raise ValueError(f"reading {path} needs a package that is not installed: {error}") from error
         except UnicodeDecodeError as error:
@@ -195,15 +195,31 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
             raise ValueError(f"cannot read {path}: {error}") from error
 
 
+def _json(file: IO[str]) -> pd.DataFrame:
+    """Read a list of objects, one a row, or an object with a list for each column."""
+    given = json.load(file)
+    if isinstance(given, list) and all(isinstance(row, dict) for row in given):
+        return pd.DataFrame(given)
+    if isinstance(given, dict) and all(isinstance(column, (list, dict)) for column in given.values()):
+        return pd.DataFrame(given)
+    found = f"an object with the keys {', '.join(list(given)[:5])}" if isinstance(given, dict) else \
+        f"a {type(given).__name__}"
+    raise ValueError("expected a list of objects, one a row, or an object with a list for each column, as a table in "
+                     f"JSON is; found {found}")
+
+
 def _json_lines(lines: IO[str]) -> pd.DataFrame:
     """Read one object a line; by json and not pandas, which makes a number of the text "2004" and a date of others."""
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON object ({error})") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no JSON object but {line.strip()[:40]}")
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -13,7 +13,7 @@ from .presets import preset as named
 from .recipe import Recipe
 from .report import write_report
 from .results import Result
-from .runs import run
+from .runs import refuse_other_models, run
 from .synthetic import synthetic_reviews
 
 log = logging.getLogger(__name__)
@@ -93,14 +93,17 @@ def reproduce(
     `task` is 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`; the other arguments are those of
     `reproduce_imdb`.
     """
-    recipe = preset if isinstance(preset, Recipe) else named(preset, task.name if isinstance(task, Dataset) else task)
+    name = task.name if isinstance(task, Dataset) else task
+    recipe = preset if isinstance(preset, Recipe) else named(preset, name)
     if directions is not None:
         recipe = recipe.replace(directions=tuple(directions))
     if overrides:
         recipe = recipe.replace(**overrides)
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
     if lm_from is not None and not isinstance(lm_from, Mapping):
         lm_from = dict.fromkeys(recipe.directions, lm_from)
+    if lm_from:  # what is wrong with it is said before a download
+        refuse_other_models(lm_from, recipe, out or Path("runs") / name, resume=resume)
+    dataset = task if isinstance(task, Dataset) else load_task(task, data)
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
                  resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:

@@ -291,7 +291,7 @@ def pretraining_left(recipe: Recipe, folder: RunFolder, direction: str) -> bool:
 
 
 def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,
-                    fingerprint: str) -> tuple[str, ...]:
+                    fingerprint: str | None) -> tuple[str, ...]:
     """The phases that a run will take from another; ValueError, before anything is written, where it cannot."""
     if folder.phase_done(direction, "lm"):
         return ()
@@ -300,6 +300,15 @@ def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: s
                          "that both are kept")
     _, last = language_model_in(source, recipe, direction, fingerprint)
     return recipe.phases[: recipe.phases.index(last) + 1]
+
+
+def refuse_other_models(lm_from: Mapping[str, str | Path], recipe: Recipe, out: str | Path, *, resume: bool) -> None:
+    """ValueError for language models of other runs that a run in `out` can't take, as far as is known without texts."""
+    folder = RunFolder(out)
+    if resume and (folder.path / "run.json").exists():
+        folder.read()
+    for direction, source in lm_from.items():
+        borrowed_phases(folder, recipe, direction, source, None)
 
 
 def read_general(recipe: Recipe, corpus: Corpus | None, *, cache: Path | None, progress: bool) -> GeneralText:

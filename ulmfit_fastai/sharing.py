@@ -99,11 +99,13 @@ def _taken(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], direction: 
     return kept + [dict(row) for is_shared, row in shared if is_shared]
 
 
-def language_model_in(source: str | Path, recipe: Recipe, direction: str, fingerprint: str) -> tuple[RunFolder, str]:
+def language_model_in(source: str | Path, recipe: Recipe, direction: str, fingerprint: str | None
+                      ) -> tuple[RunFolder, str]:
     """The run in `source` and the phase, 'lm' or 'pretrain', that it has done as this recipe would.
 
-    `fingerprint` is that of the data set. Raises ValueError where there is no run, RunMismatch unless it has a finished
-    language model of the direction that the recipe would lead to, on the same texts, with its weights.
+    `fingerprint` is that of the data set, or None as long as that has not been read. Raises ValueError where there is
+    no run, RunMismatch unless it has a finished language model of the direction that the recipe would lead to, on the
+    same texts, with its weights.
     """
     other = RunFolder(source).read()
     lacking = [name for name in ("recipe", "data", "status", "stages") if name not in other.run]
@@ -117,7 +119,7 @@ def language_model_in(source: str | Path, recipe: Recipe, direction: str, finger
         raise RunMismatch(f"{other.path}: expected a finished {direction} language model, found {has}; run it to the "
                           "end first, or leave that direction out")
     _refuse_another(other, recipe, direction, phase)
-    if phase == "lm" and other.run["data"]["fingerprint"] != fingerprint:
+    if phase == "lm" and fingerprint not in (None, other.run["data"]["fingerprint"]):
         raise RunMismatch(f"{other.path}: expected a language model of the same texts, found one of others")
     files = (other.weights_file(phase, direction),
              other.path / ("vocab.json" if phase == "lm" else f"pretrain_{direction}.vocab.json"))
