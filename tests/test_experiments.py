@@ -549,6 +549,19 @@ def test_curves_are_written_and_drawn(curves):
     assert "semi-supervised with 10 labels is as good as training from scratch with" in repr(found)
 
 
+def test_a_curve_may_average_both_directions(reviews, options, tmp_path, fits):
+    how = {"kinds": ["semi_supervised"], "baselines": False, "out": tmp_path, **options}
+    found = lowshot(reviews, (10, 30), directions=("forward", "backward"), **how)
+    assert fits == {"lm": 2, "classifier": 4}
+    runs = [Result.load(tmp_path / name) for name in folders(tmp_path, "lowshot.*-seed0")]
+    assert [set(run.errors) for run in runs] == [{"forward", "backward", "averaged"}] * 2
+    assert {n: by_seed[0] for n, by_seed in found.errors.items()} == {
+        f"semi_supervised/{run.recipe.n_labels}": run.errors["averaged"] for run in runs}
+    assert "forward and backward language model, the paper's forward" in found.notes
+    lowshot(reviews, (10, 30), **how)
+    assert fits == {"lm": 2, "classifier": 6}, "the forward language model serves both"
+
+
 def test_curves_may_be_trained_as_the_preset_has_it(curves, reviews, options, tmp_path, monkeypatch):
     monkeypatch.setattr(label_curves, "BASELINES", {})
     found = lowshot(reviews, (10,), kinds=["from_scratch"], training="preset", out=tmp_path, **options)

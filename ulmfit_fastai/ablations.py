@@ -11,7 +11,7 @@ and nothing else. `base` gives the sizes: model, vocabulary, batches, number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .freezing import Stage, chain_thaw, full, gradual, last
@@ -111,6 +111,13 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
     texts = "all" if kind == "semi_supervised" else "labelled"
     table = "lowshot" if training == "paper" else "lowshot-preset"
     return replace(recipe, name=f"{table}.{kind}.{n_labels}", n_labels=n_labels, lm_texts=texts)
+
+
+def in_directions(recipe: Recipe, directions: Sequence[str] | None) -> Recipe:
+    """The recipe with these language models, its name saying so; None: as it is."""
+    if directions is None:
+        return recipe
+    return replace(recipe, directions=tuple(directions), name=recipe.name + "".join(f"-{d}" for d in directions))
 
 
 def _with_labels(base: Recipe, n_labels: int, most_texts: int | None) -> Phase:

@@ -117,7 +117,8 @@ def lowshot(args: argparse.Namespace) -> int:
     lowshot.json and the figure; it may be that of the tables.
 
     --training paper unfreezes gradually with STLR and the paper's rates, whatever the preset does; --training preset
-    trains as the preset has it, which is how a small language model learns most from few labels.
+    trains as the preset has it, which is how a small language model learns most from few labels. --direction both
+    averages a forward and a backward model.
 
     examples:
       ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset paper-small
@@ -129,7 +130,8 @@ def lowshot(args: argparse.Namespace) -> int:
     labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
     kinds = args.kinds.split(",") if args.kinds else KINDS
     return shown(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
-                            most_texts=args.most_texts, training=args.training, **common(args)))
+                            most_texts=args.most_texts, training=args.training,
+                            directions=directions(args.direction), **common(args)))
 
 
 def figure4(args: argparse.Namespace) -> int:
@@ -159,6 +161,8 @@ def whole_number(text: str) -> int:
         raise ValueError(f"--labels: expected numbers with commas between them, or all; found {text!r}") from None
 
 
+_DIRECTION = option("--direction", choices=DIRECTIONS,
+                    help="language models to use (default: forward, as in the paper)")
 _EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET)
 EXPERIMENTS = (
     Command("reproduce", reproduce, (
@@ -172,7 +176,7 @@ EXPERIMENTS = (
     Command("ablate", ablate, (
         option("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES)), TASK,
         option("--rows", metavar="A,B", help="some of the table's rows (default: all)"),
-        option("--direction", choices=DIRECTIONS, help="language models to use (default: forward, as in the paper)"),
+        _DIRECTION,
         *_EXPERIMENT)),
     Command("lowshot", lowshot, (
         TASK, option("--labels", default="100,500,1000,5000", metavar="N,M", help="(default: %(default)s)"),
@@ -180,7 +184,7 @@ EXPERIMENTS = (
         option("--most-texts", type=int, metavar="N", help="labelled texts read by a classifier, all epochs together: "
                                                            "fewer epochs with many labels (default: the same for all)"),
         option("--training", choices=("paper", "preset"), default="paper",
-               help="who says how it is trained, the paper or the preset (default: %(default)s)"),
+               help="who says how it is trained, the paper or the preset (default: %(default)s)"), _DIRECTION,
         option("--no-baselines", action="store_true", help="leave the bags of words out"), *_EXPERIMENT)),
     Command("figure4", figure4, (TASK, *_EXPERIMENT)),
 )

@@ -20,7 +20,7 @@ from fastai.torch_core import default_device
 
 from . import paper
 from .ablation_table import COLUMNS, AblationTable
-from .ablations import ROWS, ablation, full_method
+from .ablations import ROWS, ablation, full_method, in_directions
 from .datasets import Dataset, load_task
 from .experiment_figures import save_figure
 from .general_text import Corpus
@@ -140,10 +140,7 @@ def table_cells(table: str, task: str, *, base: Recipe, rows: Sequence[str] | No
             recipe = ablation(f"{table}.{row}", task, base)
             if recipe.hash == method.hash:
                 recipe = replace(recipe, name=method.name)
-            if directions is not None:
-                recipe = replace(recipe, directions=tuple(directions),
-                                 name=recipe.name + "".join(f"-{d}" for d in directions))
-            cells.append(cell(row, recipe, seed))
+            cells.append(cell(row, in_directions(recipe, directions), seed))
     return cells
 
 

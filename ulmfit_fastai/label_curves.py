@@ -21,7 +21,7 @@ import pandas as pd
 
 from . import paper
 from .ablation_table import SCHEMA
-from .ablations import LOW_SHOT, full_method, low_shot
+from .ablations import LOW_SHOT, full_method, in_directions, low_shot
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .datasets import Dataset, load_task
 from .experiment_figures import labels_figure, save_figure
@@ -160,6 +160,7 @@ def lowshot(
     kinds: Sequence[str] = LOW_SHOT,
     most_texts: int | None = None,
     training: str = "paper",
+    directions: Sequence[str] | None = None,
     base: str | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
@@ -185,6 +186,7 @@ def lowshot(
         most_texts: labelled texts that a classifier reads, all epochs together: fewer epochs with many labels (as in
             `ablations.low_shot`). None: the same epochs for all, as in the paper.
         training: 'paper': gradual unfreezing, STLR and rates as in section 5; 'preset': stages and rates of `base`.
+        directions: of the language models, averaged where there are two; None: forward, as in the paper.
         base, seeds, data, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
 
@@ -198,7 +200,7 @@ def lowshot(
     recipe = base_recipe(base, dataset.name, overrides)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds), most_texts=most_texts,
-                          training=training)
+                          training=training, directions=directions)
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
@@ -206,7 +208,7 @@ def lowshot(
     def so_far(missing: dict[str, str] | None = None) -> LowShot:
         method = full_method(dataset.name, recipe) if training == "paper" else replace(recipe, n_labels=None)
         found = collect_lowshot(cells, dataset, folder, bags=bags, missing=missing or {}, method=method, device=device)
-        found = replace(found, notes=(*found.notes, *_notes(recipe, training, most_texts)))
+        found = replace(found, notes=(*found.notes, *_notes(recipe, training, most_texts, directions)))
         found.save()
         return found
 
@@ -220,8 +222,8 @@ def lowshot(
 
 
 def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequence[str] = LOW_SHOT, base: Recipe,
-                  seeds: Sequence[int] = (0,), most_texts: int | None = None,
-                  training: str = "paper") -> list[Cell]:
+                  seeds: Sequence[int] = (0,), most_texts: int | None = None, training: str = "paper",
+                  directions: Sequence[str] | None = None) -> list[Cell]:
     """The cells of Figure 3; their rows are "kind/labels". All points of the first seed come first."""
     most = len(rows_for(full_method(dataset.name, base), dataset).train)
     numbers = [most if n is None else n for n in labels]
@@ -230,15 +232,19 @@ def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequ
     if wrong or not numbers:
         raise ValueError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
                          f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
-    return [cell(f"{kind}/{n}", low_shot(kind, n, dataset.name, base, most_texts=most_texts, training=training), seed)
-            for seed in seeds for n in dict.fromkeys(numbers) for kind in kinds]
+    recipes = {f"{kind}/{n}": in_directions(low_shot(kind, n, dataset.name, base, most_texts=most_texts,
+                                                     training=training), directions)
+               for n in dict.fromkeys(numbers) for kind in kinds}
+    return [cell(row, recipe, seed) for seed in seeds for row, recipe in recipes.items()]
 
 
-def _notes(base: Recipe, training: str, most_texts: int | None) -> list[str]:
+def _notes(base: Recipe, training: str, most_texts: int | None, directions: Sequence[str] | None) -> list[str]:
     """In what the training differs from the paper's, in words."""
     notes = [f"trained as the preset {base.name} has it, not as in the paper"] if training == "preset" else []
     if most_texts is not None:
         notes.append(f"a classifier reads {most_texts:,} labelled texts at most, all epochs together")
+    if directions is not None and tuple(directions) != ("forward",):
+        notes.append(f"{' and '.join(directions)} language model, the paper's forward")
     return notes
 
 
