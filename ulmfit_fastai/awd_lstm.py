@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,34 @@ def weight_mask(weight: Tensor, p: float, *, stock_stream: bool = False) -> Tens
     return kept.view(weight.shape).to(weight.dtype).mul_(65536 / (65536 - dropped))
 
 
+def lstm_dtype_in_autocast(device: torch.device) -> torch.dtype | None:
+    """The type an LSTM has to run in under autocast, out of its reach; None where torch may choose.
+
+    On CUDA torch gives cuDNN's LSTM fp16, whatever autocast was asked for (ATen/cudnn/AutocastRNN.cpp). Under bf16
+    nobody scales the loss, so that gradients below fp16's 6e-8 would be lost: here it gets bf16, or fp32 where cuDNN's
+    LSTM does not take that.
+    """
+    if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return None
+    if torch.get_autocast_dtype("cuda") is not torch.bfloat16:
+        return None
+    return torch.bfloat16 if cudnn_has_bf16_lstm() else torch.float32
+
+
+@cache
+def cudnn_has_bf16_lstm() -> bool:
+    """Whether cuDNN runs LSTMs in bf16 on this machine (since cuDNN 9.13, PyTorch pull request 164411)."""
+    x, state = (torch.zeros(shape, device="cuda", dtype=torch.bfloat16) for shape in ((1, 1, 8), (1, 1, 8)))
+    weights = [torch.zeros(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+               for shape in ((32, 8), (32, 8), (32,), (32,))]
+    try:
+        with torch.autocast("cuda", enabled=False), torch.enable_grad():
+            output = torch.lstm(x, (state, state), weights, True, 1, 0.0, True, False, False)[0]
+    except RuntimeError:
+        return False
+    return output.grad_fn is not None and output.grad_fn.name().startswith("CudnnRnn")
+
+
 class FunctionalLSTM(nn.LSTM):
     """An nn.LSTM that is given its weights at each call."""
 
@@ -49,7 +78,7 @@ class FastWeightDropout(WeightDropout):
 
     Stock keeps a clone of the matrix in the LSTM after every call and reset, which costs time and breaks `deepcopy`.
     `hold()` draws one mask for all calls inside it. `dtype` runs the LSTM in that type (weights and input are cast for
-    the call, output and state come back as they were).
+    the call, output and state come back as they were); without it, autocast decides (`lstm_dtype_in_autocast`).
     """
 
     def __init__(self, module: FunctionalLSTM, weight_p: float, *, dtype: torch.dtype | None = None,
@@ -76,7 +105,8 @@ class FastWeightDropout(WeightDropout):
     def hold(self) -> Iterator[None]:
         """Use the same dropped weights for every call inside the `with` block."""
         self._held = self.weights()
-        self._cast_held = self._cast(*(weight.detach() for weight in self._held))
+        dtype = self._dtype_on(self._held[0].device)
+        self._cast_held = _cast(dtype, *(weight.detach() for weight in self._held))
         if not any(w.requires_grad for w in self._held):
             self._held = self._cast_held
         try:
@@ -84,30 +114,35 @@ class FastWeightDropout(WeightDropout):
         finally:
             self._held = self._cast_held = None
 
-    def _cast(self, *tensors: Tensor) -> list[Tensor]:
-        return list(tensors) if self.dtype is None else [t.to(self.dtype) for t in tensors]
+    def _dtype_on(self, device: torch.device) -> torch.dtype | None:
+        return self.dtype or lstm_dtype_in_autocast(device)
 
     def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if self.dtype is None:
-            return self.module(x, hidden, self.weights())
-        weights = self.weights()
-        if self._trains_in_bf16(x, weights):
-            cast = self._cast_held or self._cast(*(weight.detach() for weight in weights[:2]))
+        weights, dtype = self.weights(), self._dtype_on(x.device)
+        if dtype is None:
+            return self.module(x, hidden, weights)
+        if self._trains_in_bf16(x, weights, dtype):
+            cast = self._cast_held or _cast(dtype, *(weight.detach() for weight in weights[:2]))
             output, h, c = Bf16LSTM.apply(x, hidden[0][0], hidden[1][0], *weights, *cast[:2])
             return output, (h[None], c[None])
-        cast_x, h, c = self._cast(x, *hidden)
+        cast_x, h, c = _cast(dtype, x, *hidden)
         held = None if torch.is_grad_enabled() else self._cast_held
-        output, state = self.module(cast_x, (h, c), held or self._cast(*weights))
+        with torch.autocast(x.device.type, enabled=False):
+            output, state = self.module(cast_x, (h, c), held or _cast(dtype, *weights))
         return output.to(x.dtype), (state[0].to(x.dtype), state[1].to(x.dtype))
 
-    def _trains_in_bf16(self, x: Tensor, weights: list[Tensor]) -> bool:
+    def _trains_in_bf16(self, x: Tensor, weights: list[Tensor], dtype: torch.dtype) -> bool:
         """Whether a backward pass will follow, on a CPU: without one torch's own LSTM is faster."""
-        return (self.dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled()
+        return (dtype is torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled()
                 and not self.module.bidirectional and x.shape[1] > 0
                 and any(each.requires_grad for each in (x, *weights)))
 
     def reset(self) -> None:
         """Nothing to undo: no dropped weight outlives its call."""
+
+
+def _cast(dtype: torch.dtype | None, *tensors: Tensor) -> list[Tensor]:
+    return list(tensors) if dtype is None else [tensor.to(dtype) for tensor in tensors]
 
 
 class FastEmbeddingDropout(EmbeddingDropout):

@@ -11,6 +11,7 @@ import torch
 
 from .learners import set_trainable
 from .lm_loss import FusedCrossEntropy
+from .precision import autocast_of
 from .sampled_softmax import FULL_FROM
 from .token_dataset import PAD
 from .training import minutes
@@ -129,8 +130,9 @@ def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) ->
         started = time.perf_counter()
         if fused is not None:  # as in training, where the callback FusedLoss does it
             fused.fused = True
-        out = learn.model(x)
-        loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
+        with autocast_of(learn):
+            out = learn.model(x)
+            loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
         loss.backward()
         learn.model.zero_grad(set_to_none=True)
         if learn.dls.device.type == "cuda":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastai.learner import Learner
+
+from .awd_lstm import cudnn_has_bf16_lstm
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -21,7 +25,9 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """'auto' made definite: bf16 where the hardware has it (CPU or GPU), fp16 on older GPUs, fp32 otherwise.
+    """'auto' made definite: bf16 where the hardware has it (CPU or GPU), fp16 on other GPUs, fp32 otherwise.
+
+    A GPU needs cuDNN 9.13 for it too: before, its LSTMs are fp16 or fp32 only. fp16 comes with a scaled loss.
 
     On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on a CPU with
     AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
@@ -31,7 +37,8 @@ def resolve(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        able = torch.cuda.is_bf16_supported(including_emulation=False) and cudnn_has_bf16_lstm()
+        return "bf16" if able else "fp16"
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
@@ -48,3 +55,11 @@ def precision_callbacks(precision: str, device: torch.device) -> list[Callback]:
     if device.type != "cuda" or kind == "fp32":
         return []
     return [MixedPrecision(amp_mode=AMPMode.BF16 if kind == "bf16" else AMPMode.FP16)]
+
+
+def autocast_of(learn: Learner) -> AbstractContextManager:
+    """What a Learner's model and loss run in while it trains: the autocast of its `MixedPrecision`, if it has one."""
+    amp = next((cb for cb in learn.cbs if isinstance(cb, MixedPrecision)), None)
+    if amp is None:
+        return nullcontext()
+    return torch.autocast("cuda", dtype=torch.bfloat16 if amp.amp_mode == AMPMode.BF16 else torch.float16)
