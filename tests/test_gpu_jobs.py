@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import shutil
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from ulmfit_fastai import weights
 from ulmfit_fastai.datasets import split_validation
 from ulmfit_fastai.packs import read_pack, write_pack
+from ulmfit_fastai.presets import preset
 from ulmfit_fastai.results import Result
 from ulmfit_fastai.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens import TokenStore
@@ -45,6 +47,12 @@ def packs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def jobs(monkeypatch):
+    monkeypatch.syspath_prepend(JOBS)
+    return importlib.import_module("jobs")
+
+
 def job(packs, tmp_path, name, *more):
     return call("jobs.py", *arguments(packs, tmp_path, name), *more)
 
@@ -57,7 +65,7 @@ def arguments(packs, tmp_path, name):
 def test_a_stopped_job_goes_on_and_the_next_one_starts_from_its_weights(packs, tmp_path):
     job(packs, tmp_path, "full-forward", "--minutes", 0)
     assert json.loads((tmp_path / "work" / "full-forward" / "run.json").read_text())["status"] == "stopped"
-    job(packs, tmp_path, "full-forward")
+    job(packs, tmp_path, "full-forward", "--weights")
     call("jobs.py", "join", tmp_path / "out")
     back = weights.load(tmp_path / "out" / "full-forward", "forward")
     assert back is not None and back.emb_sz == 16 and len(back.vocab) <= 1000
@@ -98,6 +106,33 @@ def kill_when_begun(line, sign, after):
     process.kill()
     assert process.wait() in (0, -signal.SIGKILL), "the job failed by itself"
     return process.returncode != 0
+
+
+def test_a_direction_fits_into_a_box_and_goes_on_with_what_it_chose(packs, tmp_path):
+    job(packs, tmp_path, "forward", "--minutes", 0)
+    chosen = json.loads((tmp_path / "work" / "box-forward.json").read_text())
+    assert chosen == {"articles": 20, "pretrain_epochs": 1}, "no time: as little as there is"
+    assert not (tmp_path / "out" / "imdb-forward").exists()
+    said = job(packs, tmp_path, "forward", "--minutes", 5)
+    assert json.loads((tmp_path / "work" / "box-forward.json").read_text()) == {
+        **chosen, "lm_epochs": 1, "classifier_epochs": 1} and "test error" in said
+    found = Result.load(tmp_path / "out" / "imdb-forward")
+    assert found.n_test == 40 and found.run["language_model_phases"] == {"forward": ["lm"]}
+    assert json.loads((tmp_path / "out" / "full-forward" / "run.json").read_text())["status"] == "finished"
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) <= 8 and not list((tmp_path / "out").rglob("*.safetensors*")), "what may come back from there"
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(1000, 10), (110, 10), (100, 9), (65, 5), (20, 1), (-5, 1)])
+def test_as_many_epochs_are_chosen_as_fit(seconds, epochs, jobs):
+    phase = preset("fastai").lm  # an epoch of the last group, then ten of all
+    assert jobs.fitting(seconds, whole=110, epoch=10, phase=phase) == epochs
+
+
+def test_smoke_tells_what_half_precision_costs(tmp_path):
+    call("jobs.py", "smoke", "--tiny", "--out", tmp_path / "out", "--device", "cpu")
+    found = json.loads((tmp_path / "out" / "smoke.json").read_text())
+    assert found["stock fp32"]["worst"] < 1e-4 < found["ours bf16"]["worst"] < 0.1
 
 
 def test_throughput_measures_stock_ours_and_the_floor(packs, tmp_path):

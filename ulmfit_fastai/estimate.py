@@ -60,11 +60,11 @@ def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
     todo = [(d, name) for d, name in todo if name != "pretrain" or f"{d}/lm" not in skip]
     timed: dict[str, list[dict[str, Any]]] = {}
     if any(name == "pretrain" for _, name in todo):
-        timed["pretrain"] = _time_phase(work.general_lm(recipe.pretrain, directions[0]), recipe.pretrain)
+        timed["pretrain"] = time_phase(work.general_lm(recipe.pretrain, directions[0]), recipe.pretrain)
     if any(name == "lm" for _, name in todo):
-        timed["lm"] = _time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
+        timed["lm"] = time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
     if any(name == "classifier" for _, name in todo):
-        timed["classifier"] = _time_phase(work.classifier(directions[0], None), recipe.classifier)
+        timed["classifier"] = time_phase(work.classifier(directions[0], None), recipe.classifier)
         stage = timed["classifier"][-1]
         texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
         predicted = len(work.test_rows) + len(work.data.splits.valid)
@@ -75,7 +75,7 @@ def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
     return plan
 
 
-def _time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
+def time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
     """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
     loader = learn.dls.train
     n_groups = len(learn.splitter(learn.model))

@@ -77,18 +77,23 @@ def read_pack(folder: str | Path) -> tuple[TokenIds, Dataset | None, dict[str, A
         raise ValueError(f"{folder}: expected {len(about['parts'])} parts, missing are {', '.join(missing[:3])}")
     flat = np.empty(about["tokens"], about["dtype"])
     at = 0
-    for name in about["parts"]:
-        try:
-            part = np.frombuffer(lzma.decompress((folder / name).read_bytes()), about["dtype"])
-        except lzma.LZMAError as error:
-            raise ValueError(f"{folder / name}: expected a whole xz file, found {error}; copy it again") from error
-        flat[at : at + len(part)] = part
-        at += len(part)
+    with ThreadPoolExecutor() as pool:
+        for content in pool.map(lambda name: _unpacked(folder / name), about["parts"]):
+            part = np.frombuffer(content, about["dtype"])
+            flat[at : at + len(part)] = part
+            at += len(part)
     if at != len(flat):
         raise ValueError(f"{folder}: expected {len(flat):,} tokens, found {at:,}; the parts are not of one pack")
     vocab = read_json(folder / "vocab.json")["words"]
     ids = TokenIds(flat, np.load(folder / "offsets.npy"), vocab)
     return ids, _dataset(folder, about), about
+
+
+def _unpacked(file: Path) -> bytes:
+    try:
+        return lzma.decompress(file.read_bytes())
+    except lzma.LZMAError as error:
+        raise ValueError(f"{file}: expected a whole xz file, found {error}; copy it again") from error
 
 
 def _dataset(folder: Path, about: dict[str, Any]) -> Dataset | None:

@@ -1,8 +1,8 @@
 """The GPU jobs, each one command, time-boxed and resumable: `python benchmarks/gpu/jobs.py JOB --out FOLDER`.
 
 Packs (see pack.py) lie in --packs, work in progress in --work, on the GPU's machine; what is worth keeping comes back
-in --out: run.json, history, rates, predictions (ids and probabilities, no texts) and weights in a smaller type, in
-pieces of at most 15 MB, which `python benchmarks/gpu/jobs.py join FOLDER` puts together again.
+in --out: run.json, history, rates, predictions (ids and probabilities, no texts); with --weights the pretrained weights
+too, in 8 bits and in pieces of at most 15 MB, which `python benchmarks/gpu/jobs.py join FOLDER` puts together again.
 """
 
 from __future__ import annotations
@@ -18,50 +18,62 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.losses import CrossEntropyLossFlat
 
 from ulmfit_fastai import weights as weight_files
 from ulmfit_fastai.averaging import average_runs
+from ulmfit_fastai.awd_lstm import cudnn_has_bf16_lstm
+from ulmfit_fastai.estimate import Plan, time_phase
 from ulmfit_fastai.experiments import ablate
+from ulmfit_fastai.general_text import GeneralText, general_lm
 from ulmfit_fastai.layers import FusedCrossEntropy, build_language_model
 from ulmfit_fastai.packs import read_pack, smaller_vocab
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.pretraining import SIZES, pretrain_ids, pretraining
-from ulmfit_fastai.recipe import DIRECTIONS, Model, Recipe
-from ulmfit_fastai.runs import run
+from ulmfit_fastai.precision import resolve
+from ulmfit_fastai.presets import preset, with_epochs
+from ulmfit_fastai.pretraining import SIZES, Pretraining, pretrain_ids, pretraining
+from ulmfit_fastai.recipe import DIRECTIONS, Dropouts, Model, Phase, Recipe
+from ulmfit_fastai.results import Result
+from ulmfit_fastai.runfolder import describe_device, versions
+from ulmfit_fastai.runs import plan_run, run
 
 log = logging.getLogger("jobs")
 PIECE = 15 * 2**20
 
 
-def pretrain(args: argparse.Namespace, size: str, direction: str) -> None:
-    """Stage 1 on the articles' pack: epochs and rate from the command line, so that a schedule ends within the box."""
+def stage_1(args: argparse.Namespace, size: str) -> tuple[Pretraining, GeneralText]:
+    """The articles' pack, and the settings for a model of this size."""
     ids, _, about = read_pack(args.packs / "wiki")
     model, vocab = SIZES[size]
-    changes: dict[str, Any] = {"epochs": args.epochs, "bs": args.bs, "precision": args.precision}
     if args.tiny:
         model, vocab = replace(model, emb_sz=16, n_hid=24, n_layers=2), 1000
-    recipe = pretraining(size, model=model, max_vocab=vocab, **changes)
+    recipe = pretraining(size, model=model, max_vocab=vocab, epochs=args.epochs, bs=args.bs, precision=args.precision)
+    data = {"name": ", ".join(about["corpus"]), "fingerprint": about["fingerprint"]}
+    return recipe, GeneralText(smaller_vocab(ids, vocab), np.arange(about["train"]), np.arange(*about["valid"]), data)
+
+
+def pretrain(args: argparse.Namespace, size: str, direction: str) -> None:
+    """Stage 1 on the articles' pack: epochs and rate from the command line, so that a schedule ends within the box."""
+    recipe, text = stage_1(args, size)
     out = args.work / f"{size}-{direction}"
-    pretrain_ids(smaller_vocab(ids, vocab), train=np.arange(about["train"]), valid=np.arange(*about["valid"]),
-                 recipe=recipe, directions=(direction,), out=out, data={"name": ", ".join(about["corpus"]),
-                 "fingerprint": about["fingerprint"]}, time_budget=args.seconds, device=args.device, progress=False,
-                 checkpoint_every=120)
-    bring_back(out, args.out / f"{size}-{direction}", dtype="float16" if size == "full" else "int8")
+    pretrain_ids(text.ids, train=text.train, valid=text.valid, recipe=recipe, directions=(direction,), out=out,
+                 data=text.about, time_budget=args.seconds, device=args.device, progress=False, checkpoint_every=120)
+    bring_back(out, args.out / f"{size}-{direction}", weights=args.weights or size == "small")
 
 
 def imdb(args: argparse.Namespace, direction: str) -> None:
     """LM fine-tuning and classifier on IMDb from this machine's full-size stage 1, the `fastai` recipe."""
     ids, dataset, _ = read_pack(args.packs / "imdb")
+    assert dataset is not None
     out = args.work / f"imdb-{direction}"
     run(base_recipe(args, "imdb", len(ids.vocab), direction), dataset, out, ids=ids, time_budget=args.seconds,
         device=args.device, progress=False, baseline=False, checkpoint_every=120)
-    bring_back(out, args.out / f"imdb-{direction}", dtype="float16")
+    bring_back(out, args.out / f"imdb-{direction}")
 
 
 def imdb_both(args: argparse.Namespace) -> None:
     """The paper's figure: both directions' predictions averaged. Needs no GPU, and takes what is in --work."""
     result = average_runs([args.work / f"imdb-{direction}" for direction in DIRECTIONS], args.work / "imdb-both")
-    bring_back(args.work / "imdb-both", args.out / "imdb-both", dtype="float16")
+    bring_back(args.work / "imdb-both", args.out / "imdb-both")
     print(result)
 
 
@@ -88,6 +100,137 @@ def base_recipe(args: argparse.Namespace, task: str, words: int, direction: str)
     return preset("fastai", task).replace(weights=weights, directions=(direction,), precision=args.precision,
                                           max_vocab=words, **changes,
                                           min_freq=preset("paper-small", task).min_freq)
+
+
+def in_a_box(args: argparse.Namespace, direction: str) -> None:
+    """Stage 1, LM fine-tuning, classifier and test error of one direction in one box, each as long as fits.
+
+    How much fits is measured on a few batches of each before it begins, and kept in box-DIRECTION.json, so that the
+    same command goes on with the same numbers. A tenth of the time is left free.
+    """
+    ends = time.monotonic() + args.seconds
+    kept = args.work / f"box-{direction}.json"
+    chosen: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    device, folders = torch.device(args.device), {name: args.work / f"{name}-{direction}"
+                                                  for name in ("full", "lm", "imdb")}
+
+    def left() -> float:
+        return max(0.0, ends - time.monotonic())
+
+    def choose(**numbers: int) -> None:
+        chosen.update({name: number for name, number in numbers.items() if name not in chosen})
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(chosen))
+        log.info("%s; %.0f s left", chosen, left())
+
+    recipe, text = stage_1(args, "full")
+    if "articles" not in chosen:
+        choose(**what_fits(recipe, text, direction, device, args.share * left()))
+    pretrain_ids(text.ids, train=text.train[: chosen["articles"]], valid=text.valid,
+                 recipe=replace(recipe, epochs=chosen["pretrain_epochs"]), directions=(direction,), out=folders["full"],
+                 data=text.about, time_budget=left(), device=device, progress=False, checkpoint_every=120)
+    bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights)
+    if not finished(folders["full"]):
+        return
+
+    ids, dataset, _ = read_pack(args.packs / "imdb")
+    assert dataset is not None
+    base = base_recipe(args, "imdb", len(ids.vocab), direction)
+    assert base.lm is not None
+    how: dict[str, Any] = {"ids": ids, "device": device, "progress": False, "checkpoint_every": 120, "baseline": False}
+    if "lm_epochs" not in chosen:
+        plan = plan_run(base, dataset, ids=ids, device=device)
+        whole, epoch = costs(plan, "lm", base.lm)
+        choose(lm_epochs=fitting(0.9 * left() - (plan.seconds - whole), whole, epoch, base.lm))
+    base = replace(base, lm=with_epochs(base.lm, chosen["lm_epochs"]))
+    lm, started = base.lm, left()
+    assert lm is not None
+    run(base, dataset, folders["lm"], until="lm", time_budget=left(), **how)
+    if not finished(folders["lm"]):
+        return
+    if "classifier_epochs" not in chosen:
+        plan = plan_run(base, dataset, ids=ids, device=device)
+        slower = max(1.0, (started - left()) / max(costs(plan, "lm", lm)[0], 1e-9))
+        whole, epoch = costs(plan, "classifier", base.classifier)
+        choose(classifier_epochs=fitting(0.9 * left() / slower - plan.test_seconds, whole, epoch, base.classifier))
+    base = replace(base, classifier=with_epochs(base.classifier, chosen["classifier_epochs"]))
+    run(base, dataset, folders["imdb"], lm_from={direction: folders["lm"]}, time_budget=left(), **how)
+    bring_back(folders["imdb"], args.out / folders["imdb"].name)
+    log.info("%s", Result.load(folders["imdb"]) if finished(folders["imdb"]) else "stopped: the same command goes on")
+
+
+def what_fits(recipe: Pretraining, text: GeneralText, direction: str, device: torch.device,
+              seconds: float) -> dict[str, int]:
+    """How many articles, and how often, the language model can read in this time."""
+    learn = general_lm(text, recipe.model, recipe.phase, direction, seed=recipe.seed, precision=recipe.precision,
+                       device=device)
+    stage, = time_phase(learn, recipe.phase)
+    read = np.cumsum(text.ids.lengths[text.train])
+    tokens = 0.9 * seconds * recipe.epochs * read[-1] / stage["seconds"]
+    log.info("stage 1: %.0f tokens a second", recipe.epochs * read[-1] / stage["seconds"])
+    epochs = int(tokens // read[-1])
+    return {"articles": len(read) if epochs else max(20, int(np.searchsorted(read, tokens))),
+            "pretrain_epochs": max(1, epochs)}
+
+
+def costs(plan: Plan, name: str, phase: Phase) -> tuple[float, float]:
+    """Seconds of a phase, and of an epoch of its last stage."""
+    stages = [stage for stage in plan.stages if stage["phase"] == name]
+    return sum(stage["seconds"] for stage in stages), stages[-1]["seconds"] / phase.stages[-1].epochs
+
+
+def fitting(seconds: float, whole: float, epoch: float, phase: Phase) -> int:
+    """Epochs of a phase's last stage for which the phase takes so many seconds; between one and what it has."""
+    most = phase.stages[-1].epochs
+    return min(most, max(1, most + int((seconds - whole) // epoch)))
+
+
+def finished(folder: Path) -> bool:
+    return json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def smoke(args: argparse.Namespace) -> None:
+    """Does everything work on this GPU, and what does its number format cost? A minute, before the long jobs.
+
+    The gradients of one LM step without dropout, in each type, beside those in fp32: the largest relative distance of
+    a parameter. Stock's under bf16 autocast show what fp16 LSTMs do to a loss that is not scaled.
+    """
+    device = torch.device(args.device)
+    quiet = replace(Model(), lm_dropouts=Dropouts(0.0, 0.0, 0.0, 0.0, 0.0))
+    model = replace(quiet, emb_sz=16, n_hid=24, n_layers=2) if args.tiny else quiet
+    vocab, bs = (1000, 8) if args.tiny else (60_000, 128)
+    x = torch.randint(2, vocab, (bs, 71), device=device)
+    exact = gradients(model, vocab, x, fast=True, dtype=None)
+    types = {"ours bf16": (True, torch.bfloat16, 1.0), "stock fp32": (False, None, 1.0),
+             "stock bf16": (False, torch.bfloat16, 1.0)}
+    found: dict[str, Any] = {"device": describe_device(device), "versions": versions()}
+    if device.type == "cuda":  # a CPU has no fp16 LSTM
+        types |= {f"{who} fp16": (who == "ours", torch.float16, 2.0**14) for who in ("ours", "stock")}
+        found |= {"cudnn": torch.backends.cudnn.version(), "bf16 LSTM": cudnn_has_bf16_lstm(),
+                  "auto": resolve("auto", device)}
+    for name, (fast, dtype, scale) in types.items():
+        grads = gradients(model, vocab, x, fast=fast, dtype=dtype, scale=scale)
+        apart = {key: float((grads[key] - grad).norm() / grad.norm()) for key, grad in exact.items()}
+        found[name] = {"worst": max(apart.values()), "of": max(apart, key=apart.__getitem__),
+                       "median": float(np.median(list(apart.values())))}
+        log.info("%s: %s", name, found[name])
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "smoke.json").write_text(json.dumps(found, indent=1))
+
+
+def gradients(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, dtype: torch.dtype | None,
+              scale: float = 1.0) -> dict[str, torch.Tensor]:
+    """Gradients of one step's mean loss, by the parameter's name, in fp32."""
+    torch.manual_seed(0)
+    net = build_language_model(vocab, model, fast=fast).to(x.device).train()
+    loss = FusedCrossEntropy(net[1]) if fast else CrossEntropyLossFlat()
+    if fast:
+        net[1].fused = True
+    net.reset()
+    with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        value = loss(net(x[:, :-1])[0], x[:, 1:])
+    (value * scale).backward()
+    return {name: p.grad.float() / scale for name, p in net.named_parameters() if p.grad is not None}
 
 
 def throughput(args: argparse.Namespace) -> None:
@@ -164,14 +307,14 @@ def timed(one: Any, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def bring_back(folder: Path, out: Path, *, dtype: str) -> None:
-    """What is worth keeping of a run folder, in files of at most 15 MB; weights in a smaller type."""
+def bring_back(folder: Path, out: Path, *, weights: bool = False) -> None:
+    """What is worth keeping of a run folder, in files of at most 15 MB; weights in 8 bits."""
     out.mkdir(parents=True, exist_ok=True)
     for name in ("run.json", "history.csv", "rates.csv", "predictions.csv"):
         if (folder / name).exists():
             shutil.copy(folder / name, out / name)
-    for path in folder.glob("pretrain_*.safetensors"):
-        small = weight_files.save(weight_files.load_file(path), folder / "small" / path.name, dtype=dtype)
+    for path in folder.glob("pretrain_*.safetensors") if weights else ():
+        small = weight_files.save(weight_files.load_file(path), folder / "small" / path.name, dtype="int8")
         for file in (small, small.with_name(f"{small.stem}.vocab.json")):
             content = file.read_bytes()
             for number, at in enumerate(range(0, len(content), PIECE)):
@@ -188,7 +331,10 @@ def join(folder: Path) -> None:
 
 
 JOBS = {
+    "smoke": smoke,
     "throughput": throughput,
+    "forward": lambda args: in_a_box(args, "forward"),
+    "backward": lambda args: in_a_box(args, "backward"),
     "small-forward": lambda args: pretrain(args, "small", "forward"),
     "small-backward": lambda args: pretrain(args, "small", "backward"),
     "full-forward": lambda args: pretrain(args, "full", "forward"),
@@ -217,6 +363,8 @@ def main() -> None:
     parser.add_argument("--set", default="{}", help="recipe fields as JSON, for the imdb jobs and the tables")
     parser.add_argument("--tables", default="table7,table6,table4", help="which tables, in this order")
     parser.add_argument("--seeds", type=int, default=1, help="of the tables")
+    parser.add_argument("--share", type=float, default=0.42, help="of the box for stage 1, in forward and backward")
+    parser.add_argument("--weights", action="store_true", help="bring the pretrained weights back too")
     parser.add_argument("--tiny", action="store_true", help="rehearse at a size that learns nothing")
     args = parser.parse_args()
     args.seconds = 60 * args.minutes
