@@ -625,6 +625,9 @@ def test_figure_4_follows_full_to_its_last_epoch(copy7, reviews, options, base, 
     assert found.curves["ULMFiT"][0]["error"].tolist() == pytest.approx((100 * (1 - history["accuracy"])).tolist())
     assert found.curves["ULMFiT"][0]["error"].iloc[-1] == pytest.approx(table.errors["freez_discr_stlr"][0])
     assert len(pd.read_csv(folder / "figure4.csv")) == 2 * epochs and "after epoch 1" in repr(found)
+    record = json.loads((folder / "figure4.json").read_text())["record"]
+    assert record["seeds"] == [0] and set(record["runs"]) == {"figure4.full-seed0", "ulmfit-seed0"}
+    assert "! not the paper's experiment: the model has embedding size" in repr(found)
 
 
 # ------------------------------------------------------------------------------------------------------- bags of words

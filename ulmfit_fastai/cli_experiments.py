@@ -137,7 +137,8 @@ def lowshot(args: argparse.Namespace) -> int:
 def figure4(args: argparse.Namespace) -> int:
     """Figure 4: the validation error by epoch, fine-tuning everything at once against ULMFiT.
 
-    --out then holds the runs, figure4.csv and the figure; it may be that of the tables, whose runs are used.
+    --out then holds the runs, figure4.csv, figure4.json and the figure; it may be that of the tables, whose runs are
+    used.
 
     examples:
       ulmfit-fastai figure4 --task trec6 --preset paper-small --seeds 3

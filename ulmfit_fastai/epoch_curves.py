@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .ablation_table import SCHEMA
 from .ablations import ablation, full_method
 from .datasets import Dataset, load_task
 from .experiment_figures import epochs_figure, save_figure
-from .experiments import base_recipe, seed_list
-from .files import write_text_atomic
+from .experiments import base_recipe, notes_of, record_of, seed_list
+from .files import write_json_atomic, write_text_atomic
 from .general_text import Corpus
 from .grid import GridPlan, cell, plan_grid, result_of, run_grid
 from .recipe import Recipe
@@ -35,6 +36,9 @@ class EpochCurves:
     curves: dict[str, list[pd.DataFrame]]
     missing: dict[str, str]
     folder: Path
+    notes: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+    """How the runs were made, as in `AblationTable.record`."""
 
     def __repr__(self) -> str:
         lines = [f"Figure 4 on {title_of(self.task)}: validation error in % by epoch (mean over seeds)"]
@@ -44,6 +48,7 @@ class EpochCurves:
             mean = pd.concat(seeds).groupby("epoch")["error"].mean()
             lines.append(f"  {name}: {mean.iloc[0]:.2f} after epoch 1, best {mean.min():.2f} after epoch "
                          f"{mean.idxmin()}, {mean.iloc[-1]:.2f} after epoch {mean.index[-1]}")
+        lines += [f"! {note}" for note in self.notes]
         return "\n".join([*lines, *(f"! missing: {name} ({why})" for name, why in self.missing.items())])
 
     def plot(self) -> Figure:
@@ -69,8 +74,8 @@ def figure4(
     """Figure 4: how the validation error moves while the classifier is trained, all at once ("Full") and as ULMFiT.
 
     Full is Table 7's row, but trained to its last epoch, without early stopping, as the figure shows it. The ULMFiT
-    runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .png and .svg; the
-    arguments are those of `experiments.ablate`.
+    runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .json (how the runs were
+    made), .png and .svg; the arguments are those of `experiments.ablate`.
     """
     dataset = task if isinstance(task, Dataset) else load_task(task, data)
     recipe = base_recipe(base, dataset.name, overrides)
@@ -84,18 +89,21 @@ def figure4(
     missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
                        progress=progress, cache=cache)
     curves: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
-    rows = []
+    rows, results = [], {current.folder: result_of(current, dataset, folder) for current in cells}
     for current in cells:
-        result = result_of(current, dataset, folder)
+        result = results[current.folder]
         if result is not None:
             history = result.history[result.history["phase"] == "classifier"]
             frame = pd.DataFrame({"epoch": range(1, len(history) + 1),
                                   "error": 100 * (1 - history["accuracy"].to_numpy(float))})
             curves[current.row].append(frame)
             rows.append(frame.assign(row=current.row, seed=current.seed))
-    found = EpochCurves(dataset.name, curves, missing, folder)
+    record = record_of(cells, results, dataset, method=kinds["ULMFiT"], device=device)
+    found = EpochCurves(dataset.name, curves, missing, folder, notes_of(kinds["ULMFiT"], record), record)
     if rows:
         table = pd.concat(rows)[["row", "seed", "epoch", "error"]]
         write_text_atomic(folder / "figure4.csv", table.to_csv(index=False, float_format="%.6g"))
+        write_json_atomic(folder / "figure4.json", {"schema": SCHEMA, "task": found.task, "missing": missing,
+                                                    "notes": found.notes, "record": record})
         save_figure(found.plot(), folder / "figure4")
     return found
