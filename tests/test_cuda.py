@@ -21,7 +21,7 @@ def autocast(monkeypatch):
     def on(dtype, *, cudnn):
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda" and dtype is not None)
         monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: dtype)
-        monkeypatch.setattr(awd_lstm, "cudnn_has_bf16_lstm", lambda: cudnn)
+        monkeypatch.setattr(awd_lstm, "cudnn_has_bf16_lstm", lambda device: cudnn)
     return on
 
 
@@ -55,11 +55,37 @@ def test_a_layer_under_autocast_computes_as_one_of_that_type(held, monkeypatch):
     assert found[0][0].dtype == torch.float32
 
 
+def test_autocast_does_not_reach_the_lstm(monkeypatch):
+    torch.manual_seed(0)
+    layer = FastWeightDropout(FunctionalLSTM(6, 5, 1, batch_first=True), 0.0)
+    x, state = torch.randn(3, 4, 6), (torch.zeros(1, 3, 5), torch.zeros(1, 3, 5))
+    exact = layer(x, state)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = layer(x, state)  # as torch has it
+        monkeypatch.setattr(awd_lstm, "lstm_dtype_in_autocast", lambda device: torch.float32)
+        found = layer(x, state)
+        with torch.no_grad():
+            held_outside = layer.hold()
+            with torch.autocast("cpu", enabled=False):
+                monkeypatch.setattr(awd_lstm, "lstm_dtype_in_autocast", lambda device: None)
+                held_outside.__enter__()
+            monkeypatch.setattr(awd_lstm, "lstm_dtype_in_autocast", lambda device: torch.bfloat16)
+            layer(x, state)  # the held weights are of another type
+            held_outside.__exit__(None, None, None)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0)
+    assert (rounded[0] - exact[0]).abs().max() > 1e-4
+
+
+def test_a_device_without_a_bf16_lstm_of_its_own_is_told_in_any_mode():
+    with torch.inference_mode():
+        assert not awd_lstm.cudnn_has_bf16_lstm(CPU)
+
+
 @pytest.mark.parametrize(("hardware", "cudnn", "expected"), [
     (True, True, "bf16"), (True, False, "fp16"), (False, True, "fp16")])
 def test_auto_is_bf16_where_hardware_and_cudnn_have_it(hardware, cudnn, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
-    monkeypatch.setattr(precision, "cudnn_has_bf16_lstm", lambda: cudnn)
+    monkeypatch.setattr(precision, "cudnn_has_bf16_lstm", lambda device: cudnn)
     assert precision.resolve("auto", CUDA) == expected
     callback, = precision.precision_callbacks("auto", CUDA)
     assert callback.amp_mode == (AMPMode.BF16 if expected == "bf16" else AMPMode.FP16)
@@ -79,22 +105,21 @@ def test_a_plan_times_batches_in_the_type_of_training(mode, dtype, monkeypatch):
 
 
 @needs_gpu
-@pytest.mark.parametrize("asked", ["bf16", "fp16"])
-def test_gradients_in_half_precision_are_those_of_fp32(asked):
-    """Of a loss over 8,960 tokens, where unscaled fp16 loses the small ones."""
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.bfloat16, 1.0), (torch.float16, 2.0**14)])
+def test_gradients_of_lstms_in_half_precision_are_those_of_fp32(dtype, scale):
+    """Of a loss over 8,960 tokens, made in fp32: what is apart is the LSTMs' doing."""
     torch.manual_seed(0)
     model = Model(emb_sz=64, n_hid=96, n_layers=3, lm_dropouts=Dropouts(0, 0, 0, 0, 0))
     net = build_language_model(2000, model).cuda().train()
     net[1].fused, loss = True, FusedCrossEntropy(net[1])
     x = torch.randint(2, 2000, (128, 71), device="cuda")
     grads = []
-    for dtype, scale in ((None, 1.0), (torch.bfloat16 if asked == "bf16" else torch.float16, 1.0 if asked == "bf16" else
-                                       2.0**14)):
+    for enabled in (False, True):
         net.reset()
         net.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            value = loss(net(x[:, :-1])[0], x[:, 1:])
-        (value * scale).backward()
+        with torch.autocast("cuda", dtype=dtype, enabled=enabled):
+            hidden = net(x[:, :-1])[0]
+        (loss(hidden.float(), x[:, 1:]) * scale).backward()
         grads.append({name: p.grad / scale for name, p in net.named_parameters()})
     for name, exact in grads[0].items():
-        assert (grads[1][name] - exact).norm() < 0.05 * exact.norm(), name
+        assert (grads[1][name] - exact).norm() < 0.02 * exact.norm(), name

@@ -458,6 +458,9 @@ def test_a_table_that_cannot_be_read_is_named(frame, tmp_path):
     (tmp_path / "run.json").write_text('{"mood": "pos", "n": 3}')
     with pytest.raises(ValueError, match="run.json: expected a list of objects.* an object with the keys mood, n$"):
         from_file(tmp_path / "run.json", text="review", label="mood")
+    (tmp_path / "lines.json").write_text('{"review": "fine"}\n{"review": "dull"}\n')
+    with pytest.raises(ValueError, match="lines.json: Extra data.* with an object on each line is called .jsonl"):
+        from_file(tmp_path / "lines.json", text="review", label="mood")
     (tmp_path / "r.jsonl").write_text('{"review": "fine", "mood": "pos"}\n["dull", "neg"]\n')
     with pytest.raises(ValueError, match=r'r.jsonl: line 2 is no JSON object but \["dull", "neg"\]'):
         from_file(tmp_path / "r.jsonl", text="review", label="mood")

@@ -714,12 +714,13 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("ulmfit_fastai.reproduce.reproduce", lambda *a, **k: calls.append((a, k)) or "an error")
     typed = "reproduce trec6 --data x.parquet --preset quick --direction both --lm-from a --seed 2 --dry-run"
     assert main(typed.split()) == 0
-    assert calls == [((), {
-        "task": "trec6", "data": "x.parquet", "preset": "quick", "out": "runs/trec6", "corpus": None,
+    assert calls == [(("trec6", "quick"), {
+        "data": "x.parquet", "verify": True, "train": None, "out": "runs/trec6", "corpus": None,
         "directions": ("forward", "backward"), "device": None, "resume": True, "time_budget": None, "dry_run": True,
         "seed": 2, "lm_from": "a"})]
     assert main([*typed.split(), "--no-verify", "--train-part", "dev"]) == 0
-    assert calls.pop()[1]["task"] == ("trec6", "x.parquet", {"verify": False, "train": "dev"})
+    told = calls.pop()[1]
+    assert (told["verify"], told["train"]) == (False, "dev")
     assert main("reproduce trec6 ag --lm-from a".split()) == 2
     assert "for one data set" in capsys.readouterr().err
     monkeypatch.setattr(main_results, "reproduce_all", lambda *a, **k: calls.append((a, k)) or Shown())

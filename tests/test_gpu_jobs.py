@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import random
@@ -12,18 +13,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ulmfit_fastai import weights
 from ulmfit_fastai.datasets import split_validation
+from ulmfit_fastai.general_text import GeneralText
 from ulmfit_fastai.packs import read_pack, write_pack
 from ulmfit_fastai.presets import preset
 from ulmfit_fastai.results import Result
 from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens import TokenStore
+from ulmfit_fastai.tokens import TokenIds, TokenStore
 
+STAGES = json.dumps({"classifier.stages": [dataclasses.asdict(stage) | {"epochs": 1 + 2 * (i == 3)}
+                                           for i, stage in enumerate(preset("tiny").classifier.stages)]})
 JOBS = Path(__file__).parent.parent / "benchmarks" / "gpu"
 pytestmark = pytest.mark.slow
 
@@ -109,13 +114,14 @@ def kill_when_begun(line, sign, after):
 
 
 def test_a_direction_fits_into_a_box_and_goes_on_with_what_it_chose(packs, tmp_path):
-    job(packs, tmp_path, "forward", "--minutes", 0)
+    said = job(packs, tmp_path, "forward", "--minutes", 0)
     chosen = json.loads((tmp_path / "work" / "box-forward.json").read_text())
-    assert chosen == {"articles": 20, "pretrain_epochs": 1}, "no time: as little as there is"
-    assert not (tmp_path / "out" / "imdb-forward").exists()
-    said = job(packs, tmp_path, "forward", "--minutes", 5)
-    assert json.loads((tmp_path / "work" / "box-forward.json").read_text()) == {
-        **chosen, "lm_epochs": 1, "classifier_epochs": 1} and "test error" in said
+    assert chosen == {"seconds": chosen["seconds"], "articles": 20, "pretrain_epochs": 1}, "as little as can be"
+    assert "too small a box" in said and not (tmp_path / "out" / "imdb-forward").exists()
+    said = job(packs, tmp_path, "forward", "--minutes", 5, "--set", STAGES)
+    found = json.loads((tmp_path / "out" / "box-forward.json").read_text())
+    assert found == {**chosen, "lm_epochs": 1, "classifier_epochs": found["classifier_epochs"]} and "test error" in said
+    assert 1 <= found["classifier_epochs"] <= 3
     found = Result.load(tmp_path / "out" / "imdb-forward")
     assert found.n_test == 40 and found.run["language_model_phases"] == {"forward": ["lm"]}
     assert json.loads((tmp_path / "out" / "full-forward" / "run.json").read_text())["status"] == "finished"
@@ -126,13 +132,35 @@ def test_a_direction_fits_into_a_box_and_goes_on_with_what_it_chose(packs, tmp_p
 @pytest.mark.parametrize(("seconds", "epochs"), [(1000, 10), (110, 10), (100, 9), (65, 5), (20, 1), (-5, 1)])
 def test_as_many_epochs_are_chosen_as_fit(seconds, epochs, jobs):
     phase = preset("fastai").lm  # an epoch of the last group, then ten of all
-    assert jobs.fitting(seconds, whole=110, epoch=10, phase=phase) == epochs
+    assert jobs.fitting(seconds, (110, 10), phase) == epochs
+
+
+@pytest.mark.parametrize(("seconds", "articles", "epochs"), [(0, 20, 1), (30, 30, 1), (99, 99, 1), (100, 100, 1),
+                                                            (250, 100, 2)])
+def test_as_many_articles_are_chosen_as_fit(seconds, articles, epochs, jobs, monkeypatch):
+    ids = TokenIds(np.zeros(1010, np.uint16), np.arange(0, 1020, 10), ["xxunk", "xxpad"])
+    text = GeneralText(ids, np.arange(100), np.arange(100, 101), {})
+    monkeypatch.setattr(jobs, "general_lm", lambda *_, **__: None)
+    monkeypatch.setattr(jobs, "time_phase", lambda *_: [{"seconds": 300.0}])  # for three epochs: ten tokens a second
+    found = jobs.what_fits(jobs.pretraining("small", epochs=3), text, "forward", torch.device("cpu"), seconds)
+    assert found == {"articles": articles, "pretrain_epochs": epochs}
 
 
 def test_smoke_tells_what_half_precision_costs(tmp_path):
     call("jobs.py", "smoke", "--tiny", "--out", tmp_path / "out", "--device", "cpu")
     found = json.loads((tmp_path / "out" / "smoke.json").read_text())
-    assert found["stock fp32"]["worst"] < 1e-4 < found["ours bf16"]["worst"] < 0.1
+    assert found["stock fp32"]["worst"] < 1e-4 < found["ours bf16"]["worst"] < 0.02
+
+
+def test_smoke_fails_where_gradients_are_not_finite(tmp_path, jobs, monkeypatch):
+    def broken(*_, dtype, **__):
+        return {"a": torch.ones(2), "b": torch.full((2,), 1.0 if dtype is None else torch.nan)}
+
+    monkeypatch.setattr(jobs, "gradients", broken)
+    monkeypatch.setattr(sys, "argv", ["jobs.py", "smoke", "--tiny", "--out", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(SystemExit, match="look at smoke.json"):
+        jobs.main()
+    assert json.loads((tmp_path / "smoke.json").read_text())["ours bf16"] == {"worst": None, "of": "b", "not finite": 1}
 
 
 def test_throughput_measures_stock_ours_and_the_floor(packs, tmp_path):

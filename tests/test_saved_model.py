@@ -116,7 +116,7 @@ def test_a_run_kept_by_out_is_a_model(tmp_path):
     assert "# run\n" in card
     for path in (tmp_path / "run").iterdir():
         kind = path.name.replace("forward", "*").replace("backward", "*")
-        assert kind in card or path.name in ("README.md", "state"), path.name
+        assert f"`{kind}{'/' * path.is_dir()}`" in card or path.name == "README.md", path.name
 
 
 def test_a_finished_run_of_any_command_predicts_what_it_predicted(tmp_path):

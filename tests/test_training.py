@@ -422,6 +422,17 @@ def test_a_plan_times_the_loss_of_training_and_scales_a_batch_to_the_mean_one(re
     assert fused == [True, True]
 
 
+def test_the_time_left_in_a_run_counts_the_stages_to_come():
+    stages = [{"direction": direction, "phase": phase, "seconds": seconds}
+              for direction in ("forward", "backward") for phase, seconds in
+              (("lm", 100), ("classifier", 10), ("classifier", 20), ("classifier", 40))]
+    plan = estimate.Plan(stages, test_seconds=3)
+    assert plan.rest_of_run("backward", "classifier", 0, 5) == 5 + 20 + 40 + 3
+    assert plan.rest_of_run("backward", "classifier", 2, 5) == 5 + 3
+    assert plan.rest_of_run("forward", "lm", 0, 50) == 50 + 70 + 170 + 3
+    assert plan.rest_of_run("forward", "pretrain", 1, 50) == 50 + 3
+
+
 def test_a_run_with_bars_stopped_in_mid_epoch_goes_on(reviews, cache, tmp_path):
     r = recipe(directions=("forward", "backward"))
     folder = runs.run(r, reviews, tmp_path / "run", cache=cache, time_budget=1e-6, baseline=False)

@@ -114,8 +114,8 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
 
 
 def in_directions(recipe: Recipe, directions: Sequence[str] | None) -> Recipe:
-    """The recipe with these language models, its name saying so; None: as it is."""
-    if directions is None:
+    """The recipe with these language models, its name saying so; as it is for its own, or None."""
+    if directions is None or tuple(directions) == recipe.directions:
         return recipe
     return replace(recipe, directions=tuple(directions), name=recipe.name + "".join(f"-{d}" for d in directions))
 

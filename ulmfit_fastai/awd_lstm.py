@@ -38,28 +38,34 @@ def lstm_dtype_in_autocast(device: torch.device) -> torch.dtype | None:
     """The type an LSTM has to run in under autocast, out of its reach; None where torch may choose.
 
     On CUDA torch gives cuDNN's LSTM fp16, whatever autocast was asked for (ATen/cudnn/AutocastRNN.cpp). Under bf16
-    nobody scales the loss, so that gradients below fp16's 6e-8 would be lost: here it gets bf16, or fp32 where cuDNN's
-    LSTM does not take that.
+    nobody scales the loss, so that small gradients (fp16 ends at 6e-8) would be lost: here it gets bf16, or fp32 where
+    cuDNN's LSTM does not take that.
     """
     if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
         return None
     if torch.get_autocast_dtype("cuda") is not torch.bfloat16:
         return None
-    return torch.bfloat16 if cudnn_has_bf16_lstm() else torch.float32
+    return torch.bfloat16 if cudnn_has_bf16_lstm(device) else torch.float32
 
 
 @cache
-def cudnn_has_bf16_lstm() -> bool:
-    """Whether cuDNN runs LSTMs in bf16 on this machine (since cuDNN 9.13, PyTorch pull request 164411)."""
-    x, state = (torch.zeros(shape, device="cuda", dtype=torch.bfloat16) for shape in ((1, 1, 8), (1, 1, 8)))
-    weights = [torch.zeros(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-               for shape in ((32, 8), (32, 8), (32,), (32,))]
+def cudnn_has_bf16_lstm(device: torch.device) -> bool:
+    """Whether this GPU's own library, and not torch's slow loop over the steps, trains an LSTM in bf16.
+
+    cuDNN does since 9.13, in a torch that knows (pull request 164411 of October 2025).
+    """
     try:
-        with torch.autocast("cuda", enabled=False), torch.enable_grad():
-            output = torch.lstm(x, (state, state), weights, True, 1, 0.0, True, False, False)[0]
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            x = torch.zeros(1, 1, 8, device=device, dtype=torch.bfloat16)
+            weights = [torch.zeros(shape, device=device, dtype=torch.bfloat16, requires_grad=True)
+                       for shape in ((32, 8), (32, 8), (32,), (32,))]
+            output = torch.lstm(x, (x, x), weights, True, 1, 0.0, True, False, False)[0]
+            output.sum().backward()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
         return False
-    return output.grad_fn is not None and output.grad_fn.name().startswith("CudnnRnn")
+    return output.grad_fn is not None and output.grad_fn.name().startswith(("CudnnRnn", "MiopenRnn"))
 
 
 class FunctionalLSTM(nn.LSTM):
@@ -127,6 +133,8 @@ class FastWeightDropout(WeightDropout):
             return output, (h[None], c[None])
         cast_x, h, c = _cast(dtype, x, *hidden)
         held = None if torch.is_grad_enabled() else self._cast_held
+        if held is not None and held[0].dtype != dtype:  # held outside of the autocast that it is used in
+            held = None
         with torch.autocast(x.device.type, enabled=False):
             output, state = self.module(cast_x, (h, c), held or _cast(dtype, *weights))
         return output.to(x.dtype), (state[0].to(x.dtype), state[1].to(x.dtype))

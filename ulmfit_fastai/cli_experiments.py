@@ -73,10 +73,9 @@ def reproduce(args: argparse.Namespace) -> int:
         from .reproduce import reproduce as run_task
 
         task = args.tasks[0]
-        options |= {"lm_from": args.lm_from, "out": args.out or f"runs/{task}"}
-        as_it_is = args.no_verify or args.train_part
-        given = {"task": dataset_of(args, task)} if as_it_is else {"task": task, "data": args.data}
-        return show(run_task(**given, preset=args.preset, **options), options["out"])
+        options |= {"lm_from": args.lm_from, "out": args.out or f"runs/{task}", "verify": not args.no_verify,
+                    "train": args.train_part}
+        return show(run_task(task, args.preset, data=args.data, **options), options["out"])
     if args.no_verify or args.train_part or args.lm_from:
         raise ValueError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
     from .main_results import reproduce_all
@@ -118,7 +117,7 @@ def lowshot(args: argparse.Namespace) -> int:
 
     --training paper unfreezes gradually with STLR and the paper's rates, whatever the preset does; --training preset
     trains as the preset has it, which is how a small language model learns most from few labels. --direction both
-    averages a forward and a backward model.
+    averages a forward and a backward model; give it an --out of its own, where lowshot.json is then theirs.
 
     examples:
       ulmfit-fastai lowshot --task imdb --labels 100,500,1000,5000 --preset paper-small

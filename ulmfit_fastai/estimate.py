@@ -31,10 +31,10 @@ class Plan:
     def seconds(self) -> float:
         return sum(stage["seconds"] for stage in self.stages) + self.test_seconds
 
-    def rest_of_run(self, direction: str, phase: str, left_in_stage: float) -> float:
-        """Seconds left in the whole run when `left_in_stage` are left in the stage that is running now."""
+    def rest_of_run(self, direction: str, phase: str, number: int, left_in_stage: float) -> float:
+        """Seconds left in the whole run when `left_in_stage` are left in stage `number` of the phase running now."""
         places = [i for i, s in enumerate(self.stages) if (s["direction"], s["phase"]) == (direction, phase)]
-        later = self.stages[places[-1] + 1 :] if places else []
+        later = self.stages[places[number] + 1 :] if places else []
         return left_in_stage + sum(stage["seconds"] for stage in later) + self.test_seconds
 
     def frame(self) -> pd.DataFrame:

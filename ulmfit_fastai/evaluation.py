@@ -88,7 +88,8 @@ class Evaluation:
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    named = table.rename(index=str, columns=str).astype(object)
+    plain = str if len(set(map(str, table.index))) == len(table) else repr  # the classes 1 and "1" are two
+    named = table.rename(index=plain, columns=plain if table.columns.equals(table.index) else str).astype(object)
     return named.where(table.notna().to_numpy(), None).to_dict("index")  # type: ignore[return-value]
 
 

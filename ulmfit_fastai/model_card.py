@@ -34,9 +34,11 @@ def model_card(model: TextModel, *, name: str, licence: str = "unknown", run_fol
 
 FILES = """`classifier_*.safetensors` weights, `vocab.json` words, `config.json` what the outputs mean, `recipe.json`
 how it was trained, `metrics.json`. Loading reads these files and executes nothing."""
-RUN_FILES = """ The rest records how it was trained and is not
-needed to load it: `run.json`, `history.csv`, `rates.csv`, `predictions.csv` (numbers and labels of the held-out texts),
-`lm_*.safetensors` (the language model), `report.html`."""
+RUN_FILES = """
+
+What else the training left here is its record, and not needed to load the model: `run.json`, `history.csv`,
+`rates.csv`, `state/` (what it said of the held-out texts, in numbers) and, where they were made, `lm_*.safetensors`
+(the fine-tuned language model) and `report.html`."""
 LIMITS = """It knows the kind of text it was trained on; its probabilities say how sure it is among its classes only.
 Look at its errors on texts of your own before it decides anything about people."""
 

@@ -27,7 +27,8 @@ def cpu_has_bf16() -> bool:
 def resolve(precision: str, device: torch.device) -> str:
     """'auto' made definite: bf16 where the hardware has it (CPU or GPU), fp16 on other GPUs, fp32 otherwise.
 
-    A GPU needs cuDNN 9.13 for it too: before, its LSTMs are fp16 or fp32 only. fp16 comes with a scaled loss.
+    A GPU needs an LSTM in bf16 too (`cudnn_has_bf16_lstm`): older ones are fp16 or fp32 only. fp16 comes with a scaled
+    loss.
 
     On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on a CPU with
     AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
@@ -37,7 +38,7 @@ def resolve(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False) and cudnn_has_bf16_lstm()
+        able = torch.cuda.is_bf16_supported(including_emulation=False) and cudnn_has_bf16_lstm(device)
         return "bf16" if able else "fp16"
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 

@@ -197,15 +197,17 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
 
 def _json(file: IO[str]) -> pd.DataFrame:
     """Read a list of objects, one a row, or an object with a list for each column."""
-    given = json.load(file)
-    if isinstance(given, list) and all(isinstance(row, dict) for row in given):
+    try:
+        given = json.load(file)
+    except json.JSONDecodeError as error:
+        hint = "; a file with an object on each line is called .jsonl" if error.msg == "Extra data" else ""
+        raise ValueError(f"{error}{hint}") from error
+    try:
         return pd.DataFrame(given)
-    if isinstance(given, dict) and all(isinstance(column, (list, dict)) for column in given.values()):
-        return pd.DataFrame(given)
-    found = f"an object with the keys {', '.join(list(given)[:5])}" if isinstance(given, dict) else \
-        f"a {type(given).__name__}"
-    raise ValueError("expected a list of objects, one a row, or an object with a list for each column, as a table in "
-                     f"JSON is; found {found}")
+    except (ValueError, TypeError, AttributeError) as error:  # in pandas' words: about indices and scalars
+        found = f"an object with the keys {', '.join(list(given)[:5])}" if isinstance(given, dict) else str(given)[:40]
+        raise ValueError("expected a list of objects, one a row, or an object with a list for each column, as a table "
+                         f"in JSON is; found {found}") from error
 
 
 def _json_lines(lines: IO[str]) -> pd.DataFrame:

@@ -77,6 +77,8 @@ def reproduce(
     preset: str | Recipe = "fastai",
     *,
     data: str | Path | None = None,
+    verify: bool = True,
+    train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     directions: Sequence[str] | None = None,
@@ -90,8 +92,8 @@ def reproduce(
 ) -> Result | None:
     """What `reproduce_imdb` does, for any data set of the paper or one of yours.
 
-    `task` is 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`; the other arguments are those of
-    `reproduce_imdb`.
+    `task` is 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`; `verify` and `train` are those of
+    `load_task`, the other arguments those of `reproduce_imdb`.
     """
     name = task.name if isinstance(task, Dataset) else task
     recipe = preset if isinstance(preset, Recipe) else named(preset, name)
@@ -103,7 +105,7 @@ def reproduce(
         lm_from = dict.fromkeys(recipe.directions, lm_from)
     if lm_from:  # what is wrong with it is said before a download
         refuse_other_models(lm_from, recipe, out or Path("runs") / name, resume=resume)
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
+    dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
                  resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
     if dry_run:

@@ -24,7 +24,7 @@ from .estimate import Plan, estimate
 from .general_text import Corpus, GeneralText, general_lm, general_text, save_pretrained
 from .learners import classifier_learner, lm_learner
 from .loaders import classifier_dataloaders, inference_loader, lm_dataloaders
-from .precision import compute_dtype, precision_callbacks
+from .precision import autocast_of, compute_dtype, precision_callbacks
 from .predictions import write_predictions
 from .recipe import Phase, Recipe
 from .runfolder import RunFolder, RunMismatch, command_line, describe_device, now, versions
@@ -210,7 +210,9 @@ class Run:
         return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
 
     def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
-        rest = (lambda left: self.plan.rest_of_run(direction, name, left)) if self.plan else (lambda left: None)
+        def rest(stage: int, left: float) -> float | None:
+            return None if self.plan is None else self.plan.rest_of_run(direction, name, stage, left)
+
         seed = self.recipe.seed if classifies else self.recipe.language_seed
         done = PhaseFit(
             learn, phase.for_direction(direction), self.folder, name=name, direction=direction, seed=seed,
@@ -230,9 +232,10 @@ class Run:
         learn.model.load_state_dict(saved.state)
         for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
             if len(numbers):
-                probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
-                                     bptt=self.recipe.classifier.bptt, device=self.device, kind=targets.kind,
-                                     centre=targets.centre, spread=targets.spread)
+                with autocast_of(learn):  # in the types it was trained in
+                    probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
+                                         bptt=self.recipe.classifier.bptt, device=self.device, kind=targets.kind,
+                                         centre=targets.centre, spread=targets.spread)
                 with open(self.folder.path / "state" / f"{part}_{direction}.npy.tmp", "wb") as handle:
                     np.save(handle, probs)
                 Path(handle.name).replace(self.folder.path / "state" / f"{part}_{direction}.npy")

@@ -36,7 +36,7 @@ class Progress(Callback):
     order = 90
     log_every = 180.0
 
-    def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[float], float | None]):
+    def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[int, float], float | None]):
         self.label, self.epochs, self.position, self.rest_of_run = label, epochs, position, rest_of_run
 
     def before_train(self) -> None:
@@ -57,7 +57,7 @@ class Progress(Callback):
         done = self.position.epoch * len(self.learn.dls.train) + self.position.batch
         spent = self.shown - self.started
         left = spent / max(done - self.first, 1) * (self.total - done)
-        rest = self.rest_of_run(left)
+        rest = self.rest_of_run(self.position.stage, left)
         said = f"{self.label}: {minutes(left)} left" + (f", run {minutes(rest)} left" if rest else "")
         if not hasattr(self, "bar"):
             log.info("%s (%d %% done)", said, 100 * done // self.total)
@@ -107,7 +107,7 @@ class PhaseFit:
         classifies: bool,
         budget: Budget,
         progress: bool = True,
-        rest_of_run: Callable[[float], float | None] = lambda left: None,
+        rest_of_run: Callable[[int, float], float | None] = lambda stage, left: None,
         extra_callbacks: tuple[Callback, ...] = (),
     ) -> None:
         self.learn, self.phase, self.folder = learn, phase, folder

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,71 +106,84 @@ def base_recipe(args: argparse.Namespace, task: str, words: int, direction: str)
 def in_a_box(args: argparse.Namespace, direction: str) -> None:
     """Stage 1, LM fine-tuning, classifier and test error of one direction in one box, each as long as fits.
 
-    How much fits is measured on a few batches of each before it begins, and kept in box-DIRECTION.json, so that the
-    same command goes on with the same numbers. A tenth of the time is left free.
+    A few batches of each are timed first. Stage 1 gets --share of the time, or what the least of the rest leaves it;
+    then the LM gets as many epochs as fit, then the classifier, by how long the LM really took. A tenth stays free.
+    What was chosen is kept in box-DIRECTION.json, and the same command goes on with it.
     """
     ends = time.monotonic() + args.seconds
     kept = args.work / f"box-{direction}.json"
-    chosen: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    chosen: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     device, folders = torch.device(args.device), {name: args.work / f"{name}-{direction}"
                                                   for name in ("full", "lm", "imdb")}
 
     def left() -> float:
         return max(0.0, ends - time.monotonic())
 
-    def choose(**numbers: int) -> None:
-        chosen.update({name: number for name, number in numbers.items() if name not in chosen})
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(chosen))
+    def choose(**numbers: Any) -> None:
+        chosen.update(numbers)
         log.info("%s; %.0f s left", chosen, left())
-
-    recipe, text = stage_1(args, "full")
-    if "articles" not in chosen:
-        choose(**what_fits(recipe, text, direction, device, args.share * left()))
-    pretrain_ids(text.ids, train=text.train[: chosen["articles"]], valid=text.valid,
-                 recipe=replace(recipe, epochs=chosen["pretrain_epochs"]), directions=(direction,), out=folders["full"],
-                 data=text.about, time_budget=left(), device=device, progress=False, checkpoint_every=120)
-    bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights)
-    if not finished(folders["full"]):
-        return
+        for folder in (args.work, args.out):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / kept.name).write_text(json.dumps(chosen))
 
     ids, dataset, _ = read_pack(args.packs / "imdb")
     assert dataset is not None
     base = base_recipe(args, "imdb", len(ids.vocab), direction)
     assert base.lm is not None
+    if "seconds" not in chosen:
+        plan = plan_run(base, dataset, ids=ids, device=device)
+        choose(seconds={"lm": costs(plan, "lm", base.lm), "classifier": costs(plan, "classifier", base.classifier),
+                        "test": plan.test_seconds})
+    lm, classifier, test = (chosen["seconds"][name] for name in ("lm", "classifier", "test"))
+    if not finished(folders["full"]):
+        recipe, text = stage_1(args, "full")
+        if "articles" not in chosen:
+            least = sum(whole - (phase.stages[-1].epochs - 1) * epoch
+                        for (whole, epoch), phase in ((lm, base.lm), (classifier, base.classifier)))
+            seconds = min(args.share * args.seconds, 0.9 * left() - least - test)
+            if seconds < 0.1 * args.seconds:
+                log.warning("too small a box: LM, classifier and test take %.0f s at least", least + test)
+            choose(**what_fits(recipe, text, direction, device, max(seconds, 0.0)))
+        pretrain_ids(text.ids, train=text.train[: chosen["articles"]], valid=text.valid,
+                     recipe=replace(recipe, epochs=chosen["pretrain_epochs"]), directions=(direction,),
+                     out=folders["full"], data=text.about, time_budget=left(), device=device, progress=False,
+                     checkpoint_every=120)
+        bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights, rates=False)
+    if not finished(folders["full"]):
+        return log.info("stopped in stage 1: the same command goes on")
     how: dict[str, Any] = {"ids": ids, "device": device, "progress": False, "checkpoint_every": 120, "baseline": False}
     if "lm_epochs" not in chosen:
-        plan = plan_run(base, dataset, ids=ids, device=device)
-        whole, epoch = costs(plan, "lm", base.lm)
-        choose(lm_epochs=fitting(0.9 * left() - (plan.seconds - whole), whole, epoch, base.lm))
+        choose(lm_epochs=fitting(0.9 * left() - classifier[0] - test, lm, base.lm))
+    most = base.lm.stages[-1].epochs
     base = replace(base, lm=with_epochs(base.lm, chosen["lm_epochs"]))
-    lm, started = base.lm, left()
-    assert lm is not None
+    started = left()
     run(base, dataset, folders["lm"], until="lm", time_budget=left(), **how)
     if not finished(folders["lm"]):
-        return
+        return log.info("stopped in LM fine-tuning: the same command goes on")
     if "classifier_epochs" not in chosen:
-        plan = plan_run(base, dataset, ids=ids, device=device)
-        slower = max(1.0, (started - left()) / max(costs(plan, "lm", lm)[0], 1e-9))
-        whole, epoch = costs(plan, "classifier", base.classifier)
-        choose(classifier_epochs=fitting(0.9 * left() / slower - plan.test_seconds, whole, epoch, base.classifier))
+        planned = lm[0] - (most - chosen["lm_epochs"]) * lm[1]
+        slower = max(1.0, (started - left()) / max(planned, 1e-9))
+        choose(classifier_epochs=fitting(0.9 * left() / slower - test, classifier, base.classifier))
     base = replace(base, classifier=with_epochs(base.classifier, chosen["classifier_epochs"]))
-    run(base, dataset, folders["imdb"], lm_from={direction: folders["lm"]}, time_budget=left(), **how)
-    bring_back(folders["imdb"], args.out / folders["imdb"].name)
-    log.info("%s", Result.load(folders["imdb"]) if finished(folders["imdb"]) else "stopped: the same command goes on")
+    try:
+        run(base, dataset, folders["imdb"], lm_from={direction: folders["lm"]}, time_budget=left(), **how)
+    finally:
+        bring_back(folders["imdb"], args.out / folders["imdb"].name)
+    log.info("%s", Result.load(folders["imdb"]) if finished(folders["imdb"]) else
+             "stopped in the classifier: the same command goes on")
 
 
 def what_fits(recipe: Pretraining, text: GeneralText, direction: str, device: torch.device,
               seconds: float) -> dict[str, int]:
-    """How many articles, and how often, the language model can read in this time."""
+    """How many articles, and how often, the language model can read in this time; twenty articles at least."""
     learn = general_lm(text, recipe.model, recipe.phase, direction, seed=recipe.seed, precision=recipe.precision,
                        device=device)
     stage, = time_phase(learn, recipe.phase)
     read = np.cumsum(text.ids.lengths[text.train])
-    tokens = 0.9 * seconds * recipe.epochs * read[-1] / stage["seconds"]
-    log.info("stage 1: %.0f tokens a second", recipe.epochs * read[-1] / stage["seconds"])
-    epochs = int(tokens // read[-1])
-    return {"articles": len(read) if epochs else max(20, int(np.searchsorted(read, tokens))),
+    speed = recipe.epochs * read[-1] / stage["seconds"]
+    log.info("stage 1: %.0f tokens a second", speed)
+    epochs = int(seconds * speed // read[-1])
+    return {"articles": len(read) if epochs else max(20, int(np.searchsorted(read, seconds * speed, side="right"))),
             "pretrain_epochs": max(1, epochs)}
 
 
@@ -179,21 +193,22 @@ def costs(plan: Plan, name: str, phase: Phase) -> tuple[float, float]:
     return sum(stage["seconds"] for stage in stages), stages[-1]["seconds"] / phase.stages[-1].epochs
 
 
-def fitting(seconds: float, whole: float, epoch: float, phase: Phase) -> int:
-    """Epochs of a phase's last stage for which the phase takes so many seconds; between one and what it has."""
-    most = phase.stages[-1].epochs
+def fitting(seconds: float, cost: Sequence[float], phase: Phase) -> int:
+    """Epochs of a phase's last stage for which it takes so many seconds; between one and what it has. Cost: `costs`."""
+    most, (whole, epoch) = phase.stages[-1].epochs, cost
     return min(most, max(1, most + int((seconds - whole) // epoch)))
 
 
 def finished(folder: Path) -> bool:
-    return json.loads((folder / "run.json").read_text())["status"] == "finished"
+    return (folder / "run.json").exists() and json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
 def smoke(args: argparse.Namespace) -> None:
-    """Does everything work on this GPU, and what does its number format cost? A minute, before the long jobs.
+    """What number formats this GPU has for LSTMs, and what they cost: a minute, before the long jobs.
 
-    The gradients of one LM step without dropout, in each type, beside those in fp32: the largest relative distance of
-    a parameter. Stock's under bf16 autocast show what fp16 LSTMs do to a loss that is not scaled.
+    The gradients of one LM step without dropout, the loss in fp32, beside those of fp32: the largest relative distance
+    of a parameter. Stock's under bf16 autocast show what fp16 LSTMs make of a loss that is not scaled. Exit code 1
+    where ours are far off or not finite.
     """
     device = torch.device(args.device)
     quiet = replace(Model(), lm_dropouts=Dropouts(0.0, 0.0, 0.0, 0.0, 0.0))
@@ -206,16 +221,21 @@ def smoke(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {"device": describe_device(device), "versions": versions()}
     if device.type == "cuda":  # a CPU has no fp16 LSTM
         types |= {f"{who} fp16": (who == "ours", torch.float16, 2.0**14) for who in ("ours", "stock")}
-        found |= {"cudnn": torch.backends.cudnn.version(), "bf16 LSTM": cudnn_has_bf16_lstm(),
+        found |= {"cudnn": torch.backends.cudnn.version(), "bf16 LSTM": cudnn_has_bf16_lstm(device),
                   "auto": resolve("auto", device)}
+    good = True
     for name, (fast, dtype, scale) in types.items():
         grads = gradients(model, vocab, x, fast=fast, dtype=dtype, scale=scale)
         apart = {key: float((grads[key] - grad).norm() / grad.norm()) for key, grad in exact.items()}
-        found[name] = {"worst": max(apart.values()), "of": max(apart, key=apart.__getitem__),
-                       "median": float(np.median(list(apart.values())))}
+        bad = [key for key, value in apart.items() if not np.isfinite(value)]
+        worst = bad[0] if bad else max(apart, key=apart.__getitem__)
+        found[name] = {"worst": None if bad else apart[worst], "of": worst, "not finite": len(bad)}
+        good &= not fast or not bad and apart[worst] < 0.05
         log.info("%s: %s", name, found[name])
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "smoke.json").write_text(json.dumps(found, indent=1))
+    if not good:
+        raise SystemExit("gradients of ours are more than 5 % from those in fp32: look at smoke.json")
 
 
 def gradients(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, dtype: torch.dtype | None,
@@ -228,8 +248,8 @@ def gradients(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, dtype: t
         net[1].fused = True
     net.reset()
     with torch.autocast(x.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-        value = loss(net(x[:, :-1])[0], x[:, 1:])
-    (value * scale).backward()
+        hidden = net[0](x[:, :-1])
+    (loss(net[1](hidden.float())[0], x[:, 1:]) * scale).backward()
     return {name: p.grad.float() / scale for name, p in net.named_parameters() if p.grad is not None}
 
 
@@ -307,10 +327,10 @@ def timed(one: Any, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def bring_back(folder: Path, out: Path, *, weights: bool = False) -> None:
+def bring_back(folder: Path, out: Path, *, weights: bool = False, rates: bool = True) -> None:
     """What is worth keeping of a run folder, in files of at most 15 MB; weights in 8 bits."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("run.json", "history.csv", "rates.csv", "predictions.csv"):
+    for name in ("run.json", "history.csv", "predictions.csv", *["rates.csv"] * rates):
         if (folder / name).exists():
             shutil.copy(folder / name, out / name)
     for path in folder.glob("pretrain_*.safetensors") if weights else ():
