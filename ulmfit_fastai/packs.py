@@ -23,7 +23,7 @@ from .tokens import TokenIds, vocab_hash
 
 FORMAT = 1
 PART_TOKENS = 16_000_000
-"""Tokens of a part: English prose in 60,000 words takes about 1.3 bytes a token, so a part has some 20 MB."""
+"""Tokens of a part: IMDb in 60,000 words takes a byte a token, so a part has some 16 MB."""
 
 
 @dataclass(frozen=True, eq=False)
