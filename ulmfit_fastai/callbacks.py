@@ -98,6 +98,11 @@ class Sums:
         return float(self.loss) / self.count if self.count else None
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The longest floating-point numbers a device has: float64, but for Apple's GPUs, which stop at float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class EpochSums(Callback):
     """Exact means of an epoch: every token (or text) counts once, also in a short last batch, and across a resume.
 
@@ -125,7 +130,7 @@ class EpochSums(Callback):
         sums = self.seen if self.learn.training else self.held_out
         target = self.learn.yb[0]
         n = target.numel() if not self.classifies else target.shape[0]
-        sums.loss = sums.loss + self.learn.loss.detach().double() * n
+        sums.loss = sums.loss + self.learn.loss.detach().to(widest(self.learn.loss.device)) * n
         sums.count += n
         if self.classifies and not target.is_floating_point():
             sums.right = sums.right + (self.learn.pred.detach().argmax(-1) == target).sum()

@@ -138,7 +138,7 @@ class _Path:
 
     def scores(self, gradient: Tensor) -> np.ndarray:
         """What the mean gradient (length, emb) along the way comes to for each token, in reading order."""
-        found = ((self.end - self.start) * gradient).sum(-1).double().cpu().numpy()
+        found = ((self.end - self.start) * gradient).sum(-1).cpu().double().numpy()
         return found[::-1] if self.backward else found
 
 

@@ -51,6 +51,7 @@ def lm_learner(
         weights.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
         state = weights.for_vocab(vocab).full_state()
         net.load_state_dict({key: value for key, value in state.items() if key in net.state_dict()})
+    net.to(dls.device)  # fastai does so when it fits, too late for what predicts or measures without fitting
     loss = FusedCrossEntropy(net[1]) if fast else CrossEntropyLossFlat()
     learn = LMLearner(dls, net, loss_func=loss, splitter=awd_lstm_lm_split, alpha=0.0, beta=0.0,
                       **_options(phase, fast), **kwargs)
@@ -86,6 +87,7 @@ def classifier_learner(
         encoder.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
         state = {key[2:]: value for key, value in encoder.full_state().items() if key.startswith("0.")}
         net[0].module.load_state_dict(state)
+    net.to(dls.device)
     learn = TextLearner(dls, net, loss_func=loss_func or CrossEntropyLossFlat(), splitter=awd_lstm_clas_split,
                         alpha=0.0, beta=0.0, **_options(phase, fast), **kwargs)
     return learn.add_cb(MaskedRNNRegularizer(phase.alpha, phase.beta))
