@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.corpora import read_corpus
-from ulmfit_fastai.files import write_json_atomic
-from ulmfit_fastai.generate import generate
-from ulmfit_fastai.pretraining import perplexity
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.runfolder import command_line, versions
+from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.generate import generate
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.texts.corpora import read_corpus
+from ulmfit_fastai.training.pretraining import perplexity
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ulmfit_fastai.files import write_text_atomic
+from ulmfit_fastai._files import write_text_atomic
 
 from .measure import Record, alternate, forget_peak, memory_now, peak_memory, row
 

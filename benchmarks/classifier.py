@@ -15,13 +15,13 @@ from fastai.text.data import Numericalize, Pad_Chunk, SortedDL, TensorText, Text
 from fastai.torch_core import TensorCategory
 from torch import Tensor, nn
 
-from ulmfit_fastai.clas_loader import ClassifierLoader, pad_batch
-from ulmfit_fastai.int8 import int8_copy
-from ulmfit_fastai.learners import FrozenBatchNorm, set_trainable
-from ulmfit_fastai.loaders import inference_loader
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.token_dataset import TokenDataset
-from ulmfit_fastai.tokens import TokenIds, tokenize
+from ulmfit_fastai.batches.classifier import ClassifierLoader, pad_batch
+from ulmfit_fastai.batches.dataloaders import inference_loader
+from ulmfit_fastai.batches.documents import TokenDataset
+from ulmfit_fastai.model.learners import FrozenBatchNorm, set_trainable
+from ulmfit_fastai.predict.int8 import int8_copy
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.tokens.store import TokenIds, tokenize
 
 from .fitting import fit, own_seconds, profile, shares_of_peak
 from .material import Setup, dry, lively, lstm_sizes, our_classifier, same_weights, stock_classifier
@@ -162,7 +162,7 @@ def stock_predictions(learn: Any, loader: SortedDL) -> Tensor:
 
 def our_predictions(model: nn.Module, ids: Any, rows: Any, *, bptt: int, device: torch.device) -> Tensor:
     """Ours, as `predict_rows` has them."""
-    from ulmfit_fastai.runs import predict_rows
+    from ulmfit_fastai.training.runs import predict_rows
 
     return torch.from_numpy(predict_rows(model, ids, rows, direction="forward", bptt=bptt, device=device))
 

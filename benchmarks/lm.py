@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from fastai.text.data import LMTensorText, TensorText, TextDataLoaders
 from torch import Tensor, nn
 
-from ulmfit_fastai.loaders import lm_dataloaders
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.token_stream import cores
-from ulmfit_fastai.tokens import TokenStore
+from ulmfit_fastai.batches.dataloaders import lm_dataloaders
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.tokens.store import TokenStore
+from ulmfit_fastai.tokens.stream import cores
 
 from .fitting import fit, matmul_peak, own_seconds, profile
 from .material import Setup, dry, lstm_sizes, our_lm, same_weights, stock_lm

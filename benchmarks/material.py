@@ -16,14 +16,14 @@ from fastai.text.learner import language_model_learner, text_classifier_learner
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastcore.foundation import L
 
-from ulmfit_fastai.datasets import Dataset, load_imdb
-from ulmfit_fastai.files import write_text_atomic
-from ulmfit_fastai.learners import classifier_learner, lm_learner
-from ulmfit_fastai.precision import cpu_has_bf16
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.recipe import Dropouts, Model, Phase
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens import TokenIds, TokenStore
+from ulmfit_fastai._files import write_text_atomic
+from ulmfit_fastai.model.learners import classifier_learner, lm_learner
+from ulmfit_fastai.model.precision import cpu_has_bf16
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Dropouts, Model, Phase
+from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenIds, TokenStore
 
 NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ulmfit_fastai import weights
-from ulmfit_fastai.files import read_json
-from ulmfit_fastai.int8 import int8_copy
-from ulmfit_fastai.layers import build_classifier
-from ulmfit_fastai.recipe import Recipe
-from ulmfit_fastai.tokens import TokenStore
+from ulmfit_fastai._files import read_json
+from ulmfit_fastai.model import weights
+from ulmfit_fastai.model.layers import build_classifier
+from ulmfit_fastai.predict.int8 import int8_copy
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.tokens.store import TokenStore
 
 from .classifier import our_predictions
 from .material import Setup

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from ulmfit_fastai.experiment_figures import save_figure
-from ulmfit_fastai.figures import LIGHT, Palette, _plain, _style
-from ulmfit_fastai.files import write_json_atomic, write_text_atomic
+from ulmfit_fastai._files import write_json_atomic, write_text_atomic
+from ulmfit_fastai.experiments.figures import save_figure
+from ulmfit_fastai.results.figures import LIGHT, Palette, _plain, _style
 
 from .measure import Record
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ulmfit_fastai.datasets import Dataset, load_imdb
-from ulmfit_fastai.files import write_json_atomic
-from ulmfit_fastai.freezing import Stage
-from ulmfit_fastai.presets import preset, with_epochs
-from ulmfit_fastai.recipe import Recipe
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.runfolder import command_line, versions
-from ulmfit_fastai.runs import run
-from ulmfit_fastai.sharing import language_model_recipe
+from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.recipe.freezing import Stage
+from ulmfit_fastai.recipe.presets import preset, with_epochs
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.training.runs import run
+from ulmfit_fastai.training.sharing import language_model_recipe
 
 ROOT = Path(__file__).parents[1]
 WAYS = (("gradually", 1.0), ("gradually", 2.6), ("at once", 1.0), ("at once", 1.6))

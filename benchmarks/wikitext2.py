@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.corpora import read_corpus
-from ulmfit_fastai.files import write_json_atomic
-from ulmfit_fastai.pretraining import perplexity, pretrain_ids, pretraining
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.runfolder import command_line, versions
-from ulmfit_fastai.tokens import TokenStore
-from ulmfit_fastai.weights import LMWeights
+from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.weights import LMWeights
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.texts.corpora import read_corpus
+from ulmfit_fastai.tokens.store import TokenStore
+from ulmfit_fastai.training.pretraining import perplexity, pretrain_ids, pretraining
 
 from .bundle_weights import ROOT, held_out
 

@@ -27,7 +27,7 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_imdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `imdb` of 60 training, 30 test and 40 unlabelled synthetic reviews in fastai's layout of IMDb."""
-    from ulmfit_fastai.synthetic import synthetic_reviews, write_imdb_layout
+    from ulmfit_fastai.texts.synthetic import synthetic_reviews, write_imdb_layout
 
     return write_imdb_layout(synthetic_reviews(n_train=60, n_test=30, n_unsup=40), tmp_path_factory.mktemp("tiny"))
 

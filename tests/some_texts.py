@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ulmfit_fastai.classifier import ULMFiT
+from ulmfit_fastai.classifier.estimator import ULMFiT
 
 GOOD, BAD = ("wonderful", "clever"), ("dreadful", "boring")
 THINGS = ("film", "plot", "actor", "scene", "ending", "score")

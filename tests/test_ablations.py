@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ulmfit_fastai import paper
-from ulmfit_fastai.ablations import ablation, ablation_names, full_method, low_shot, named
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.recipe import Dropouts, Recipe
+from ulmfit_fastai.recipe.ablations import ablation, ablation_names, full_method, low_shot, named
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Dropouts, Recipe
+from ulmfit_fastai.results import verdict as paper
 
 NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fake_run import write_fake_run
 
-from ulmfit_fastai.averaging import average_runs
-from ulmfit_fastai.cli import main
-from ulmfit_fastai.files import read_json, write_json_atomic
-from ulmfit_fastai.predictions import error_metrics
-from ulmfit_fastai.results import Result
+from ulmfit_fastai._files import read_json, write_json_atomic
+from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.results.averaging import average_runs
+from ulmfit_fastai.results.predictions import error_metrics
+from ulmfit_fastai.results.result import Result
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import bag_of_words, classifier, lm, measure, report, tokens, unfreezing  # noqa: E402
 from benchmarks.material import QUICK, Setup  # noqa: E402
-from ulmfit_fastai import baselines  # noqa: E402
-from ulmfit_fastai.clas_loader import ClassifierLoader  # noqa: E402
-from ulmfit_fastai.presets import preset  # noqa: E402
-from ulmfit_fastai.recipe import Model  # noqa: E402
-from ulmfit_fastai.synthetic import synthetic_reviews  # noqa: E402
-from ulmfit_fastai.token_dataset import TokenDataset  # noqa: E402
-from ulmfit_fastai.tokens import TokenIds  # noqa: E402
+from ulmfit_fastai.batches.classifier import ClassifierLoader
+from ulmfit_fastai.batches.documents import TokenDataset
+from ulmfit_fastai.experiments import baselines
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenIds
 
 CPU = torch.device("cpu")
 

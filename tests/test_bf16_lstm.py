@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ulmfit_fastai import awd_lstm
-from ulmfit_fastai.awd_lstm import FastWeightDropout, FunctionalLSTM
-from ulmfit_fastai.bf16_lstm import Bf16LSTM
+from ulmfit_fastai.model import awd_lstm
+from ulmfit_fastai.model.awd_lstm import FastWeightDropout, FunctionalLSTM
+from ulmfit_fastai.model.bf16_lstm import Bf16LSTM
 
 BATCH, STEPS, N_IN, N = 6, 11, 24, 40
 NAMES = ("output", "h", "c", "d x", "d h", "d c", "d w_ih", "d w_hh", "d b_ih", "d b_hh")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.corpora import read_corpus
-from ulmfit_fastai.layers import build_language_model
-from ulmfit_fastai.presets import WIKI_SMALL, preset
-from ulmfit_fastai.pretraining import perplexity
-from ulmfit_fastai.recipe import Model
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.recipe.presets import WIKI_SMALL, preset
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.texts.corpora import read_corpus
+from ulmfit_fastai.training.pretraining import perplexity
 
 RESULTS = Path(__file__).parents[1] / "data" / "results" / "wiki-small"
 BUNDLED = [d for d in weight_files.DIRECTIONS if (weight_files.BUNDLED / f"wiki-small-{d}.safetensors").exists()]

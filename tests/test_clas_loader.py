@@ -13,8 +13,8 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config
 from fastai.text.models.core import get_text_classifier
 from some_ids import TINY, random_lengths, some_ids, tiny_classifier
 
-from ulmfit_fastai.clas_loader import pad_batch
-from ulmfit_fastai.loaders import EVAL_TOKENS, classifier_dataloaders, inference_loader
+from ulmfit_fastai.batches.classifier import pad_batch
+from ulmfit_fastai.batches.dataloaders import EVAL_TOKENS, classifier_dataloaders, inference_loader
 
 CLASSES = ["neg", "neutral", "pos"]
 

@@ -19,15 +19,18 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 from some_texts import able, reviews, tiny
 
-from ulmfit_fastai import ULMFiT, own_recipe, saved_model, token_stream
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.classifier import Unfinished
-from ulmfit_fastai.own_labels import class_weights, read_labels
-from ulmfit_fastai.own_recipe import fitted, with_weights
-from ulmfit_fastai.own_texts import own_dataset
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.runs import rows_for
-from ulmfit_fastai.targets import Targets
+from ulmfit_fastai import ULMFiT
+from ulmfit_fastai.batches.targets import Targets
+from ulmfit_fastai.classifier import start as own_recipe
+from ulmfit_fastai.classifier.estimator import Unfinished
+from ulmfit_fastai.classifier.labels import class_weights, read_labels
+from ulmfit_fastai.classifier.start import fitted, with_weights
+from ulmfit_fastai.classifier.texts import own_dataset
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.predict import text_model as saved_model
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.tokens import stream as token_stream
+from ulmfit_fastai.training.runs import rows_for
 
 TEXTS, LABELS = reviews()
 

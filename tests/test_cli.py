@@ -14,8 +14,9 @@ import pytest
 from fake_run import write_fake_run
 
 import ulmfit_fastai
-from ulmfit_fastai import cli, doctor
-from ulmfit_fastai.cli import COMMANDS, build_parser, main, seconds, setting
+from ulmfit_fastai.cli import app as cli
+from ulmfit_fastai.cli import doctor
+from ulmfit_fastai.cli.app import COMMANDS, build_parser, main, seconds, setting
 
 NAMES = [command.name for command in COMMANDS]
 
@@ -72,7 +73,7 @@ def test_each_command_explains_itself_with_examples_that_parse(command, capsys):
 
 
 def test_help_of_imdb_lists_exactly_the_presets_there_are():
-    from ulmfit_fastai.presets import PRESETS
+    from ulmfit_fastai.recipe.presets import PRESETS
 
     section = cli.imdb.__doc__.split("presets:")[1].split("--dry-run")[0]
     assert {line.split()[0] for line in section.splitlines() if line.strip()} == set(PRESETS) - {"demo"}
@@ -153,7 +154,7 @@ def test_a_run_that_its_time_budget_ended_says_so_by_its_exit_code(fake_module, 
 @pytest.mark.parametrize("missing, code", [({}, 0), ({"table7.last": "time"}, 3)])
 def test_an_experiment_with_runs_to_come_says_so_by_its_exit_code(fake_module, monkeypatch, missing, code):
     fake_module("experiments", ablate=lambda *args, **settings: SimpleNamespace(missing=missing))
-    monkeypatch.setattr("ulmfit_fastai.cli_experiments.dataset_of", lambda args, task: task)
+    monkeypatch.setattr("ulmfit_fastai.cli.experiments.dataset_of", lambda args, task: task)
     assert main(["ablate", "table7"]) == code
 
 
@@ -267,8 +268,8 @@ def test_check_of_a_folder_that_is_no_run_is_a_users_error(tmp_path, capsys):
 
 # -------------------------------------------------------------------------------------------------------------- recipe
 def test_a_recipe_printed_as_json_comes_back_the_same(capsys, tmp_path):
-    from ulmfit_fastai.presets import preset
-    from ulmfit_fastai.recipe import Recipe
+    from ulmfit_fastai.recipe.presets import preset
+    from ulmfit_fastai.recipe.recipe import Recipe
 
     assert main(["recipe", "quick", "--json"]) == 0
     text = capsys.readouterr().out
@@ -279,7 +280,7 @@ def test_a_recipe_printed_as_json_comes_back_the_same(capsys, tmp_path):
 
 
 def test_the_difference_between_a_preset_and_a_run_is_shown_field_by_field(capsys, tmp_path):
-    from ulmfit_fastai.presets import preset
+    from ulmfit_fastai.recipe.presets import preset
 
     changed = preset("tiny").replace(seed=17)
     (tmp_path / "run.json").write_text(json.dumps({"recipe": json.loads(changed.to_json())}))
@@ -346,7 +347,7 @@ def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):
 
 
 def test_bundled_weights_do_where_wt103_cannot_be_had(home, silent_network, monkeypatch, tmp_path):
-    monkeypatch.setattr("ulmfit_fastai.weights.BUNDLED", tmp_path)
+    monkeypatch.setattr("ulmfit_fastai.model.weights.BUNDLED", tmp_path)
     assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.MISSING
     (tmp_path / "wiki-small-forward.safetensors").touch()
     assert found(doctor.diagnose(), "Data and weights", "wt103-fwd").status == doctor.NOTE

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from some_texts import reviews, tiny
 
-from ulmfit_fastai import ULMFiT, cli_texts, table_files
-from ulmfit_fastai.cli import main
-from ulmfit_fastai.cli_options import STOPPED
-from ulmfit_fastai.cli_texts import weights_of
-from ulmfit_fastai.table_columns import typed
-from ulmfit_fastai.table_files import TableReader, TableWriter
+from ulmfit_fastai import ULMFiT
+from ulmfit_fastai.cli import texts as cli_texts
+from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.cli.options import STOPPED
+from ulmfit_fastai.cli.table_columns import typed
+from ulmfit_fastai.cli.texts import weights_of
+from ulmfit_fastai.texts import tables as table_files
+from ulmfit_fastai.texts.tables import TableReader, TableWriter
 
 TEXTS, LABELS = reviews(24)
 AWKWARD = ['He said "no", twice', "a, b; c\td", "two\nlines", "so good 😀 \u00e9t\u00e9", "'quoted'", "NA", "=1+1",
@@ -123,7 +125,7 @@ def test_progress_is_a_changing_line_on_a_screen_and_a_line_a_minute_in_a_file(o
     clock = iter([0.0, 0.5, 30.0, 61.0, 90.0])
     monkeypatch.setattr(cli_texts.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: on_screen, raising=False)
-    caplog.set_level("INFO", logger="ulmfit_fastai.cli_texts")
+    caplog.set_level("INFO", logger="ulmfit_fastai.cli.texts")
     progress = cli_texts.Progress()
     for done in (1, 25, 50):
         progress.show(done, done / 100)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ulmfit_fastai.datasets import read_corpus
+from ulmfit_fastai.texts.sources import read_corpus
 
 ARTICLES = ["First article.\nIt has two lines.", "Second one, with café.", "Third."]
 WIKITEXT = (

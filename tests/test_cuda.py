@@ -6,10 +6,10 @@ import pytest
 import torch
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 
-from ulmfit_fastai import awd_lstm, precision
-from ulmfit_fastai.awd_lstm import FastWeightDropout, FunctionalLSTM, lstm_dtype_in_autocast
-from ulmfit_fastai.layers import FusedCrossEntropy, build_language_model
-from ulmfit_fastai.recipe import Dropouts, Model
+from ulmfit_fastai.model import awd_lstm, precision
+from ulmfit_fastai.model.awd_lstm import FastWeightDropout, FunctionalLSTM, lstm_dtype_in_autocast
+from ulmfit_fastai.model.layers import FusedCrossEntropy, build_language_model
+from ulmfit_fastai.recipe.recipe import Dropouts, Model
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_fastai import imdb
-from ulmfit_fastai.datasets import (
+from ulmfit_fastai.texts import imdb
+from ulmfit_fastai.texts.sources import (
     Dataset,
     from_file,
     from_folder,
@@ -24,7 +24,7 @@ from ulmfit_fastai.datasets import (
     load_task,
     split_validation,
 )
-from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
 
 
 @pytest.fixture
@@ -634,7 +634,7 @@ def test_a_class_that_runs_out_leaves_its_share_to_the_others():
 
 
 def test_the_validation_of_the_language_model_is_capped_and_the_rest_stays_unread(data, monkeypatch):
-    monkeypatch.setattr("ulmfit_fastai.splits.LM_VALID_MOST", 15)
+    monkeypatch.setattr("ulmfit_fastai.texts.splits.LM_VALID_MOST", 15)
     splits = split_validation(data)
     assert len(splits.lm_valid) == 15 and set(splits.lm_valid) <= set(splits.valid)
     assert not set(splits.lm_train) & set(splits.valid)

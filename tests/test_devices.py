@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from ulmfit_fastai.callbacks import Budget, widest
-from ulmfit_fastai.general_text import general_text
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.recipe import Recipe
-from ulmfit_fastai.runfolder import RunFolder
-from ulmfit_fastai.runs import Prepared, Run, prepare
-from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.callbacks import Budget, widest
+from ulmfit_fastai.training.corpus import general_text
+from ulmfit_fastai.training.runs import Prepared, Run, prepare
 
 META = torch.device("meta")
 

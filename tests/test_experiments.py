@@ -16,25 +16,27 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ulmfit_fastai import grid, label_curves, main_results, paper, runs
-from ulmfit_fastai.ablation_table import AblationTable, spearman
-from ulmfit_fastai.ablations import ROWS, ablation, full_method
-from ulmfit_fastai.ablations import low_shot as low_shot_recipe
-from ulmfit_fastai.baselines import log_count_ratio, nbsvm_baseline, tfidf_baseline
-from ulmfit_fastai.callbacks import Budget
-from ulmfit_fastai.cli import main
-from ulmfit_fastai.datasets import from_frame
-from ulmfit_fastai.epoch_curves import figure4
-from ulmfit_fastai.experiments import ablate, seed_list, table_cells
-from ulmfit_fastai.grid import plan_grid
-from ulmfit_fastai.label_curves import labels_needed, lowshot
-from ulmfit_fastai.main_results import reproduce_all
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.runfolder import RunFolder, RunMismatch
-from ulmfit_fastai.runs import rows_for
-from ulmfit_fastai.sharing import adopt_language_model, language_model_recipe
-from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.experiments import grid, label_curves, main_results
+from ulmfit_fastai.experiments.ablation_table import AblationTable, spearman
+from ulmfit_fastai.experiments.baselines import log_count_ratio, nbsvm_baseline, tfidf_baseline
+from ulmfit_fastai.experiments.epoch_curves import figure4
+from ulmfit_fastai.experiments.grid import plan_grid
+from ulmfit_fastai.experiments.label_curves import labels_needed, lowshot
+from ulmfit_fastai.experiments.main_results import reproduce_all
+from ulmfit_fastai.experiments.tables import ablate, seed_list, table_cells
+from ulmfit_fastai.recipe.ablations import ROWS, ablation, full_method
+from ulmfit_fastai.recipe.ablations import low_shot as low_shot_recipe
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results import verdict as paper
+from ulmfit_fastai.results.folder import RunFolder, RunMismatch
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.sources import from_frame
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training import runs
+from ulmfit_fastai.training.callbacks import Budget
+from ulmfit_fastai.training.runs import rows_for
+from ulmfit_fastai.training.sharing import adopt_language_model, language_model_recipe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -687,7 +689,8 @@ def test_a_folder_of_data_sets_is_searched_by_name(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- commands
 def test_commands_run_the_experiments(reviews, cache, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("ulmfit_fastai.datasets.load_task", lambda *args, **how: asked.append((args, how)) or reviews)
+    monkeypatch.setattr("ulmfit_fastai.texts.sources.load_task",
+                        lambda *args, **how: asked.append((args, how)) or reviews)
     monkeypatch.setenv("ULMFIT_CACHE", str(cache))
     common = f"--task imdb --data here --no-verify --train-part dev --preset tiny --out {tmp_path} --device cpu"
     settings = ["--set", "precision=fp32", "--set", "lm.max_docs=30"]
@@ -701,7 +704,7 @@ def test_commands_run_the_experiments(reviews, cache, tmp_path, monkeypatch, cap
 
 
 def test_a_wrong_number_of_labels_is_a_users_error(reviews, monkeypatch, capsys):
-    monkeypatch.setattr("ulmfit_fastai.datasets.load_task", lambda *args, **how: reviews)
+    monkeypatch.setattr("ulmfit_fastai.texts.sources.load_task", lambda *args, **how: reviews)
     assert main("lowshot --labels 10,many".split()) == 2
     assert "many" in capsys.readouterr().err
     assert main("reproduce trec6 ag --no-verify".split()) == 2
@@ -710,8 +713,9 @@ def test_a_wrong_number_of_labels_is_a_users_error(reviews, monkeypatch, capsys)
 
 def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     calls = []
-    monkeypatch.setattr("ulmfit_fastai.datasets.load_task", lambda name, path, **how: (name, path, how))
-    monkeypatch.setattr("ulmfit_fastai.reproduce.reproduce", lambda *a, **k: calls.append((a, k)) or "an error")
+    monkeypatch.setattr("ulmfit_fastai.texts.sources.load_task", lambda name, path, **how: (name, path, how))
+    monkeypatch.setattr("ulmfit_fastai.experiments.reproduction.reproduce",
+                        lambda *a, **k: calls.append((a, k)) or "an error")
     typed = "reproduce trec6 --data x.parquet --preset quick --direction both --lm-from a --seed 2 --dry-run"
     assert main(typed.split()) == 0
     assert calls == [(("trec6", "quick"), {

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from fastai.text.data import make_vocab
 from fastai.text.models.core import SentenceEncoder
 
-from ulmfit_fastai import explain as explain_module
-from ulmfit_fastai.clas_loader import pad_batch
-from ulmfit_fastai.explain import Explanation, explain
-from ulmfit_fastai.explanation import words_of_text
-from ulmfit_fastai.layers import build_classifier
-from ulmfit_fastai.recipe import Dropouts, Model
-from ulmfit_fastai.synthetic import BAD, GOOD, pick, plot
-from ulmfit_fastai.tokens import tokenize
+from ulmfit_fastai.batches.classifier import pad_batch
+from ulmfit_fastai.model.layers import build_classifier
+from ulmfit_fastai.predict import integrated_gradients as explain_module
+from ulmfit_fastai.predict.explanation import words_of_text
+from ulmfit_fastai.predict.integrated_gradients import Explanation, explain
+from ulmfit_fastai.recipe.recipe import Dropouts, Model
+from ulmfit_fastai.texts.synthetic import BAD, GOOD, pick, plot
+from ulmfit_fastai.tokens.store import tokenize
 
 TINY = Model(emb_sz=16, n_hid=20, n_layers=2, head_hidden=12)
 DROP = Dropouts(embed=0.1, input=0.1, hidden=0.1, weight=0.1, output=0.1)

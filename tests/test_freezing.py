@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ulmfit_fastai.freezing import Stage, chain_thaw, full, gradual, last, simulate
-from ulmfit_fastai.recipe import Optimizer, Phase
-from ulmfit_fastai.schedules import constant, cosine, one_cycle, stlr
+from ulmfit_fastai.recipe.freezing import Stage, chain_thaw, full, gradual, last, simulate
+from ulmfit_fastai.recipe.recipe import Optimizer, Phase
+from ulmfit_fastai.recipe.schedules import constant, cosine, one_cycle, stlr
 
 SCHEDULES = [constant(), stlr(), one_cycle(), cosine()]
 
@@ -153,7 +153,7 @@ def test_the_optimiser_really_has_the_simulated_rates_at_every_step_of_a_run(sch
     from fastai.learner import Learner
     from torch.utils.data import DataLoader, TensorDataset
 
-    from ulmfit_fastai.callbacks import Position, StageSchedule
+    from ulmfit_fastai.training.callbacks import Position, StageSchedule
 
     data = TensorDataset(torch.randn(24, 3), torch.randn(24, 1))
     dls = DataLoaders(DataLoader(data, batch_size=4), DataLoader(data, batch_size=4), device="cpu")

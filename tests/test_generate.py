@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ulmfit_fastai.generate import generate, readable
-from ulmfit_fastai.layers import build_language_model
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.weights import LMWeights, from_model
+from ulmfit_fastai.model.generate import generate, readable
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.model.weights import LMWeights, from_model
+from ulmfit_fastai.recipe.recipe import Model
 
 WORDS = ["xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj", "one", "two", "three", "."]
 

@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ulmfit_fastai import weights
-from ulmfit_fastai.datasets import split_validation
-from ulmfit_fastai.general_text import GeneralText
+from ulmfit_fastai.model import weights
 from ulmfit_fastai.packs import read_pack, write_pack
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens import TokenIds, TokenStore
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.sources import split_validation
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenIds, TokenStore
+from ulmfit_fastai.training.corpus import GeneralText
 
 STAGES = json.dumps({"classifier.stages": [dataclasses.asdict(stage) | {"epochs": 1 + 2 * (i == 3)}
                                            for i, stage in enumerate(preset("tiny").classifier.stages)]})

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from ulmfit_fastai.int8 import Int8LSTM, int8_copy, quantized
-from ulmfit_fastai.layers import build_classifier, build_language_model
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.runs import predict_rows
+from ulmfit_fastai.model.layers import build_classifier, build_language_model
+from ulmfit_fastai.predict.int8 import Int8LSTM, int8_copy, quantized
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.training.runs import predict_rows
 
 MODEL = Model(emb_sz=24, n_hid=40, n_layers=2, head_hidden=8)
 
@@ -58,7 +58,7 @@ def test_blocks_of_steps_change_nothing(monkeypatch):
     rnn = build_language_model(50, MODEL).eval()[0].rnns[0]
     x, state = torch.randn(3, 13, 24), (torch.zeros(1, 3, 40), torch.zeros(1, 3, 40))
     whole = Int8LSTM(rnn)(x, state)[0]
-    monkeypatch.setattr("ulmfit_fastai.int8.BLOCK", 7)
+    monkeypatch.setattr("ulmfit_fastai.predict.int8.BLOCK", 7)
     torch.testing.assert_close(Int8LSTM(rnn)(x, state)[0], whole, rtol=0, atol=1e-6)
 
 

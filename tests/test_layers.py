@@ -15,9 +15,9 @@ from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, awd_lstm_clas
 from fastai.text.models.core import SentenceEncoder, get_language_model, get_text_classifier, masked_concat_pool
 from torch import Tensor, nn
 
-from ulmfit_fastai import awd_lstm
-from ulmfit_fastai.clas_loader import pad_batch
-from ulmfit_fastai.layers import (
+from ulmfit_fastai.batches.classifier import pad_batch
+from ulmfit_fastai.model import awd_lstm
+from ulmfit_fastai.model.layers import (
     FastAWDLSTM,
     FastEmbeddingDropout,
     FixedSentenceEncoder,
@@ -28,8 +28,8 @@ from ulmfit_fastai.layers import (
     concat_pool,
     weight_mask,
 )
-from ulmfit_fastai.optimizers import adam
-from ulmfit_fastai.recipe import AWD_CLASSIFIER, AWD_LM, Dropouts, Model
+from ulmfit_fastai.model.optimizers import adam
+from ulmfit_fastai.recipe.recipe import AWD_CLASSIFIER, AWD_LM, Dropouts, Model
 
 VOCAB = 61
 NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)

@@ -18,16 +18,16 @@ from fastai.text.models.awdlstm import awd_lstm_lm_split
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ulmfit_fastai.layers import build_classifier, build_language_model
-from ulmfit_fastai.lm_loss import (
+from ulmfit_fastai.model.layers import build_classifier, build_language_model
+from ulmfit_fastai.model.lm_loss import (
     FusedCrossEntropy,
     FusedDecoder,
     FusedLoss,
     MaskedRNNRegularizer,
     linear_cross_entropy,
 )
-from ulmfit_fastai.optimizers import adam
-from ulmfit_fastai.recipe import Dropouts, Model
+from ulmfit_fastai.model.optimizers import adam
+from ulmfit_fastai.recipe.recipe import Dropouts, Model
 
 TOKENS, HIDDEN, VOCAB = 150, 24, 300
 SMALL = Model(emb_sz=10, n_hid=14, lm_dropouts=Dropouts(0.0, 0.0, 0.0, 0.0, 0.0))

@@ -19,8 +19,8 @@ from fastai.learner import load_learner
 from fastai.text.data import LMDataLoader, Numericalize, TextDataLoaders, reverse_text
 from some_ids import random_lengths, some_ids, tiny_lm
 
-from ulmfit_fastai.loaders import lm_dataloaders
-from ulmfit_fastai.tokens import TokenIds, TokenStore
+from ulmfit_fastai.batches.dataloaders import lm_dataloaders
+from ulmfit_fastai.tokens.store import TokenIds, TokenStore
 
 
 def stock_loader(ids: TokenIds, rows, *, direction: str, bs: int, bptt: int, **kwargs) -> LMDataLoader:
@@ -296,7 +296,7 @@ def test_training_batches_need_no_spacy():
     code = """
 import sys
 import numpy as np
-from ulmfit_fastai.loaders import lm_dataloaders, classifier_dataloaders
+from ulmfit_fastai.batches.dataloaders import lm_dataloaders, classifier_dataloaders
 class Ids:
     ids, offsets, vocab = np.arange(100, dtype=np.uint16) % 5 + 2, np.arange(0, 101, 10), ['xxunk', 'xxpad'] + ['w'] * 6
 dls = lm_dataloaders(Ids, train=range(9), valid=[9], bs=2)

@@ -13,7 +13,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam
 from torch import Tensor, nn
 
-from ulmfit_fastai.optimizers import FusedAdam, adam, lstm_biases, skip_decay
+from ulmfit_fastai.model.optimizers import FusedAdam, adam, lstm_biases, skip_decay
 
 
 def net() -> nn.Sequential:

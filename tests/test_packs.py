@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ulmfit_fastai.datasets import from_frame, split_validation
 from ulmfit_fastai.packs import read_pack, smaller_vocab, write_pack
-from ulmfit_fastai.tokens import TokenStore
+from ulmfit_fastai.texts.sources import from_frame, split_validation
+from ulmfit_fastai.tokens.store import TokenStore
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from ulmfit_fastai import paper
-from ulmfit_fastai.ablations import low_shot, named
-from ulmfit_fastai.paper import check, differences_in_scale, half_width, interval, judge, reference, wilson_interval
-from ulmfit_fastai.presets import preset
+from ulmfit_fastai.recipe.ablations import low_shot, named
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results import verdict as paper
+from ulmfit_fastai.results.verdict import (
+    check,
+    differences_in_scale,
+    half_width,
+    interval,
+    judge,
+    reference,
+    wilson_interval,
+)
 
 BOTH, FORWARD = ("forward", "backward"), ("forward",)
 IMDB_COUNTS = {"train": 25000, "test": 25000, "unsup": 50000}

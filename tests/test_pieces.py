@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from some_texts import able
 
-from ulmfit_fastai import ULMFiT, pieces, token_stream
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.cli import build_parser
-from ulmfit_fastai.explanation import words_of_text
-from ulmfit_fastai.pieces import Pieces, joined_pieces, model_digest, model_of, pieces_vocab, train_pieces
-from ulmfit_fastai.pretraining import Pretraining, pretrain_corpus, pretraining
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.runfolder import RunMismatch
-from ulmfit_fastai.text_rules import SPECIAL_TOKENS, apply_rules
-from ulmfit_fastai.tokens import TokenStore, tokenize
-from ulmfit_fastai.weights import LMWeights, VocabularyMismatch
+from ulmfit_fastai import ULMFiT
+from ulmfit_fastai.cli.app import build_parser
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.weights import LMWeights, VocabularyMismatch
+from ulmfit_fastai.predict.explanation import words_of_text
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.results.folder import RunMismatch
+from ulmfit_fastai.tokens import pieces
+from ulmfit_fastai.tokens import stream as token_stream
+from ulmfit_fastai.tokens.pieces import Pieces, joined_pieces, model_digest, model_of, pieces_vocab, train_pieces
+from ulmfit_fastai.tokens.rules import SPECIAL_TOKENS, apply_rules
+from ulmfit_fastai.tokens.store import TokenStore, tokenize
+from ulmfit_fastai.training.pretraining import Pretraining, pretrain_corpus, pretraining
 
 NOUNS = "Haus Film Kamera Drehbuch Geschichte Spannung Musik Liebe Krieg Stadt Dorf Bild Ton Licht Schatten".split()
 PRAISE, BLAME = "schön spannend herrlich wunderbar".split(), "langweilig traurig furchtbar öde".split()

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from ulmfit_fastai import pretraining, runs
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.callbacks import Budget
-from ulmfit_fastai.general_text import general_text
-from ulmfit_fastai.layers import build_language_model
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.pretraining import SIZES, perplexity, pretrain_corpus
-from ulmfit_fastai.recipe import Model
-from ulmfit_fastai.runfolder import RunMismatch
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens import TokenStore
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.results.folder import RunMismatch
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenStore
+from ulmfit_fastai.training import pretraining, runs
+from ulmfit_fastai.training.callbacks import Budget
+from ulmfit_fastai.training.corpus import general_text
+from ulmfit_fastai.training.pretraining import SIZES, perplexity, pretrain_corpus
 
 ARTICLES = [f"The {animal} lives in the {place} . It eats {food} and sleeps at {time} . "
             f"A {animal} is seldom seen near the {place} ."

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ulmfit_fastai
-from ulmfit_fastai.cli import COMMANDS
+from ulmfit_fastai.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ulmfit_fastai"

@@ -7,12 +7,12 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from ulmfit_fastai import paper
-from ulmfit_fastai.ablations import LOW_SHOT, ablation_names, named
-from ulmfit_fastai.freezing import Stage, full, simulate
-from ulmfit_fastai.presets import PRESETS, preset
-from ulmfit_fastai.recipe import Dropouts, Model, Optimizer, Phase, Recipe
-from ulmfit_fastai.schedules import one_cycle, stlr
+from ulmfit_fastai.recipe.ablations import LOW_SHOT, ablation_names, named
+from ulmfit_fastai.recipe.freezing import Stage, full, simulate
+from ulmfit_fastai.recipe.presets import PRESETS, preset
+from ulmfit_fastai.recipe.recipe import Dropouts, Model, Optimizer, Phase, Recipe
+from ulmfit_fastai.recipe.schedules import one_cycle, stlr
+from ulmfit_fastai.results import verdict as paper
 
 CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
 
@@ -123,7 +123,7 @@ def test_a_preset_that_does_not_exist_is_refused_with_those_that_do():
 
 
 def test_recipe_and_presets_offer_the_same_preset():
-    from ulmfit_fastai import recipe
+    from ulmfit_fastai.recipe import recipe
 
     assert recipe.preset is preset and recipe.PRESETS is PRESETS
 

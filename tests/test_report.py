@@ -11,20 +11,20 @@ import pytest
 from fake_run import write_fake_run
 from matplotlib.figure import Figure
 
-from ulmfit_fastai.cli import main
-from ulmfit_fastai.datasets import Dataset, load_imdb
-from ulmfit_fastai.explanation import Explanation, Word
-from ulmfit_fastai.figures import comparison_figure, group_names, plot_schedule
-from ulmfit_fastai.files import read_json, write_json_atomic
-from ulmfit_fastai.layers import build_classifier
-from ulmfit_fastai.page import IN_PAGE, figure_html
-from ulmfit_fastai.recipe import preset
-from ulmfit_fastai.report import write_report
-from ulmfit_fastai.report_words import explainer
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens import tokenize
-from ulmfit_fastai.weights import Classifier
+from ulmfit_fastai._files import read_json, write_json_atomic
+from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.model.layers import build_classifier
+from ulmfit_fastai.model.weights import Classifier
+from ulmfit_fastai.predict.explanation import Explanation, Word
+from ulmfit_fastai.recipe.recipe import preset
+from ulmfit_fastai.report.page import IN_PAGE, figure_html
+from ulmfit_fastai.report.report import write_report
+from ulmfit_fastai.report.words import explainer
+from ulmfit_fastai.results.figures import comparison_figure, group_names, plot_schedule
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import tokenize
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "img", "link", "input", "hr"}

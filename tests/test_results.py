@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from fake_run import write_fake_run
 
-from ulmfit_fastai import files
-from ulmfit_fastai.files import read_json, write_json_atomic, write_text_atomic
-from ulmfit_fastai.predictions import (
+from ulmfit_fastai import _files as files
+from ulmfit_fastai._files import read_json, write_json_atomic, write_text_atomic
+from ulmfit_fastai.recipe.recipe import preset
+from ulmfit_fastai.results.predictions import (
     average,
     calibration_table,
     confusion_counts,
@@ -22,8 +23,7 @@ from ulmfit_fastai.predictions import (
     read_predictions,
     write_predictions,
 )
-from ulmfit_fastai.recipe import preset
-from ulmfit_fastai.results import Result
+from ulmfit_fastai.results.result import Result
 
 PROBS = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.reproduce import reproduce
-from ulmfit_fastai.results import seconds_of
-from ulmfit_fastai.runfolder import RunFolder
-from ulmfit_fastai.runs import Run, prepare, run
-from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.experiments.reproduction import reproduce
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.results.result import seconds_of
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.runs import Run, prepare, run
 
 
 def test_after_an_epoch_only_so_many_validation_texts_are_read_and_at_the_end_all(tmp_path):

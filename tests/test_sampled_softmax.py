@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from some_ids import some_ids
 
-from ulmfit_fastai.callbacks import Position, SampledLoss
-from ulmfit_fastai.freezing import full
-from ulmfit_fastai.layers import FusedCrossEntropy
-from ulmfit_fastai.learners import lm_learner
-from ulmfit_fastai.loaders import lm_dataloaders
-from ulmfit_fastai.recipe import Model, Optimizer, Phase
-from ulmfit_fastai.sampled_softmax import sampled_cross_entropy
+from ulmfit_fastai.batches.dataloaders import lm_dataloaders
+from ulmfit_fastai.model.layers import FusedCrossEntropy
+from ulmfit_fastai.model.learners import lm_learner
+from ulmfit_fastai.model.sampled_softmax import sampled_cross_entropy
+from ulmfit_fastai.recipe.freezing import full
+from ulmfit_fastai.recipe.recipe import Model, Optimizer, Phase
+from ulmfit_fastai.training.callbacks import Position, SampledLoss
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from fastai.learner import load_learner
 from some_texts import reviews, tiny
 
 from ulmfit_fastai import ULMFiT
-from ulmfit_fastai.files import read_json, write_json_atomic
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.runs import run
-from ulmfit_fastai.saved_model import Config, TextModel, chunks
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.weights import VocabularyMismatch
+from ulmfit_fastai._files import read_json, write_json_atomic
+from ulmfit_fastai.model.weights import VocabularyMismatch
+from ulmfit_fastai.predict.text_model import Config, TextModel, chunks
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.runs import run
 
 TEXTS, LABELS = reviews(24)
 
@@ -173,7 +173,7 @@ def test_files_of_another_model_are_refused(folder, name, change, said):
 def test_another_vocabulary_and_another_size_are_refused(folder):
     words = read_json(folder / "vocab.json")["words"]
     swapped = [*words[:9], words[10], words[9], *words[11:]]
-    from ulmfit_fastai.tokens import vocab_hash
+    from ulmfit_fastai.tokens.store import vocab_hash
 
     write_json_atomic(folder / "vocab.json", {"hash": vocab_hash(swapped), "words": swapped})
     with pytest.raises(VocabularyMismatch):
@@ -212,7 +212,7 @@ def test_an_exported_learner_loads_in_fastai_and_predicts_the_same(folder, tmp_p
 
 
 def test_chunks_are_bounded_in_texts_and_characters(monkeypatch):
-    from ulmfit_fastai import saved_model
+    from ulmfit_fastai.predict import text_model as saved_model
 
     monkeypatch.setattr(saved_model, "CHUNK_TEXTS", 3)
     monkeypatch.setattr(saved_model, "CHUNK_CHARS", 10)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ulmfit_fastai.schedules import (
+from ulmfit_fastai.recipe.schedules import (
     KINDS,
     Schedule,
     constant,

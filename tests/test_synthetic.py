@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from ulmfit_fastai import synthetic
-from ulmfit_fastai.datasets import Dataset, load_imdb
-from ulmfit_fastai.synthetic import BAD, FOUND, GOOD, MINE, NOT, PROVED, synthetic_reviews, write_imdb_layout
+from ulmfit_fastai.texts import synthetic
+from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.texts.synthetic import BAD, FOUND, GOOD, MINE, NOT, PROVED, synthetic_reviews, write_imdb_layout
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ulmfit_fastai.datasets import TASKS, load_task
+from ulmfit_fastai.texts.sources import TASKS, load_task
 
 PUBLISHED = {name: tuple(task.counts.values()) for name, task in TASKS.items()}
 AG = pd.DataFrame(

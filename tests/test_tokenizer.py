@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from fastai.text.core import tokenize_df
 
-from ulmfit_fastai import spacy_chunks, token_stream
-from ulmfit_fastai.spacy_chunks import ChunkSplitter
-from ulmfit_fastai.text_rules import lower_marked, mark_repeats, space_out
-from ulmfit_fastai.token_stream import WordTable, encode_batches, tokenize
-from ulmfit_fastai.token_workers import Sender
-from ulmfit_fastai.tokenizer import FastTokenizer
+from ulmfit_fastai.tokens import chunks as spacy_chunks
+from ulmfit_fastai.tokens import stream as token_stream
+from ulmfit_fastai.tokens.chunks import ChunkSplitter
+from ulmfit_fastai.tokens.rules import lower_marked, mark_repeats, space_out
+from ulmfit_fastai.tokens.stream import WordTable, encode_batches, tokenize
+from ulmfit_fastai.tokens.tokenizer import FastTokenizer
+from ulmfit_fastai.tokens.workers import Sender
 
 
 def stock(texts: list[str]) -> list[list[str]]:
@@ -157,7 +158,7 @@ def test_a_script_without_a_main_guard_is_not_run_twice(tmp_path: Path) -> None:
     script = """
 import sys
 print("started")
-from ulmfit_fastai.token_stream import tokenize
+from ulmfit_fastai.tokens.stream import tokenize
 texts = [f"review number {i} of a film, twice as good" * 40 for i in range(4500)]
 print(len(tokenize(texts, n_workers=2)), "spacy" in sys.modules)
 """

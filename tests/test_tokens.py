@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from fastai.text.data import Numericalize, make_vocab
 
-from ulmfit_fastai import token_files, tokens
-from ulmfit_fastai.token_stream import tokenize
-from ulmfit_fastai.tokens import TokenIds, TokenStore, vocab_hash
+from ulmfit_fastai.tokens import store as tokens
+from ulmfit_fastai.tokens import store_files as token_files
+from ulmfit_fastai.tokens.store import TokenIds, TokenStore, vocab_hash
+from ulmfit_fastai.tokens.stream import tokenize
 
 TEXTS = [
     "A film to remember, a film to forget.",

@@ -19,15 +19,16 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from ulmfit_fastai import estimate, runs, training
-from ulmfit_fastai.callbacks import Budget, derived_seed
-from ulmfit_fastai.freezing import chain_thaw, gradual, simulate
-from ulmfit_fastai.learners import group_table, set_trainable
-from ulmfit_fastai.presets import preset
-from ulmfit_fastai.runfolder import RunFolder, RunMismatch
-from ulmfit_fastai.schedules import cosine, one_cycle, stlr
-from ulmfit_fastai.synthetic import synthetic_reviews
-from ulmfit_fastai.training import PhaseFit
+from ulmfit_fastai.model.learners import group_table, set_trainable
+from ulmfit_fastai.recipe.freezing import chain_thaw, gradual, simulate
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.schedules import cosine, one_cycle, stlr
+from ulmfit_fastai.results.folder import RunFolder, RunMismatch
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training import estimate, runs
+from ulmfit_fastai.training import loop as training
+from ulmfit_fastai.training.callbacks import Budget, derived_seed
+from ulmfit_fastai.training.loop import PhaseFit
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +294,7 @@ import torch
 torch.set_num_threads(1)
 from test_training import recipe
 from ulmfit_fastai import runs, training
-from ulmfit_fastai.synthetic import synthetic_reviews
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
 r = recipe(directions=("forward", "backward"), **{{"lm.variable_bptt": True}})
 reviews = synthetic_reviews(n_train=80, n_test=40, n_unsup=40, seed=3)
 runs.run(r, reviews, {out!r}, cache=Path({cache!r}), progress=False, checkpoint_every=0.0)
@@ -353,7 +354,7 @@ def test_starting_anew_moves_the_earlier_run_aside(reviews, cache, tmp_path):
 
 
 def test_a_full_disk_is_said_and_the_last_state_stays_whole(reviews, cache, tmp_path, monkeypatch):
-    from ulmfit_fastai import runfolder
+    from ulmfit_fastai.results import folder as runfolder
 
     folder = RunFolder(tmp_path / "run")
     folder.open({"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}})
@@ -371,7 +372,7 @@ def test_a_full_disk_is_said_and_the_last_state_stays_whole(reviews, cache, tmp_
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    from ulmfit_fastai.runfolder import load_state
+    from ulmfit_fastai.results.folder import load_state
 
     path = tmp_path / "state.pt"
     path.write_bytes(b"half a file")
@@ -449,7 +450,7 @@ def test_two_processes_never_work_in_one_folder(tmp_path):
     RunFolder(tmp_path / "run").open(header)
     held = RunFolder(tmp_path / "run")
     held.open(header)
-    program = ("import sys\nfrom ulmfit_fastai.runfolder import RunFolder\ntry:\n    RunFolder(sys.argv[1]).open("
+    program = ("import sys\nfrom ulmfit_fastai.results.folder import RunFolder\ntry:\n    RunFolder(sys.argv[1]).open("
                "{'recipe': {}, 'recipe_hash': 'a', 'data': {'fingerprint': 'x'}}, resume=sys.argv[2] == 'resume')\n"
                "except ValueError as error:\n    print(error)\nelse:\n    print('opened')\n")
 
@@ -496,7 +497,7 @@ def test_a_file_in_the_place_of_the_run_folder_is_left_alone(tmp_path):
 
 
 def test_torchs_word_for_a_full_disk_is_understood(tmp_path):
-    from ulmfit_fastai.runfolder import disk_full_is_said
+    from ulmfit_fastai.results.folder import disk_full_is_said
 
     with pytest.raises(OSError, match="free some space"), disk_full_is_said(tmp_path):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 219136 vs 219024")
@@ -523,7 +524,7 @@ def test_lost_predictions_are_made_again(reviews, cache, tmp_path):
 
 
 def test_texts_without_words_still_have_a_result(cache, tmp_path):
-    from ulmfit_fastai.frames import from_frame
+    from ulmfit_fastai.texts.dataset import from_frame
 
     frame = pd.DataFrame({"text": ["...", "!!!", "?", "a"] * 10, "label": ["x", "y"] * 20})
     folder = runs.run(recipe(), from_frame(frame, text="text", label="label", test=0.2), tmp_path / "run", cache=cache,

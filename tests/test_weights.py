@@ -12,9 +12,9 @@ from fastai.text.learner import match_embeds
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import get_language_model
 
-from ulmfit_fastai import weights
-from ulmfit_fastai.layers import build_language_model
-from ulmfit_fastai.recipe import Model
+from ulmfit_fastai.model import weights
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.recipe.recipe import Model
 
 SMALL = Model(emb_sz=12, n_hid=20, n_layers=2)
 STOCK = dict(emb_sz=12, n_hid=20, n_layers=2, pad_token=1, bidir=False, output_p=0.1, hidden_p=0.1, input_p=0.1,
@@ -178,7 +178,7 @@ def test_an_embedding_of_another_length_than_the_words_is_refused(lm, tmp_path):
 
 
 def test_the_classifier_file_round_trips(tmp_path):
-    from ulmfit_fastai.layers import build_classifier
+    from ulmfit_fastai.model.layers import build_classifier
 
     torch.manual_seed(1)
     model = build_classifier(24, 3, SMALL, bptt=10)
@@ -193,7 +193,7 @@ def test_the_classifier_file_round_trips(tmp_path):
 
 
 def test_a_classifier_or_a_strange_vocabulary_in_place_of_a_language_model_is_named(lm, tmp_path):
-    from ulmfit_fastai.layers import build_classifier
+    from ulmfit_fastai.model.layers import build_classifier
 
     model = build_classifier(24, 3, SMALL, bptt=10)
     saved = weights.Classifier.from_model(model, words(24), ["a", "b", "c"], direction="forward", meta={})

@@ -16,47 +16,47 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it. The function `reproduce` is not among them: the module of that name would
-# take its place as soon as it is imported. Write `from ulmfit_fastai.reproduce import reproduce`.
+# take its place as soon as it is imported. Write `from ulmfit_fastai.experiments.reproduction import reproduce`.
 _EXPORTS = {
-    "Dataset": "datasets",
-    "from_file": "datasets",
-    "from_folder": "datasets",
-    "from_frame": "datasets",
-    "load_imdb": "datasets",
-    "load_task": "datasets",
-    "TokenIds": "tokens",
-    "TokenStore": "tokens",
-    "classifier_dataloaders": "loaders",
-    "lm_dataloaders": "loaders",
-    "Recipe": "recipe",
-    "preset": "presets",
-    "Result": "results",
-    "ULMFiT": "classifier",
-    "check": "paper",
-    "demo": "reproduce",
-    "reproduce_imdb": "reproduce",
-    "reproduce_all": "main_results",
-    "ablate": "experiments",
-    "lowshot": "label_curves",
-    "figure4": "epoch_curves",
+    "Dataset": "texts.sources",
+    "from_file": "texts.sources",
+    "from_folder": "texts.sources",
+    "from_frame": "texts.sources",
+    "load_imdb": "texts.sources",
+    "load_task": "texts.sources",
+    "TokenIds": "tokens.store",
+    "TokenStore": "tokens.store",
+    "classifier_dataloaders": "batches.dataloaders",
+    "lm_dataloaders": "batches.dataloaders",
+    "Recipe": "recipe.recipe",
+    "preset": "recipe.presets",
+    "Result": "results.result",
+    "ULMFiT": "classifier.estimator",
+    "check": "results.verdict",
+    "demo": "experiments.reproduction",
+    "reproduce_imdb": "experiments.reproduction",
+    "reproduce_all": "experiments.main_results",
+    "ablate": "experiments.tables",
+    "lowshot": "experiments.label_curves",
+    "figure4": "experiments.epoch_curves",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from .classifier import ULMFiT
-    from .datasets import Dataset, from_file, from_folder, from_frame, load_imdb, load_task
-    from .epoch_curves import figure4
-    from .experiments import ablate
-    from .label_curves import lowshot
-    from .loaders import classifier_dataloaders, lm_dataloaders
-    from .main_results import reproduce_all
-    from .paper import check
-    from .presets import preset
-    from .recipe import Recipe
-    from .reproduce import demo, reproduce_imdb
-    from .results import Result
-    from .tokens import TokenIds, TokenStore
+    from .batches.dataloaders import classifier_dataloaders, lm_dataloaders
+    from .classifier.estimator import ULMFiT
+    from .experiments.epoch_curves import figure4
+    from .experiments.label_curves import lowshot
+    from .experiments.main_results import reproduce_all
+    from .experiments.reproduction import demo, reproduce_imdb
+    from .experiments.tables import ablate
+    from .recipe.presets import preset
+    from .recipe.recipe import Recipe
+    from .results.result import Result
+    from .results.verdict import check
+    from .texts.sources import Dataset, from_file, from_folder, from_frame, load_imdb, load_task
+    from .tokens.store import TokenIds, TokenStore
 
 
 def __getattr__(name: str) -> Any:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .datasets import Dataset
-from .files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
-from .tokens import TokenIds, vocab_hash
+from ._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from .texts.sources import Dataset
+from .tokens.store import TokenIds, vocab_hash
 
 FORMAT = 1
 PART_TOKENS = 16_000_000

@@ -21,21 +21,21 @@ import numpy as np
 import torch
 from fastai.losses import CrossEntropyLossFlat
 
-from ulmfit_fastai import weights as weight_files
-from ulmfit_fastai.averaging import average_runs
-from ulmfit_fastai.awd_lstm import cudnn_has_bf16_lstm
-from ulmfit_fastai.estimate import Plan, time_phase
-from ulmfit_fastai.experiments import ablate
-from ulmfit_fastai.general_text import GeneralText, general_lm
-from ulmfit_fastai.layers import FusedCrossEntropy, build_language_model
+from ulmfit_fastai.experiments.tables import ablate
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.awd_lstm import cudnn_has_bf16_lstm
+from ulmfit_fastai.model.layers import FusedCrossEntropy, build_language_model
+from ulmfit_fastai.model.precision import resolve
 from ulmfit_fastai.packs import read_pack, smaller_vocab
-from ulmfit_fastai.precision import resolve
-from ulmfit_fastai.presets import preset, with_epochs
-from ulmfit_fastai.pretraining import SIZES, Pretraining, pretrain_ids, pretraining
-from ulmfit_fastai.recipe import DIRECTIONS, Dropouts, Model, Phase, Recipe
-from ulmfit_fastai.results import Result
-from ulmfit_fastai.runfolder import describe_device, versions
-from ulmfit_fastai.runs import plan_run, run
+from ulmfit_fastai.recipe.presets import preset, with_epochs
+from ulmfit_fastai.recipe.recipe import DIRECTIONS, Dropouts, Model, Phase, Recipe
+from ulmfit_fastai.results.averaging import average_runs
+from ulmfit_fastai.results.folder import describe_device, versions
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.training.corpus import GeneralText, general_lm
+from ulmfit_fastai.training.estimate import Plan, time_phase
+from ulmfit_fastai.training.pretraining import SIZES, Pretraining, pretrain_ids, pretraining
+from ulmfit_fastai.training.runs import plan_run, run
 
 log = logging.getLogger("jobs")
 PIECE = 15 * 2**20

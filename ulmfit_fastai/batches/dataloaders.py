@@ -1,0 +1,167 @@
+"""From numbered texts to fastai `TextDataLoaders`: for the language model, for the classifier, for prediction.
+
+    ids = store.numericalize(store.vocab(rows))
+    dls = lm_dataloaders(ids, train=splits.lm_train, valid=splits.lm_valid)
+    dls = classifier_dataloaders(ids, labels, classes=classes, train=splits.train, valid=splits.valid)
+
+Everything drawn at random is a pure function of (seed, epoch), so that a run that was interrupted goes on with the very
+batches it would have had. Nothing here needs spaCy until a new text is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from fastai.text.data import TextDataLoaders
+from fastai.torch_core import default_device
+
+from .classifier import ClassifierLoader
+from .documents import PAD, TokenDataset
+from .labels import Labels
+from .lm import LMLoader
+
+if TYPE_CHECKING:
+    from ..tokens.store import TokenIds
+
+__all__ = ["ClassifierLoader", "LMLoader", "TokenDataLoaders", "TokenDataset", "classifier_dataloaders",
+           "inference_loader", "lm_dataloaders"]
+
+# Tokens of a batch, padding included, where no gradient is kept: 0.3 GB of activations on the CPU, 2 GB on a GPU.
+EVAL_TOKENS, EVAL_TOKENS_CUDA = 32_768, 262_144
+EVAL_TEXTS = 4096
+
+
+class TokenDataLoaders(TextDataLoaders):
+    """fastai's `TextDataLoaders` over stored tokens; `test_dl` splits new texts as the stored ones were split."""
+
+    def test_dl(self, test_items: Any, rm_type_tfms: Any = None, with_labels: bool = False, **kwargs: Any) -> Any:
+        """Make a loader of new texts: a list, an array or a column of strings; predictions keep their order.
+
+        Whole numbers stand for texts of the validation set; that is how fastai's Interpretation asks for rows. It
+        pairs them with losses without reordering, so they are given back in the order they are asked for.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("num_workers", "process")}
+        items = _as_items(test_items)
+        if items and all(isinstance(item, (int, np.integer)) for item in items):
+            chosen = self.valid.dataset.from_positions(items)
+            if not with_labels and chosen.labels is not None:
+                chosen.targets = None
+            in_order = {"in_order": True} if isinstance(self.valid, ClassifierLoader) else {}
+            return self.valid.new(chosen, **in_order, **kwargs)
+        if any(not isinstance(item, str) for item in items):
+            found = next(item for item in items if not isinstance(item, str))
+            raise ValueError(f"test_dl takes texts, a list of strings, found {type(found).__name__} in it")
+        return self.valid.new(self.valid.dataset.from_texts(items), **kwargs)
+
+
+def _as_items(test_items: Any) -> list[Any]:
+    if isinstance(test_items, str) or (hasattr(test_items, "columns") and hasattr(test_items, "iloc")):
+        raise ValueError("test_dl takes a list of texts; of a DataFrame give the column: dls.test_dl(df['text'])")
+    return list(test_items)
+
+
+def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,
+                   direction: str = "forward", bs: int = 64, bptt: int = 70,
+                   device: str | torch.device | None = None, seed: int = 0,
+                   variable_bptt: bool = False) -> TokenDataLoaders:
+    """Make language-model `DataLoaders` whose batches equal fastai's `LMDataLoader` for the same order of documents.
+
+    Args: `train` and `valid` are row numbers of `ids`; `direction` 'backward' reverses each text, xxbos included;
+    `bs` streams are read side by side, `bptt` tokens a batch; `device` None is fastai's default device; the training
+    documents are shuffled anew each epoch, a pure function of (seed, epoch); `variable_bptt` draws the length of each
+    training batch (see `LMLoader`). Batches are plain int64 tensors x, y of shape (bs, length).
+
+    A validation set with fewer than bs + 1 tokens is read in fewer streams; a training set raises ValueError.
+    """
+    _check_sizes(bs=bs, bptt=bptt, seed=seed)
+    _check_vocab(ids.vocab)
+    where = default_device() if device is None else torch.device(device)
+    sets = [TokenDataset.from_ids(ids, rows, name=name, direction=direction, split_idx=split)
+            for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
+    totals = [int(dataset.lengths.sum()) for dataset in sets]
+    if totals[0] <= bs or totals[1] < 2:
+        raise ValueError(f"train must have more tokens than bs, over {bs}, and valid at least 2, found {totals[0]} and "
+                         f"{totals[1]}; give more texts or a smaller bs")
+    loaders = [LMLoader(sets[0], bs=bs, bptt=bptt, seed=seed, shuffle=True, variable_bptt=variable_bptt),
+               LMLoader(sets[1], bs=min(bs, totals[1] - 1), bptt=bptt, seed=seed)]
+    return TokenDataLoaders(*loaders, device=where)
+
+
+def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any] | np.ndarray, *, classes: Sequence[str] | None,
+                           train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,
+                           direction: str = "forward", bs: int = 64, bptt: int = 70, max_len: int | None = None,
+                           device: str | torch.device | None = None, seed: int = 0,
+                           token_budget: int | None = None) -> TokenDataLoaders:
+    """Make classifier `DataLoaders` in which a text's result doesn't depend on the texts beside it.
+
+    Args: `labels` holds one label per document of `ids` (those outside `train` and `valid` may be None): a class
+    by its name or number, a list of classes for several at once (targets float 0 and 1), or a number when `classes` is
+    None (regression). `classes` gives the order of the outputs. `bptt` must be the model's: texts are padded to its
+    multiples.
+    `max_len` None keeps texts whole, as fastai does, whose own max_len says how much of a text the model *pools*;
+    a number cuts each text to its last `max_len` tokens in reading order. `token_budget` bounds texts times length of
+    training batches, with `bs` still the most texts of one. Validation batches are longest first and bounded by tokens
+    only; `learn.get_preds()` returns the caller's order.
+
+    Raises ValueError for a missing or unknown label, for a training set of one text, and for `bs` below 2.
+    """
+    _check_sizes(bs=bs, bptt=bptt, seed=seed, max_len=max_len, token_budget=token_budget)
+    _check_vocab(ids.vocab)
+    if len(labels) != len(ids.offsets) - 1:
+        raise ValueError(f"expected one label per text, {len(ids.offsets) - 1:,}, found {len(labels):,}")
+    if bs < 2 or len(train) < 2:
+        raise ValueError("the classifier's batch norm needs two texts at least in a training batch, "
+                         f"found bs={bs} and {len(train)} training texts")
+    sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split)
+            for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
+    kind = Labels.infer([labels[row] for row in np.asarray(train).tolist()], classes)
+    for dataset, rows in zip(sets, (train, valid)):
+        dataset.labels, dataset.targets = kind, kind.encode(labels, np.asarray(rows))
+    where = default_device() if device is None else torch.device(device)
+    loaders = [ClassifierLoader(sets[0], bs=bs, bptt=bptt, seed=seed, token_budget=token_budget, shuffle=True),
+               ClassifierLoader(sets[1], bs=EVAL_TEXTS, bptt=bptt, seed=seed, token_budget=_eval_tokens(where))]
+    return TokenDataLoaders(*loaders, device=where)
+
+
+def inference_loader(ids: TokenIds | Sequence[Sequence[int] | np.ndarray], *,
+                     rows: Sequence[int] | np.ndarray | None = None, direction: str = "forward", bptt: int = 70,
+                     token_budget: int | None = None, device: str | torch.device | None = None) -> ClassifierLoader:
+    """Make a loader of batches (x,) for prediction: longest text first, texts times length within `token_budget`.
+
+    Args: `ids` is a `TokenIds` or a list of texts given as word numbers; `rows` which of them, in which order (None:
+    all); `token_budget` None is 32,768 tokens, on CUDA 262,144. `loader.order[k]` is the position in `rows` of output
+    k, so `restored[loader.order] = outputs` restores the caller's order; fastai's `get_preds(dl=loader)` does so by
+    itself.
+    """
+    _check_sizes(bptt=bptt, token_budget=token_budget)
+    labels = Labels("regression")  # no targets are read; it only says that this is no language model
+    if not isinstance(ids, Sequence):
+        _check_vocab(ids.vocab)
+        chosen = np.arange(len(ids.offsets) - 1) if rows is None else rows
+        dataset = TokenDataset.from_ids(ids, chosen, direction=direction, labels=labels)
+    else:
+        none = np.empty(0, np.int64)
+        empty = TokenDataset(none, none, none, [], direction=direction, labels=labels)
+        dataset = empty.from_documents(ids if rows is None else [ids[row] for row in np.asarray(rows).tolist()])
+    where = default_device() if device is None else torch.device(device)
+    budget = _eval_tokens(where) if token_budget is None else token_budget
+    return ClassifierLoader(dataset, bs=EVAL_TEXTS, bptt=bptt, token_budget=budget, device=where)
+
+
+def _eval_tokens(device: torch.device) -> int:
+    return EVAL_TOKENS_CUDA if device.type == "cuda" else EVAL_TOKENS
+
+
+def _check_sizes(**sizes: int | None) -> None:
+    for name, value in sizes.items():
+        if value is not None and (value < 0 or (value == 0 and name != "seed")):
+            raise ValueError(f"{name} must be {'0 or more' if name == 'seed' else 'at least 1'}, found {value}")
+
+
+def _check_vocab(vocab: Sequence[str]) -> None:
+    if len(vocab) <= PAD or vocab[PAD] != "xxpad":
+        raise ValueError(f"word {PAD} of the vocabulary must be 'xxpad', which fastai's models take for padding, found "
+                         f"{vocab[PAD] if len(vocab) > PAD else 'a vocabulary of ' + str(len(vocab)) + ' words'!r}")

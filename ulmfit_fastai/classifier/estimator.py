@@ -1,0 +1,417 @@
+"""Your own texts: `ULMFiT`, a scikit-learn estimator over the three stages of the paper.
+
+    model = ULMFiT().fit(df, text="review", label="sentiment")
+    model.predict(["a film to remember", "two hours I won't get back"])
+    model.save("my-model");  ULMFiT.load("my-model")
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.metaestimators import available_if
+
+from .._files import read_json
+from ..model.weights import Classifier
+from ..predict.model_card import model_card
+from ..predict.text_model import Config, TextModel, about
+from ..recipe.presets import PRESETS, with_epochs
+from ..recipe.presets import preset as named
+from ..recipe.recipe import Recipe
+from ..results.evaluation import Evaluation
+from ..texts.sources import Dataset
+from ..tokens.store import TokenIds, TokenStore
+from ..training.runs import plan_run, rows_for, run
+from .labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
+from .learner import fastai_learner
+from .start import default_preset, fitted, refuse_no_validation, valid_fraction, vocabulary, with_weights
+from .texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
+
+if TYPE_CHECKING:
+    from ..predict.explanation import Explanation
+    from ..training.estimate import Plan
+
+log = logging.getLogger(__name__)
+
+
+class Unfinished(ValueError):
+    """The time budget ended before the training did; the same call goes on with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What `fit` trains on, ready to run."""
+
+    dataset: Dataset
+    ids: TokenIds
+    recipe: Recipe
+    config: Config
+
+
+def _gives_probabilities(estimator: ULMFiT) -> bool:
+    """Whether there are classes: otherwise the estimator has no `predict_proba`, as scikit-learn wants it."""
+    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else TASKS.get(estimator.task)
+    if kind == "regression":
+        raise AttributeError("a model of numbers has no predict_proba; use predict")
+    return True
+
+
+class ULMFiT(BaseEstimator):
+    """Text classifier by ULMFiT: a language model is fine-tuned on your texts, then a classifier on your labels.
+
+    A scikit-learn estimator: it can be cloned, searched and put at the end of a pipeline. Texts are a list, a Series,
+    or columns of a DataFrame; labels are one class a text (text or numbers), several (a list a text, or rows of 0 and
+    1), or a number.
+
+    Args:
+        preset: 'few-labels' or 'quick' (a small model, for CPUs), 'fastai' (what works best, for a GPU), 'tiny' (to see
+            it turn), or another of `presets.PRESETS`, or a `Recipe`, taken as it is. None: 'few-labels' below 2,000
+            labelled texts, otherwise 'quick': name one in a search, whose folds are smaller than its refit. Batches
+            and epochs of a preset are fitted to how many texts there are (see own_recipe.py).
+        weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
+            a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
+            none, with a warning. The model takes the weights' sizes.
+        directions: ('forward',), ('backward',) or both, whose outputs are averaged; None: the preset's.
+        task: 'classification', 'multilabel', 'regression', or 'auto': by the labels' form.
+        lang: spaCy's code of the texts' language.
+        class_weight: 'balanced', a mapping from class to weight, or None.
+        epochs, lm_epochs: of the last stage of the classifier, and of the language model (0: no fine-tuning of the
+            language model); None: the preset's.
+        settings: more fields of the recipe by dotted name, as in {"classifier.bs": 32}.
+        validation_fraction: share of the labelled texts held out to measure the model.
+        drop_missing: leave out rows without text and use those without label for the language model, instead of
+            refusing them.
+        out: the run folder, kept, from which `fit` goes on after an interruption; it is a saved model too, once
+            finished. None: a temporary one.
+        resume: False moves an earlier run in `out` aside and starts anew.
+        time_budget: seconds after which `fit` stops in good order; needs `out`, to go on from.
+        random_state: seed of everything random; None is 0.
+        device: 'cpu', 'cuda', 'mps'; None: the best there is.
+        progress: show progress bars.
+
+    Attributes after `fit` or `load`: `classes_` (in the order of the probabilities), `metrics_` (of the held-out
+    texts), `recipe_`, `model_` (the `TextModel`), `learner` (a fastai Learner).
+    Source: Howard & Ruder 2018, section 3.
+    """
+
+    def __init__(
+        self,
+        preset: str | Recipe | None = None,
+        *,
+        weights: str | Path | None = None,
+        directions: Sequence[str] | None = None,
+        task: str = "auto",
+        lang: str = "en",
+        class_weight: str | Mapping[Any, float] | None = None,
+        epochs: int | None = None,
+        lm_epochs: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        validation_fraction: float = 0.1,
+        drop_missing: bool = False,
+        out: str | Path | None = None,
+        resume: bool = True,
+        time_budget: float | None = None,
+        random_state: int | None = 0,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.preset = preset
+        self.weights = weights
+        self.directions = directions
+        self.task = task
+        self.lang = lang
+        self.class_weight = class_weight
+        self.epochs = epochs
+        self.lm_epochs = lm_epochs
+        self.settings = settings
+        self.validation_fraction = validation_fraction
+        self.drop_missing = drop_missing
+        self.out = out
+        self.resume = resume
+        self.time_budget = time_budget
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+            unlabelled: Any = None) -> ULMFiT:
+        """Train on texts `X` with labels `y`, or on the columns `text` and `label` of the DataFrame `X`.
+
+        Args:
+            text: the column, or columns, of the texts; without it the only one, or the one called 'text'.
+            label: the column of the labels, instead of `y`; without both, the one called 'label'.
+            unlabelled: more texts for the language model: a list, or a frame with the text columns.
+
+        Raises ValueError for missing texts and labels (with their rows), fewer than two classes, fewer than four
+        texts; `Unfinished` for a run stopped by its time budget.
+        """
+        if self.time_budget is not None and self.out is None:
+            raise ValueError("time_budget needs out=, the folder from which the next call goes on")
+        with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
+            run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
+                time_budget=self.time_budget, resume=self.resume)
+            self._take(_trained(folder, work, device=self.device, kept=self.out is not None))
+            self._data = work.dataset, work.ids
+            if self.out is not None:
+                self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
+                                                              run_folder=True))
+        return self
+
+    def plan(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+             unlabelled: Any = None) -> Plan:
+        """What `fit` with these arguments would do, and how long it would take here, measured on a few batches."""
+        with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
+
+    def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,
+                 temporary: Path) -> Work:
+        """Check and number the texts, and settle the recipe; without `out`, nothing of them stays on the disk."""
+        frame, columns = text_frame(X, text)
+        label, y = labels_of(X, y, label)
+        labels = read_labels(y, self.task)
+        dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing,
+                              source=X.attrs.get("source") if isinstance(X, pd.DataFrame) else None)
+        store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
+                                progress=self.progress, lang=self.lang)
+        recipe = self._recipe(dataset, labels, n_tokens=int(store.offsets[-1]))
+        rows = rows_for(recipe, dataset)
+        refuse_no_validation(rows.valid)
+        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train))
+        config = Config(kind=labels.kind, classes=labels.classes, directions=recipe.directions, label=label,
+                        text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
+        return Work(dataset, ids, recipe, config)
+
+    def _recipe(self, dataset: Dataset, labels: OwnLabels, *, n_tokens: int) -> Recipe:
+        """The preset with everything asked for, fitted to the texts."""
+        name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
+        recipe = name if isinstance(name, Recipe) else named(name, dataset.name)
+        if self.directions is not None:
+            given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
+            recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
+        recipe = with_weights(recipe, self.weights, self.lang)
+        if not isinstance(self.preset, Recipe):
+            recipe = replace(recipe, n_labels=None)  # all the labels that are given
+            recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
+        if self.epochs is not None:
+            recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
+        if self.lm_epochs is not None and recipe.lm is not None:
+            recipe = replace(recipe, lm=with_epochs(recipe.lm, self.lm_epochs) if self.lm_epochs else None)
+        fraction = valid_fraction(self.validation_fraction, dataset)
+        recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=fraction,
+                         seed=0 if self.random_state is None else int(self.random_state),
+                         class_weights=class_weights(self.class_weight, labels))
+        return recipe.replace(**self.settings) if self.settings else recipe
+
+    def _take(self, model: TextModel) -> None:
+        self.model_ = model
+        self.recipe_ = model.recipe
+        self.metrics_ = model.metrics.get("validation") or model.metrics
+        if model.config.kind != "regression":
+            self.classes_ = np.array(model.config.classes, dtype=None if _alike(model.config.classes) else object)
+        elif hasattr(self, "classes_"):
+            del self.classes_
+
+    # -- predicting -----------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+        """The class of each text, in the order of `X`; for several classes a text, an array of tuples (or rows of 0
+        and 1, if it was fitted with those); for regression, float64 numbers.
+
+        `X`: a list of texts, or a DataFrame with the columns that the model was trained on.
+        """
+        return self.decide(self._outputs(X, text))
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities of the classes, float64 (texts, classes), columns as in `classes_`.
+
+        For one class a text, rows sum to 1; for several, each is the probability that the class applies.
+        """
+        return self._outputs(X, text)
+
+    def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Probabilities (or numbers) of any number of texts, some thousands at a time, in their order.
+
+        Memory stays the same however many there are. `decide` makes classes of what this gives.
+        """
+        return self._model().stream(texts)
+
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """Classes (or numbers) of the probabilities that `predict_proba` and `predict_stream` give."""
+        config = self._model().config
+        if config.kind == "regression":
+            return outputs[:, 0]
+        if config.kind == "single":
+            return self.classes_[outputs.argmax(axis=1)]
+        chosen = outputs >= 0.5
+        if config.indicator:
+            return chosen.astype(np.int64)
+        lists = np.empty(len(outputs), dtype=object)
+        lists[:] = [tuple(config.classes[i] for i in np.flatnonzero(row)) for row in chosen]
+        return lists
+
+    def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
+        return self._model().outputs(plain_texts(X, self.columns(X, text)))
+
+    def columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
+        """The columns of `X` that texts are read from: those asked for, else the model's own."""
+        own = self._model().config.text
+        if text is not None or own is None:
+            return text
+        if is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
+            return None
+        return own
+
+    def _model(self) -> TextModel:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this ULMFiT is not fitted yet: call fit, or ULMFiT.load(folder)")
+        return self.model_
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
+                 label: str | None = None) -> Evaluation:
+        """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
+        config = self._model().config
+        _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
+        task = {kind: task for task, kind in TASKS.items()}[config.kind]
+        values, classes = known_values(read_labels(y, task), config.kind, config.classes)
+        outputs = self._outputs(X, text)
+        if len(values) != len(outputs):
+            raise ValueError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
+        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(config.classes))))
+        return Evaluation.of(config.kind, outputs, values, classes)
+
+    def held_out(self) -> str:
+        """How well it did on the texts that `fit` held out, in a line."""
+        return Evaluation.summary_of(self.metrics_.get("averaged") or next(iter(self.metrics_.values())))
+
+    def score(self, X: Any, y: Any) -> float:
+        """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
+        found = self.evaluate(X, y)
+        return found["r2"] if self.model_.config.kind == "regression" else found["accuracy"]
+
+    def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
+        """Which words moved the decision on one text, towards `target` (default: the predicted class)."""
+        from ..predict.integrated_gradients import explain
+
+        model = self._model()
+        if not isinstance(text, str):
+            text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
+        return explain(model.as_trained("explain"), text, vocab=model.vocab, classes=model.config.names,
+                       kind=model.config.kind, bptt=model.bptt, lang=model.config.lang, steps=steps,
+                       centre=model.config.centre, spread=model.config.spread,
+                       target=None if target is None else class_name(target))
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path, *, licence: str = "unknown") -> Path:
+        """Write the model to a folder of safetensors and JSON with a model card, as Hugging Face's hub takes it.
+
+        `licence` goes into the card: an identifier such as 'apache-2.0'. The folder holds no texts.
+        """
+        model = self._model()
+        return model.save(folder, card=model_card(model, name=Path(folder).resolve().name, licence=licence))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:
+        """Read what `save` wrote, or a finished run folder of any command; executes nothing that is in it.
+
+        On the same kind of device, its probabilities are those of the model that was saved, bit for bit. `int8`
+        predicts on the CPU with LSTMs in 8-bit integers, faster, at nearly the same probabilities; such a model can't
+        explain, save or export.
+        """
+        model = TextModel.load(folder, device=device, int8=int8)
+        recipe, config = model.recipe, model.config
+        task = {kind: task for task, kind in TASKS.items()}[config.kind]
+        loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions, task=task,
+                     lang=config.lang, random_state=recipe.seed, device=device)
+        loaded._take(model)
+        return loaded
+
+    def export(self, path: str | Path, *, direction: str | None = None) -> Path:
+        """Write one direction as fastai's own pickle, for `load_learner`.
+
+        Whoever loads a pickle runs what is in it: pass such a file on only to those who trust you, and load only your
+        own. `save` writes a folder that is safe to load.
+        """
+        learn = self.learner_for(direction or next(iter(self._model().models)))
+        warnings.warn("export writes a pickle, and loading a pickle runs the code in it: load only files that you "
+                      "trust. save() writes a folder that is safe to load", UserWarning, stacklevel=2)
+        path = Path(path).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        learn.export(path)
+        return path
+
+    @property
+    def learner(self) -> Any:
+        """The fastai Learner of the first direction, with the model's weights; `learner_for` gives the other."""
+        return self.learner_for(next(iter(self._model().models)))
+
+    def learner_for(self, direction: str) -> Any:
+        """A fastai Learner of one direction, sharing the model's weights, on the texts of `fit`.
+
+        After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
+        further training needs DataLoaders of your own.
+        """
+        return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
+
+    # -- scikit-learn ---------------------------------------------------------------------------------------------
+
+    @property
+    def _estimator_type(self) -> str:
+        return "regressor" if self.task == "regression" else "classifier"
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        from sklearn.utils import ClassifierTags, RegressorTags
+
+        tags.estimator_type = self._estimator_type
+        tags.classifier_tags = ClassifierTags(multi_label=True) if self.task != "regression" else None
+        tags.regressor_tags = RegressorTags() if self.task == "regression" else None
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        tags.target_tags.required, tags.non_deterministic = True, False
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_data", None)  # a model that is passed on carries no texts
+        return state
+
+
+def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
+    """The model of a run that `fit` made."""
+    done = read_json(folder / "run.json")
+    if done["status"] != "finished":
+        go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
+                 else "nothing was kept: give out= a folder, from which the same call goes on")
+        raise Unfinished(f"stopped in good order before the end; {go_on}")
+    scale = done["data"]["labels"]
+    config = replace(work.config, centre=scale["centre"], spread=scale["spread"], data=about(done))
+    classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
+                                              vocab=folder / "vocab.json") for direction in config.directions}
+    return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)
+
+
+def _alike(values: Sequence[Any]) -> bool:
+    """Whether the classes are all text, or all numbers: then numpy has a type for them."""
+    return all(isinstance(v, str) for v in values) or not any(isinstance(v, str) for v in values)
+

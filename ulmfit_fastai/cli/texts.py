@@ -1,0 +1,304 @@
+"""The commands for your own texts: train a classifier on a table, predict, evaluate, explain."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import (
+    DEVICE,
+    DIRECTIONS,
+    DRY_RUN,
+    NO_RESUME,
+    SEED,
+    SET,
+    STOPPED,
+    TIME_BUDGET,
+    Command,
+    directions,
+    option,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+TABLE = "CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed (.gz .bz2 .xz .zst)"
+MODEL = option("model", metavar="MODEL", help="a folder that `train` made, or any finished run folder")
+TEXT = option("--text", nargs="+", metavar="COLUMN", help="column of the texts; several are read as one text each "
+                                                          "(default: the model's own)")
+
+
+def encoding(name: str) -> str:
+    """The name of a text encoding that Python knows."""
+    try:
+        known = codecs.lookup(name).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
+    return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
+
+
+INT8 = option("--int8", action="store_true", help="predict with LSTMs in 8-bit integers: faster on a CPU, at nearly "
+                                                "the same probabilities")
+ENCODING = option("--encoding", type=encoding, default="utf-8-sig", metavar="NAME",
+                  help="encoding of FILE, such as cp1252 or utf-16 (default: utf-8)")
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a classifier on your own table of texts and labels, resumable.
+
+    FILE is CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed. A label is a class, or a number
+    (--task regression), or several classes with a mark between them (--label-delim). The language model reads all texts
+    first, those of --unlabelled too. A part of the labelled texts is held out to measure the result (--valid).
+
+    FOLDER then is the model: weights, words and settings without any code, a model card (README.md), and the record of
+    the run. Interrupted, or at the end of the time budget, the same command goes on where it stopped.
+
+    The presets few-labels and quick suit a CPU, fastai a GPU; they are fitted to how many texts there are. --dry-run
+    says how long it would take here.
+
+    examples:
+      ulmfit-fastai train reviews.csv --text review --label sentiment --out model
+      ulmfit-fastai train mails.parquet --text subject body --label folder --class-weight balanced --out model
+      ulmfit-fastai train papers.jsonl --text abstract --label topics --label-delim ';' --out model
+      ulmfit-fastai train wine.csv --text note --label points --task regression --unlabelled more.txt --out model
+      ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
+    """
+    from ..classifier.estimator import ULMFiT, Unfinished
+    from ..classifier.texts import shown
+    from ..texts.files import existing, read_table
+    from .table_columns import typed, unlabelled_of
+
+    frame = read_table(existing(args.file), encoding=args.encoding)
+    text = args.text or _default(frame, "text", "--text")
+    label = args.label or _default(frame, "label", "--label")[0]
+    absent = [name for name in [*text, label] if name not in frame]
+    if absent:
+        raise ValueError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
+    frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
+    frame.attrs["source"] = Path(args.file).name
+    options = dict(args.settings)
+    seed = args.seed if args.seed is not None else options.pop("seed", 0)
+    model = ULMFiT(args.preset, weights=args.weights, directions=directions(args.direction), task=args.task,
+                   lang=args.lang, class_weight=weights_of(args.class_weight), epochs=args.epochs,
+                   lm_epochs=args.lm_epochs, settings=options or None, validation_fraction=args.valid,
+                   drop_missing=args.drop_missing, out=args.out, resume=not args.no_resume,
+                   time_budget=args.time_budget, random_state=seed, device=args.device)
+    columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text)}
+    try:
+        if args.dry_run:
+            print(model.plan(frame, **columns))
+            return 0
+        model.fit(frame, **columns)
+    except Unfinished as stopped:
+        print(stopped)
+        return STOPPED
+    except ValueError as error:
+        raise ValueError(as_typed(str(error))) from error
+    report = ""
+    if model.model_.config.kind == "single":
+        from ..report.report import write_report
+
+        report = f"report: {write_report(args.out).resolve()}\n"
+    print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n{report}\nnow:\n"
+          f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
+          f"  ulmfit-fastai evaluate {args.out} FILE\n"
+          f"  ulmfit-fastai explain {args.out} \"a text\"")
+    return 0
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Predict the texts of a table: the same rows and columns, with the prediction and its probabilities added.
+
+    FILE is CSV, TSV, JSON lines (.jsonl), Parquet or plain text (.txt, a text a line), also compressed, and of any
+    size. The rows come out in their order, with the columns `predicted` and, for each class, `prob_CLASS`. A row
+    without text stays, with nothing predicted. The format of --out is told by its name; without it, CSV goes to the
+    screen.
+
+    examples:
+      ulmfit-fastai predict model new.csv --out predicted.csv
+      ulmfit-fastai predict model new.jsonl.gz --text body --out predicted.parquet
+      ulmfit-fastai predict runs/imdb reviews.txt
+    """
+    from ..classifier.estimator import ULMFiT
+    from ..texts.tables import TableReader, TableWriter
+    from .table_columns import predicted_columns
+
+    reader = TableReader(args.file, encoding=args.encoding)
+    out = Path(args.out).expanduser() if args.out else None
+    if out is not None and out.exists() and out.samefile(reader.path):
+        raise ValueError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
+    model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
+    done, empty, progress = 0, 0, Progress()
+    with TableWriter(args.out) as writer:
+        for frame in reader:
+            added, missing = predicted_columns(model, frame, args.text)
+            twice = [name for name in added if name in frame]
+            if twice:
+                raise ValueError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
+            writer.write(frame.assign(**added))
+            done, empty = done + len(frame), empty + missing
+            progress.show(done, reader.share)
+    progress.end(done)
+    if empty:
+        log.warning("%s without text: nothing is predicted for %s", rows(empty), "it" if empty == 1 else "them")
+    if args.out:
+        print(f"{rows(done)}: {Path(args.out).resolve()}")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Compare a model's predictions with the labels of a table.
+
+    Prints the error with its 95 % interval, F1, precision and recall of each class, and the confusion matrix (--json:
+    the same as JSON); of numbers, the mean absolute error and R². --label and --text are needed where the columns are
+    called otherwise than in training.
+
+    examples:
+      ulmfit-fastai evaluate model test.csv
+      ulmfit-fastai evaluate runs/imdb reviews.parquet --text text --label label --json
+    """
+    from ..classifier.estimator import ULMFiT
+    from ..classifier.labels import TASKS
+    from ..texts.files import existing, read_table
+    from .table_columns import typed, with_text_and_label
+
+    frame = read_table(existing(args.file), encoding=args.encoding)
+    model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
+    config = model.model_.config
+    label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
+    if label not in frame:
+        raise ValueError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
+    task = {kind: task for task, kind in TASKS.items()}[config.kind]
+    delim = (args.label_delim or ";") if config.kind == "multi" else None
+    frame = with_text_and_label(model, frame.assign(**{label: typed(frame[label], delim, task)}), args.text, label)
+    found = model.evaluate(frame, text=args.text, label=label)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Show which words of a text moved the decision, in colour.
+
+    examples:
+      ulmfit-fastai explain model "not as bad as I feared"
+      ulmfit-fastai explain model "not as bad as I feared" --target pos
+    """
+    from ..classifier.estimator import ULMFiT
+
+    found = ULMFiT.load(args.model, device=args.device).explain(args.text_given, target=args.target)
+    print(found.to_ansi(colour=sys.stdout.isatty()))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------- what they have in common
+def as_typed(message: str) -> str:
+    """A message about ULMFiT's arguments in the words of the command line."""
+    for here, there in (("drop_missing=True", "--drop-missing"), ("task='regression'", "--task regression"),
+                        ("validation_fraction", "--valid"), ("weights='", "--weights '"), ("preset='", "--preset '"),
+                        ("class_weight ", "--class-weight ")):
+        message = message.replace(here, there)
+    return message
+
+
+def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
+    """`--class-weight balanced`, or `--class-weight spam=5 ham=1`."""
+    if not given or given == ["balanced"]:
+        return "balanced" if given else None
+    weights = {}
+    for item in given:
+        name, equals, value = item.rpartition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"--class-weight expects balanced, or CLASS=NUMBER, as in spam=5; found {item}")
+    return weights
+
+
+def _default(frame: pd.DataFrame, name: str, flag: str) -> list[str]:
+    """The column that is meant when none is named."""
+    if name in frame:
+        return [name]
+    raise ValueError(f"give {flag}: there is no column {name!r}; the columns are {', '.join(map(str, frame.columns))}")
+
+
+def rows(n: int) -> str:
+    return f"{n:,} row{'s' * (n != 1)}"
+
+
+class Progress:
+    """How much is done and the time left: a line that changes on a screen, one a minute where stderr is a file."""
+
+    def __init__(self) -> None:
+        self.started = self.shown = time.monotonic()
+        self.on_screen = sys.stderr.isatty()
+
+    def show(self, done: int, share: float) -> None:
+        """`done` rows, which are `share` of all."""
+        from ..training.loop import minutes
+
+        now = time.monotonic()
+        if now - self.shown < (1 if self.on_screen else 60) or share <= 0:
+            return
+        self.shown = now
+        line = f"{rows(done)}, {share:.0%}, {minutes((now - self.started) * (1 - share) / share)} left"
+        if self.on_screen:
+            print(f"\r{line}   ", end="", file=sys.stderr, flush=True)
+        else:
+            log.info("%s", line)
+
+    def end(self, done: int) -> None:
+        if self.on_screen and self.shown > self.started:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        log.debug("%s in %.1f s", rows(done), time.monotonic() - self.started)
+
+
+TEXTS = (
+    Command("train", train, (
+        option("file", metavar="FILE", help=TABLE),
+        option("--text", nargs="+", metavar="COLUMN", help="column of the texts; several are read as one text each "
+                                                           "(default: text)"),
+        option("--label", metavar="COLUMN", help="column of the labels (default: label)"),
+        option("--out", required=True, metavar="FOLDER", help="the model, and what an interrupted run goes on from"),
+        option("--unlabelled", metavar="PATH", help="more texts for the language model: a table with the text columns, "
+                                                    "or a file or folder of text"),
+        option("--preset", metavar="NAME", help="few-labels, quick, fastai, tiny, ... (default: few-labels below 2,000 "
+                                                "labelled texts, otherwise quick)"),
+        option("--weights", metavar="NAME", help="language model to start from: wiki-small, wt103 (downloaded if need "
+                                                 "be), none, or a run folder (default: the bundled one)"),
+        option("--direction", choices=DIRECTIONS, help="language models to use (default: the preset's)"),
+        option("--task", default="auto", choices=("auto", "classification", "multilabel", "regression"),
+               help="(default: by the labels)"),
+        option("--label-delim", metavar="MARK", help="what separates the classes of a text that may have several"),
+        option("--class-weight", nargs="+", metavar="W", help="balanced, or CLASS=NUMBER ..."),
+        option("--epochs", type=int, metavar="N", help="of the classifier's last stage (default: the preset's)"),
+        option("--lm-epochs", type=int, metavar="N", help="of the language model; 0: don't fine-tune it"),
+        option("--valid", type=float, default=0.1, metavar="SHARE",
+               help="share of the labelled texts held out (default: %(default)s)"),
+        option("--drop-missing", action="store_true",
+               help="leave out rows without text, and use those without label for the language model only"),
+        option("--lang", default="en", metavar="CODE",
+               help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
+        ENCODING, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+    Command("predict", predict, (
+        MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
+        option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"),
+        INT8, ENCODING, DEVICE)),
+    Command("evaluate", evaluate, (
+        MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
+        option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
+        option("--label-delim", metavar="MARK", help="what separates several classes (default: ;)"),
+        option("--json", action="store_true", help="the numbers as JSON"), INT8, ENCODING, DEVICE)),
+    Command("explain", explain, (
+        MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
+        option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),
+)

@@ -1,0 +1,109 @@
+"""Figure 4: how the validation error moves from epoch to epoch while the classifier is trained.
+
+    curves = figure4("trec6", base="quick", data="trec6/")
+    curves.plot()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .._files import write_json_atomic, write_text_atomic
+from ..recipe.ablations import ablation, full_method
+from ..recipe.recipe import Recipe
+from ..results.comparison import title_of
+from ..texts.sources import Dataset, load_task
+from ..training.corpus import Corpus
+from .ablation_table import SCHEMA
+from .figures import epochs_figure, save_figure
+from .grid import GridPlan, cell, plan_grid, result_of, run_grid
+from .tables import base_recipe, notes_of, record_of, seed_list
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EpochCurves:
+    """Figure 4: validation error in % after every epoch of the classifier, a frame (epoch, error) for each seed."""
+
+    task: str
+    curves: dict[str, list[pd.DataFrame]]
+    missing: dict[str, str]
+    folder: Path
+    notes: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+    """How the runs were made, as in `AblationTable.record`."""
+
+    def __repr__(self) -> str:
+        lines = [f"Figure 4 on {title_of(self.task)}: validation error in % by epoch (mean over seeds)"]
+        for name, seeds in self.curves.items():
+            if not seeds:
+                continue
+            mean = pd.concat(seeds).groupby("epoch")["error"].mean()
+            lines.append(f"  {name}: {mean.iloc[0]:.2f} after epoch 1, best {mean.min():.2f} after epoch "
+                         f"{mean.idxmin()}, {mean.iloc[-1]:.2f} after epoch {mean.index[-1]}")
+        lines += [f"! {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"! missing: {name} ({why})" for name, why in self.missing.items())])
+
+    def plot(self) -> Figure:
+        """The curves, the mean of the seeds thick."""
+        return epochs_figure(self.curves, title=f"Fine-tuning the classifier · {title_of(self.task)}")
+
+
+def figure4(
+    task: str | Dataset,
+    *,
+    base: str | Recipe | None = None,
+    seeds: int | Sequence[int] = 1,
+    data: str | Path | None = None,
+    corpus: Corpus | None = None,
+    out: str | Path | None = None,
+    time_budget: float | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    dry_run: bool = False,
+    cache: Path | None = None,
+    **overrides: Any,
+) -> EpochCurves | GridPlan:
+    """Figure 4: how the validation error moves while the classifier is trained, all at once ("Full") and as ULMFiT.
+
+    Full is Table 7's row, but trained to its last epoch, without early stopping, as the figure shows it. The ULMFiT
+    runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .json (how the runs were
+    made), .png and .svg; the arguments are those of `experiments.ablate`.
+    """
+    dataset = task if isinstance(task, Dataset) else load_task(task, data)
+    recipe = base_recipe(base, dataset.name, overrides)
+    folder = Path(out or Path("runs") / "ablations" / dataset.name)
+    whole = ablation("table7.full", dataset.name, recipe)
+    whole = replace(whole, name="figure4.full", classifier=replace(whole.classifier, early_stopping=None))
+    kinds = {"Full": whole, "ULMFiT": full_method(dataset.name, recipe)}
+    cells = [cell(name, kind, seed) for seed in seed_list(seeds) for name, kind in kinds.items()]
+    if dry_run:
+        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+                       progress=progress, cache=cache)
+    curves: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
+    rows, results = [], {current.folder: result_of(current, dataset, folder) for current in cells}
+    for current in cells:
+        result = results[current.folder]
+        if result is not None:
+            history = result.history[result.history["phase"] == "classifier"]
+            frame = pd.DataFrame({"epoch": range(1, len(history) + 1),
+                                  "error": 100 * (1 - history["accuracy"].to_numpy(float))})
+            curves[current.row].append(frame)
+            rows.append(frame.assign(row=current.row, seed=current.seed))
+    record = record_of(cells, results, dataset, method=kinds["ULMFiT"], device=device)
+    found = EpochCurves(dataset.name, curves, missing, folder, notes_of(kinds["ULMFiT"], record), record)
+    if rows:
+        table = pd.concat(rows)[["row", "seed", "epoch", "error"]]
+        write_text_atomic(folder / "figure4.csv", table.to_csv(index=False, float_format="%.6g"))
+        write_json_atomic(folder / "figure4.json", {"schema": SCHEMA, "task": found.task, "missing": missing,
+                                                    "notes": found.notes, "record": record})
+        save_figure(found.plot(), folder / "figure4")
+    return found

@@ -1,0 +1,211 @@
+"""Many runs that belong together: every cell of a table or a curve, with the language models they share made once.
+
+    out/shared/lm-<direction>-<hash>/         fine-tuned language models, each a run folder of its own
+    out/shared/pretrain-<direction>-<hash>/   pretrained ones, for recipes that pretrain
+    out/<recipe>-seed<N>/                     the cells, each a run folder
+
+Cells with equal recipes are one run: the full method's, for one, serves Tables 4, 6 and 7. Whatever is finished is
+kept, so that the same call, after a kill or at the end of a time budget, makes what is missing and comes to the same
+numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..recipe.recipe import Recipe
+from ..results.folder import RunMismatch
+from ..results.result import Result
+from ..texts.sources import Dataset
+from ..tokens.store import TokenIds
+from ..training.corpus import Corpus, source_of
+from ..training.loop import minutes
+from ..training.runs import plan_run, run
+from ..training.sharing import is_finished, language_model_recipe, pretraining_recipe
+
+log = logging.getLogger(__name__)
+
+NAMES = {"pretrain": "pretraining", "lm": "language model"}
+
+
+class OutOfTime(Exception):
+    """The time budget ended, or the run was interrupted; what is finished is kept."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table: a row (or a point of a curve) with one seed."""
+
+    row: str
+    seed: int
+    recipe: Recipe
+    score: str | None = None
+    """Which of the run's errors counts ("forward", "backward"); None: its headline."""
+
+    @property
+    def folder(self) -> str:
+        """The name of the cell's run folder."""
+        return f"{self.recipe.name}-seed{self.seed}"
+
+
+def cell(row: str, recipe: Recipe, seed: int, *, score: str | None = None) -> Cell:
+    """The cell of a recipe and a seed."""
+    return Cell(row, seed, replace(recipe, seed=seed), score)
+
+
+def distinct(cells: Sequence[Cell]) -> list[Cell]:
+    """The runs of these cells, each once, in order."""
+    return list({cell.folder: cell for cell in reversed(cells)}.values())[::-1]
+
+
+def result_of(cell: Cell, dataset: Dataset, out: str | Path) -> Result | None:
+    """The finished run of a cell, None while it is missing."""
+    folder = Path(out) / cell.folder
+    return Result.load(folder) if is_finished(folder, cell.recipe, dataset.fingerprint) else None
+
+
+def shared_runs(recipe: Recipe, out: str | Path) -> dict[str, list[tuple[str, Recipe, Path]]]:
+    """The runs that a recipe's own starts from: {direction: [(phase it ends with, its recipe, its folder), ...]}."""
+    found: dict[str, list[tuple[str, Recipe, Path]]] = {}
+    for direction in recipe.directions:
+        reduced = [("pretrain", pretraining_recipe(recipe, direction))] if recipe.weights == "pretrain" else []
+        reduced += [("lm", language_model_recipe(recipe, direction))] if recipe.lm is not None else []
+        found[direction] = [(phase, r, Path(out) / "shared" / f"{phase}-{direction}-{r.hash}") for phase, r in reduced]
+    return found
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    time_budget: float | None = None,
+    after_cell: Callable[[], Any] = lambda: None,
+    **options: Any,
+) -> dict[str, str]:
+    """Make the runs of all cells that `out` does not hold yet; returns {folder name: why} of those that are missing.
+
+    They run in the order given. `time_budget` (seconds) is for all of them together. A run whose loss is no longer a
+    number is reported and left, the others go on; the next call tries it again. `after_cell` is called after each
+    finished run. `options` are those of `runs.run`.
+    """
+    out, todo = Path(out), distinct(cells)
+    runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
+    missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
+    log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
+    left = [c for c in todo if c.folder in missing]
+    for number, current in enumerate(left, start=1):
+        log.info("run %d of %d: %s", number, len(left), current.folder)
+        try:
+            runs.make(current, out)
+            missing.pop(current.folder)
+            after_cell()
+        except OutOfTime:
+            log.warning("stopped with %d runs missing; the same command goes on", len(missing))
+            break
+        except FloatingPointError as error:
+            log.warning("%s: %s", current.folder, error)
+            missing[current.folder] = f"diverged: {error}"
+    return missing
+
+
+@dataclass
+class _Runs:
+    """Runs of one data set, each to its end, in what is left of the time."""
+
+    dataset: Dataset
+    deadline: float | None
+    options: dict[str, Any]
+
+    def finished(self, recipe: Recipe, folder: Path) -> bool:
+        corpus = self.options.get("corpus")
+        return is_finished(folder, recipe, self.dataset.fingerprint, corpus=source_of(corpus) if corpus else None)
+
+    def make(self, cell: Cell, out: Path) -> None:
+        """A cell's run, after those that it shares with others."""
+        sources: dict[str, Path] = {}
+        for direction, shared in shared_runs(cell.recipe, out).items():
+            for phase, recipe, folder in shared:
+                start = {direction: sources[direction]} if direction in sources else None
+                self.to_the_end(recipe, folder, until=phase, lm_from=start)
+                sources[direction] = folder
+        self.to_the_end(cell.recipe, out / cell.folder, lm_from=sources)
+
+    def to_the_end(self, recipe: Recipe, folder: Path, **how: Any) -> None:
+        """Run; OutOfTime unless the run is finished then."""
+        if self.finished(recipe, folder):
+            return
+        if is_finished(folder, recipe, self.dataset.fingerprint):  # but for what stage 1 has read
+            raise RunMismatch(f"{folder} was pretrained on another corpus than {source_of(self.options['corpus'])}; "
+                              "choose another --out")
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise OutOfTime
+        try:
+            run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
+        except RunMismatch as error:
+            found, advice, _ = str(error).partition("; choose another --out")  # "or --no-resume": for single runs
+            raise RunMismatch(found + advice) from None
+        if not self.finished(recipe, folder):
+            raise OutOfTime
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """What a grid would run here and how long that takes; `print(plan)` shows it."""
+
+    rows: tuple[tuple[str, int, float], ...]
+    """(what, how many of them, seconds of one)"""
+
+    @property
+    def seconds(self) -> float:
+        return sum(number * each for _, number, each in self.rows)
+
+    def __str__(self) -> str:
+        width = max((len(what) for what, *_ in self.rows), default=0)
+        lines = ["what is still to be run, and how long that takes on this machine (measured on a few batches; less "
+                 "where a row stops early):"]
+        lines += [f"  {what:<{width}}  {number:3} x {minutes(each):>12}" for what, number, each in self.rows]
+        return "\n".join([*lines, f"  in all about {minutes(self.seconds)}"])
+
+
+def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpus: Corpus | None = None,
+              ids: TokenIds | None = None, device: Any = None, cache: Path | None = None,
+              progress: bool = True) -> GridPlan:
+    """Time what `run_grid` would run: each kind of run on a few batches of its first seed."""
+    out = Path(out)
+    kinds: dict[str, tuple[str, Recipe, list[str]]] = {}
+    count: Counter[str] = Counter()
+    noted: set[Path] = set()
+
+    def note(what: str, recipe: Recipe, folder: Path, skip: list[str]) -> None:
+        if folder not in noted and not is_finished(folder, recipe, dataset.fingerprint):
+            noted.add(folder)
+            key = replace(recipe, seed=0).hash + " ".join(skip)
+            kinds.setdefault(key, (what, recipe, skip))
+            count[key] += 1
+
+    for current in distinct(cells):
+        if is_finished(out / current.folder, current.recipe, dataset.fingerprint):
+            continue
+        done: list[str] = []
+        for direction, shared in shared_runs(current.recipe, out).items():
+            for phase, recipe, folder in shared:
+                before = [f"{direction}/pretrain"] if phase == "lm" else []
+                note(f"{direction} {NAMES[phase]} of {current.recipe.name}", recipe, folder,
+                     [*before, f"{direction}/classifier"])
+                done.append(f"{direction}/{phase}")
+        note(current.recipe.name, current.recipe, out / current.folder, done)
+    rows: list[tuple[str, int, float]] = []
+    for key, (what, recipe, skip) in kinds.items():
+        log.info("timing %s (%d of %d)", what, len(rows) + 1, len(kinds))
+        plan = plan_run(recipe, dataset, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress,
+                        skip=skip)
+        rows.append((what, count[key], plan.seconds))
+    return GridPlan(tuple(rows))

@@ -1,0 +1,216 @@
+"""Tables 4 to 7 of the paper: every row run with one or several seeds, beside the paper's errors.
+
+    table = ablate("table7", "trec6", base="quick", seeds=3, data="trec6/")
+    print(table)                 # mean, spread, the paper's error, rank correlation with the paper's order
+    table.plot()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+import torch
+from fastai.torch_core import default_device
+
+from ..recipe.ablations import ROWS, ablation, full_method, in_directions
+from ..recipe.presets import preset
+from ..recipe.recipe import Recipe
+from ..results import verdict as paper
+from ..results.folder import command_line, describe_device, versions
+from ..results.result import Result
+from ..texts.sources import Dataset, load_task
+from ..tokens.store import TokenIds
+from ..training.corpus import Corpus
+from .ablation_table import COLUMNS, AblationTable
+from .figures import save_figure
+from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
+
+DIRECTION_ROWS = {"forward": ("Forward only", paper.ONE_DIRECTION.value), "backward": ("Backward only", None),
+                  "both": ("Both averaged", paper.BOTH_DIRECTIONS.value)}
+"""Section 5, Impact of bidirectionality: no table of the paper's, and IMDb only."""
+
+
+def ablate(
+    table: str,
+    task: str | Dataset,
+    *,
+    base: str | Recipe | None = None,
+    rows: Sequence[str] | None = None,
+    seeds: int | Sequence[int] = 1,
+    directions: Sequence[str] | None = None,
+    data: str | Path | None = None,
+    corpus: Corpus | None = None,
+    out: str | Path | None = None,
+    time_budget: float | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    dry_run: bool = False,
+    cache: Path | None = None,
+    ids: TokenIds | None = None,
+    **overrides: Any,
+) -> AblationTable | GridPlan:
+    """Run every row of one of the paper's analyses and put the errors beside the paper's.
+
+    Rows that share a language model share its fine-tuning; finished runs are kept in `out`, and the same call makes
+    those that are missing. Errors are of a tenth of the training set, the same for all rows and seeds, as in the paper.
+
+    Args:
+        table: 'table4' to 'table7', or 'direction' (forward, backward, both; its errors are of the test set).
+        task: 'imdb', 'trec6', 'ag', ... or a `Dataset`.
+        base: preset or Recipe that gives the sizes (model, vocabulary, batches, epochs); the method is the paper's.
+            None: 'paper-wt103', the paper's own sizes.
+        rows: some of the table's rows; None: all.
+        seeds: how many (3: 0, 1, 2), or which.
+        directions: of the language models; None: forward, as in the paper.
+        corpus: general text, for a base with weights 'pretrain' and for table5, which pretrains both its models unless
+            the base starts from nothing. Stage 1 is run for each seed; a run folder as `weights` saves that.
+        out: folder of the runs, which may be shared by the tables of a task; <table>.csv, .json, .png and .svg end up
+            there. None: runs/ablations/<task>.
+        time_budget: seconds for all of it.
+        dry_run: train nothing; returns the `GridPlan`: what would be run, and how long it would take here.
+        ids: the texts already numericalised (from a pack), for a machine without them.
+        overrides: fields of the base by dotted name: `**{"classifier.bs": 32}`.
+
+    Returns:
+        AblationTable: `.rows`, `.rank_correlation`, `.plot()`; `.missing` names the runs that are not finished.
+
+    Source: Howard & Ruder 2018, section 5.
+    """
+    dataset = task if isinstance(task, Dataset) else load_task(task, data)
+    recipe = base_recipe(base, dataset.name, overrides)
+    cells = table_cells(table, dataset.name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions)
+    folder = Path(out or Path("runs") / "ablations" / dataset.name)
+    if dry_run:
+        return plan_grid(cells, dataset, folder, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress)
+
+    def so_far(missing: dict[str, str] | None = None) -> AblationTable:
+        found = collect(table, cells, dataset, folder, missing=missing or {}, device=device,
+                        method=full_method(dataset.name, recipe))
+        found.save()
+        return found
+
+    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+                       progress=progress, cache=cache, ids=ids, after_cell=so_far)
+    result = so_far(missing)
+    save_figure(result.plot(), folder / table)
+    return result
+
+
+def base_recipe(base: str | Recipe | None, task: str, overrides: dict[str, Any]) -> Recipe:
+    """The recipe whose sizes an experiment takes: by name, as it is, or the paper's own; with overrides."""
+    recipe = base if isinstance(base, Recipe) else preset(base or "paper-wt103", task)
+    return recipe.replace(**overrides) if overrides else recipe
+
+
+def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """3 as (0, 1, 2); a sequence as it is. ValueError for none, or one twice."""
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds: expected a number above zero, or distinct seeds, found {seeds!r}")
+    return found
+
+
+def table_cells(table: str, task: str, *, base: Recipe, rows: Sequence[str] | None = None, seeds: Sequence[int] = (0,),
+                directions: Sequence[str] | None = None) -> list[Cell]:
+    """The cells of a table, all rows of the first seed first, so that a table in the making has every row.
+
+    A row that is the full method itself has its recipe under the name `ulmfit`, by which the tables share it.
+    """
+    if table not in ROWS:
+        raise ValueError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
+    unknown = [row for row in rows or () if row not in ROWS[table]]
+    if unknown:
+        raise ValueError(f"{table} has no row {unknown[0]!r}; expected some of {', '.join(ROWS[table])}.")
+    if table == "direction" and directions is not None:
+        raise ValueError("table 'direction' compares the directions: leave directions out.")
+    method = full_method(task, base)
+    cells = []
+    for seed in seeds:
+        for row in rows or ROWS[table]:
+            if table == "direction":  # one run has all three errors
+                score = None if row == "both" else row
+                cells.append(cell(row, ablation("direction.both", task, base), seed, score=score))
+                continue
+            recipe = ablation(f"{table}.{row}", task, base)
+            if recipe.hash == method.hash:
+                recipe = replace(recipe, name=method.name)
+            cells.append(cell(row, in_directions(recipe, directions), seed))
+    return cells
+
+
+def collect(table: str, cells: Sequence[Cell], dataset: Dataset, folder: Path, *, method: Recipe,
+            missing: dict[str, str] | None = None, device: Any = None) -> AblationTable:
+    """The table of all cells that are finished."""
+    results = {c.folder: result_of(c, dataset, folder) for c in distinct(cells)}
+    missing = {name: (missing or {}).get(name, "not run yet") for name, found in results.items() if found is None}
+    errors: dict[str, dict[int, float]] = {c.row: {} for c in cells}
+    n_texts: dict[str, int] = {}
+    for c in cells:
+        result = results[c.folder]
+        if result is not None:
+            score = c.score or result.headline
+            assert score is not None
+            errors[c.row][c.seed], n_texts[c.row] = result.errors[score], result.n_of(score)
+    rows = [_row(table, row, dataset.name, list(found.values()), n_texts.get(row)) for row, found in errors.items()]
+    known = paper.TABLES.get(table)
+    record = record_of(cells, results, dataset, method=method, device=device)
+    return AblationTable(
+        table, dataset.name, known.title if known else "Section 5: both directions against one",
+        known.measured_on if known else "test", pd.DataFrame(rows, columns=COLUMNS), errors, missing,
+        notes_of(method, record), record, folder)
+
+
+def record_of(cells: Sequence[Cell], results: dict[str, Result | None], dataset: Dataset, *, method: Recipe,
+              device: Any = None) -> dict[str, Any]:
+    """How the numbers of an experiment were made; `results` by folder name, None where one is missing."""
+    return {
+        "command": command_line(), "seeds": sorted({c.seed for c in cells}), "versions": versions(),
+        "device": describe_device(torch.device(device) if device else default_device()),
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "counts": dataset.counts,
+                 "synthetic": dataset.synthetic, "notes": list(dataset.notes)},
+        "full_method": {"hash": method.hash, "recipe": method.to_dict()},
+        "recipe_hashes": {c.folder: c.recipe.hash for c in distinct(cells)},
+        "runs": {name: _run_record(found) for name, found in results.items() if found is not None},
+    }
+
+
+def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
+    """What has to be said beside the numbers of an experiment."""
+    data = record["data"]
+    notes = [f"not the paper's experiment: {why}"
+             for why in paper.differences_in_scale(data["name"], method.to_dict(), data)]
+    if method.lm_seed is not None and len(record["seeds"]) > 1:
+        notes.append(f"language models that read all texts are those of seed {method.lm_seed} for all seeds, which "
+                     "share them: the spread is that of the labels drawn and of the classifiers")
+    return tuple(notes)
+
+
+def _run_record(result: Result) -> dict[str, Any]:
+    """What a table keeps of each of its runs: epochs and seconds of every stage, and how the classifier ended."""
+    stages = [{key: stage[key] for key in ("direction", "phase", "stage", "status", "epochs_done", "epochs", "seconds")}
+              for stage in result.run["stages"]]
+    return {"stages": stages, "errors": result.errors, "weights": result.run.get("weights", {}),
+            "language_model_of": result.run.get("language_model_of", {})}
+
+
+def _row(table: str, row: str, task: str, errors: list[float], n_texts: int | None) -> tuple[Any, ...]:
+    label, theirs = _papers(table, row, task)
+    mean = fmean(errors) if errors else math.nan
+    sd = stdev(errors) if len(errors) > 1 else math.nan
+    low, high = paper.interval(errors, n_texts) if errors and n_texts else (math.nan, math.nan)
+    return row, label, theirs, mean, sd, low, high, len(errors), n_texts or 0
+
+
+def _papers(table: str, row: str, task: str) -> tuple[str, float]:
+    """The row's name and error in the paper; NaN where the paper has none."""
+    if table == "direction":
+        label, value = DIRECTION_ROWS[row]
+        return label, value if value is not None and task == "imdb" else math.nan
+    known = paper.TABLES[table]
+    return known.label(row), known.error(row, task).value if task in known.tasks else math.nan

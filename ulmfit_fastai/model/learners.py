@@ -1,0 +1,165 @@
+"""fastai Learners for the two models of ULMFiT, with the recipe's layer groups, dropouts, optimiser and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.text.data import TextDataLoaders
+from fastai.text.learner import LMLearner, TextLearner
+from fastai.text.models.awdlstm import awd_lstm_clas_split, awd_lstm_lm_split
+from torch import Tensor, nn
+
+from ..recipe.recipe import Model, Phase
+from .layers import FusedCrossEntropy, FusedLoss, MaskedRNNRegularizer, build_classifier, build_language_model
+from .optimizers import adam
+from .weights import LMWeights, check_vocab, vocab_hash
+
+
+def words_of(dls: TextDataLoaders) -> list[str]:
+    """The words of a TextDataLoaders, for the language model (a list) and for the classifier (words, classes)."""
+    vocab = dls.vocab
+    return list(vocab if isinstance(vocab[0], str) else vocab[0])
+
+
+def lm_learner(
+    dls: TextDataLoaders,
+    model: Model,
+    phase: Phase,
+    *,
+    weights: LMWeights | None = None,
+    fast: bool = True,
+    compute_dtype: torch.dtype | None = None,
+    **kwargs: Any,
+) -> LMLearner:
+    """A language-model Learner with the paper's layer groups: one per LSTM layer, then embedding with tied decoder.
+
+    `weights` are matched to the words of `dls` (new words get the mean row, as fastai does). `fast=False` builds stock
+    fastai's modules and loss. `compute_dtype=torch.bfloat16` does the matrix products of the LSTM and decoder in bf16
+    (on CPUs that have it in hardware) with fp32 weights and loss.
+    Source: paper section 3.2; groups as fastai's `awd_lstm_lm_split`.
+    """
+    vocab = words_of(dls)
+    net = build_language_model(len(vocab), model, fast=fast, compute_dtype=compute_dtype)
+    if weights is not None:
+        weights.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
+        state = weights.for_vocab(vocab).full_state()
+        net.load_state_dict({key: value for key, value in state.items() if key in net.state_dict()})
+    net.to(dls.device)  # fastai does so when it fits, too late for what predicts or measures without fitting
+    loss = FusedCrossEntropy(net[1]) if fast else CrossEntropyLossFlat()
+    learn = LMLearner(dls, net, loss_func=loss, splitter=awd_lstm_lm_split, alpha=0.0, beta=0.0,
+                      **_options(phase, fast), **kwargs)
+    return learn.add_cbs([MaskedRNNRegularizer(phase.alpha, phase.beta), FusedLoss()])
+
+
+def classifier_learner(
+    dls: TextDataLoaders,
+    model: Model,
+    phase: Phase,
+    *,
+    n_out: int | None = None,
+    encoder: LMWeights | None = None,
+    loss_func: Callable | None = None,
+    fast: bool = True,
+    compute_dtype: torch.dtype | None = None,
+    **kwargs: Any,
+) -> TextLearner:
+    """A text-classifier Learner with five layer groups at three LSTM layers: embedding, each LSTM, head.
+
+    `encoder` must have the very words of `dls` (its hash is compared, not its size); fine-tune the language model on
+    the same vocabulary, or match it first with `LMWeights.for_vocab`. `fast` draws the weight-dropout masks once for
+    a batch (as Merity et al. 2017 do for a pass); stock, and `fast=False`, draws them anew for every chunk of a text.
+    Source: paper section 3.3; concat pooling and BPT3C by fastai's classifier, corrected for padding.
+    """
+    vocab = words_of(dls)
+    if n_out is None:
+        n_out = dls.c
+    net = build_classifier(len(vocab), n_out, model, bptt=phase.bptt, max_len=phase.max_len, fast=fast,
+                           mask_per_chunk=not fast, compute_dtype=compute_dtype)
+    if encoder is not None:
+        check_vocab(vocab_hash(vocab), encoder.vocab_hash, f"encoder {encoder.name!r}")
+        encoder.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
+        state = {key[2:]: value for key, value in encoder.full_state().items() if key.startswith("0.")}
+        net[0].module.load_state_dict(state)
+    net.to(dls.device)
+    learn = TextLearner(dls, net, loss_func=loss_func or CrossEntropyLossFlat(), splitter=awd_lstm_clas_split,
+                        alpha=0.0, beta=0.0, **_options(phase, fast), **kwargs)
+    return learn.add_cb(MaskedRNNRegularizer(phase.alpha, phase.beta))
+
+
+def _options(phase: Phase, fast: bool) -> dict[str, Any]:
+    opt = phase.optimizer
+    moms = opt.moms if len(opt.moms) == 3 else (opt.moms[0],) * 3
+    make = partial(adam, mom=moms[0], sqr_mom=opt.sqr_mom, eps=opt.eps, wd=opt.wd, decouple_wd=opt.decoupled_wd,
+                   fused=fast)
+    return {"opt_func": make, "wd": opt.wd, "moms": moms}
+
+
+def set_trainable(learn: Learner, groups: tuple[int, ...]) -> None:
+    """Train these layer groups (0 = first) and leave every other bit for bit as it is.
+
+    Stock `freeze_to` leaves zero gradients behind, which momentum and decoupled decay turn into updates, and batch norm
+    goes on counting in frozen groups. Here frozen parameters have no gradient and frozen batch norm is in eval mode.
+    """
+    lists = learn.splitter(learn.model)
+    wrong = [g for g in groups if not 0 <= g < len(lists)]
+    if wrong or not groups:
+        raise ValueError(f"trainable groups: expected numbers from 0 to {len(lists) - 1}, found {tuple(groups)}")
+    for number, group in enumerate(lists):
+        for parameter in group:
+            parameter.requires_grad_(number in groups)
+            if number not in groups:
+                parameter.grad = None
+
+
+class FrozenBatchNorm(Callback):
+    """Keeps batch norm whose parameters are frozen in eval mode, so that its running statistics stay as they are."""
+
+    order = -5  # right after TrainEvalCallback put the model into training mode
+
+    def before_train(self) -> None:
+        for module in self.learn.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                frozen = module.weight is not None and not module.weight.requires_grad
+                module.train(not frozen)
+
+
+def group_table(learn: Learner) -> pd.DataFrame:
+    """The layer groups of a Learner: number, layers, parameters, whether they train, and their current rate."""
+    names = {parameter: name for name, parameter in learn.model.named_parameters()}
+    rates: list[float | None] = [h["lr"] for h in learn.opt.hypers] if learn.opt is not None else []
+    rows = []
+    for number, group in enumerate(learn.splitter(learn.model)):
+        layers = sorted({_layer(names[p]) for p in group})
+        rows.append({
+            "group": number,
+            "layers": ", ".join(layers),
+            "parameters": sum(p.numel() for p in group),
+            "trainable": all(p.requires_grad for p in group),
+            "lr": rates[number] if rates else None,
+        })
+    return pd.DataFrame(rows)
+
+
+def _layer(name: str) -> str:
+    parts = [part for part in name.split(".") if part != "module"]
+    if parts[1] == "rnns":
+        return f"LSTM {int(parts[2]) + 1}"
+    return {"encoder": "embedding", "encoder_dp": "embedding", "decoder": "decoder", "layers": "head"}[parts[1]]
+
+
+def hidden_state(learn: Learner) -> list[list[Tensor]]:
+    """The LSTM state a language model carries from batch to batch, for a checkpoint."""
+    return [[part.detach().clone() for part in layer] for layer in learn.model[0].hidden]
+
+
+def set_hidden_state(learn: Learner, hidden: list[list[Tensor]]) -> None:
+    encoder = learn.model[0]
+    encoder.hidden = [tuple(part.clone() for part in layer) for layer in hidden]
+    encoder.bs = hidden[0][0].shape[1]

@@ -1,0 +1,105 @@
+"""How right a model is on texts with known labels: one object to look at, with a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..batches.targets import number_metrics, several_metrics
+from .predictions import confusion_counts, error_metrics, scores_per_class
+from .verdict import wilson_interval
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """Scores of a model on some texts; `print` it, or show it in a notebook.
+
+    `metrics`: error (%), accuracy (0 to 1), interval (95 %, of the error), n, wrong, macro_f1, loss; for several
+    classes a text also micro_f1, and a text is right when all its classes are. For numbers: mae, rmse, r2, n.
+    `per_class`: precision, recall, f1, n; `confusion`: row = label, column = predicted; None where they don't apply.
+    """
+
+    metrics: dict[str, Any]
+    per_class: pd.DataFrame | None = None
+    confusion: pd.DataFrame | None = None
+
+    @classmethod
+    def of(cls, kind: str, outputs: np.ndarray, values: Sequence[Any], classes: Sequence[Any]) -> Evaluation:
+        """Compare outputs (texts, outputs) with labels: class numbers, tuples of them, or numbers (own_texts.py)."""
+        if kind == "regression":
+            return cls(number_metrics(outputs[:, 0], np.asarray(values, dtype=np.float64)))
+        if kind == "multi":
+            truth = np.zeros_like(outputs)
+            for row, several in enumerate(values):
+                truth[row, list(several)] = 1
+            metrics = several_metrics(outputs, truth)
+            return cls(_completed(metrics), _of_several(outputs >= 0.5, truth >= 0.5, classes))
+        codes = np.asarray(values, dtype=np.int64)
+        counts = confusion_counts(codes, outputs.argmax(axis=1), n_classes=len(classes))
+        names = list(classes)
+        return cls(_completed(error_metrics(outputs, codes)), pd.DataFrame(scores_per_class(counts), index=names),
+                   pd.DataFrame(counts, index=pd.Index(names, name="label"),
+                                columns=pd.Index(names, name="predicted")))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.metrics[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in JSON's own types: the metrics, `classes` (scores by name) and `confusion` (counts by label, then
+        by prediction); a score that is 0 / 0 is None."""
+        found = dict(self.metrics)
+        if self.per_class is not None:
+            found["classes"] = _plain(self.per_class)
+        if self.confusion is not None:
+            found["confusion"] = _plain(self.confusion)
+        return found
+
+    @property
+    def summary(self) -> str:
+        """The main numbers in a line."""
+        return self.summary_of(self.metrics)
+
+    @staticmethod
+    def summary_of(metrics: dict[str, Any]) -> str:
+        """The main numbers of such metrics in a line."""
+        if "mae" in metrics:
+            r2 = "" if metrics["r2"] is None else f", R² {metrics['r2']:.3f}"
+            return (f"mean absolute error {metrics['mae']:.4g}, RMSE {metrics['rmse']:.4g}{r2} on {metrics['n']:,} "
+                    "texts")
+        low, high = wilson_interval(metrics["wrong"], metrics["n"])
+        return (f"error {metrics['error']:.2f} % (95 % interval {low:.2f} to {high:.2f}), {metrics['wrong']:,} of "
+                f"{metrics['n']:,} texts wrong, macro F1 {metrics['macro_f1']:.3f}")
+
+    def __repr__(self) -> str:
+        parts = [self.summary]
+        if self.per_class is not None:
+            parts.append(self.per_class.round(3).to_string())
+        if self.confusion is not None and len(self.confusion) <= 20:
+            parts.append("row: label, column: predicted\n" + self.confusion.to_string())
+        return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        tables = [t.round(3).to_html() for t in (self.per_class, self.confusion) if t is not None]
+        return f"<p>{self.summary}</p>" + "".join(tables)
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    plain = str if len(set(map(str, table.index))) == len(table) else repr  # the classes 1 and "1" are two
+    named = table.rename(index=plain, columns=plain if table.columns.equals(table.index) else str).astype(object)
+    return named.where(table.notna().to_numpy(), None).to_dict("index")  # type: ignore[return-value]
+
+
+def _completed(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {**metrics, "accuracy": 1 - metrics["error"] / 100,
+            "interval": wilson_interval(metrics["wrong"], metrics["n"])}
+
+
+def _of_several(predicted: np.ndarray, truth: np.ndarray, classes: Sequence[Any]) -> pd.DataFrame:
+    hits, given, there = (predicted & truth).sum(0), predicted.sum(0), truth.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = {"precision": hits / given, "recall": hits / there, "f1": 2 * hits / (given + there), "n": there}
+    return pd.DataFrame(columns, index=list(classes))

@@ -1,0 +1,292 @@
+"""The run folder: run.json, history.csv and the state file, each written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from .._files import read_json, write_json_atomic, write_text_atomic
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+HISTORY = ("direction", "phase", "stage", "epoch", "train_loss", "valid_loss", "accuracy", "seconds", "lr_last")
+RATES = ("direction", "phase", "step", "stage", "group", "lr", "trainable")
+
+
+class RunMismatch(ValueError):
+    """The folder holds a run of another recipe or other data."""
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on besides the recipe."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("torch", "fastai", "spacy", "numpy", "pandas"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    found["ulmfit_fastai"] = __version__  # a checkout need not be installed
+    return found
+
+
+def command_line() -> str:
+    """What was typed, for run.json."""
+    program = Path(sys.argv[0]).name
+    return " ".join(["ulmfit-fastai" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    if device.type == "cpu":
+        try:
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+        except OSError:
+            pass  # not Linux: platform's word for the processor has to do
+    return {"type": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory so far in MB: of the GPU on CUDA, of this process elsewhere (0 where it cannot be read)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class RunFolder:
+    """One run on disk: `run` (the content of run.json) and the tables beside it.
+
+    Whatever is in the folder at any moment is whole: files are written to a temporary name, flushed and renamed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.run: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.rates: list[dict[str, Any]] = []
+        self._lock: Any = None
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state" / "state.pt"
+
+    def weights_file(self, phase: str, direction: str) -> Path:
+        return self.path / f"{phase}_{direction}.safetensors"
+
+    def open(self, header: dict[str, Any], *, resume: bool = True) -> bool:
+        """Start the run, or go on with the one that is here; returns True when something was here to go on with.
+
+        `header` must hold `recipe` (dict), `recipe_hash` and `data` (with `fingerprint`). Raises RunMismatch when the
+        folder holds another run. With `resume=False` an earlier run is moved aside, not deleted.
+        """
+        found = self.path / "run.json"
+        self._alone()
+        if found.exists() and not resume:
+            aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+            self.path.rename(aside)
+            log.warning("the earlier run in %s was moved to %s", self.path, aside)
+            self._lock = None
+        if found.exists():
+            self.read()
+            self._same(header)
+            for left in self.path.glob(".*.part"):  # what was being written when an earlier process was killed
+                left.unlink(missing_ok=True)
+            return True
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
+        if self.path.exists() and any(self.path.iterdir()):
+            allowed = {"state", "report.html"}
+            strange = sorted(p.name for p in self.path.iterdir() if p.name not in allowed)
+            if strange:
+                raise ValueError(
+                    f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}; "
+                    "choose another --out"
+                )
+        try:
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make the run folder {self.path}: {error}; choose another --out") from error
+        self._alone()
+        self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
+                    "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
+        self.save()
+        return False
+
+    def _alone(self) -> None:
+        """Refuse a folder that another process is working in; the system frees the lock however that process ends."""
+        if self._lock is not None or not (self.path / "state").is_dir():
+            return
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            lock = open(self.path / "state" / "lock", "a")
+        except OSError:  # a folder to read only: a finished run can be read, and the first write says the rest
+            return
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"{self.path}: another process is running in this folder; wait for it to end, or choose "
+                             "another --out") from None
+        except OSError as error:
+            log.debug("%s cannot be locked: %s", self.path, error)  # a file system without locks
+        self._lock = lock
+
+    def read(self) -> RunFolder:
+        """Read what is there; ValueError when it is no run folder."""
+        if not (self.path / "run.json").exists():
+            raise ValueError(f"{self.path} is not a run folder: it holds no run.json")
+        self.run = read_json(self.path / "run.json")
+        if not isinstance(self.run, dict) or "schema" not in self.run:
+            raise ValueError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'; "
+                             "restore it, or choose another --out")
+        self.history = self._read_csv("history.csv")
+        self.rates = self._read_csv("rates.csv")
+        return self
+
+    def _same(self, header: dict[str, Any]) -> None:
+        if self.run.get("schema") != SCHEMA:
+            raise RunMismatch(f"{self.path}: expected a run.json of schema {SCHEMA}, found {self.run.get('schema')!r}; "
+                              "choose another --out, or --no-resume to start anew")
+        lacking = [name for name in ("recipe", "recipe_hash", "data", "status", "stages") if name not in self.run]
+        if lacking:
+            raise RunMismatch(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}; choose another "
+                              "--out, or --no-resume to start anew")
+        if self.run["recipe_hash"] != header["recipe_hash"]:
+            theirs, ours = _flat(self.run["recipe"]), _flat(header["recipe"])
+            fields = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
+            shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in fields[:4])
+            raise RunMismatch(
+                f"{self.path} holds a run of another recipe ({shown}); choose another --out, or --no-resume to start "
+                "anew"
+            )
+        theirs, ours = self.run["data"]["fingerprint"], header["data"]["fingerprint"]
+        if theirs != ours:
+            raise RunMismatch(
+                f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours}); choose another "
+                "--out"
+            )
+
+    def save(self) -> None:
+        with disk_full_is_said(self.path):
+            write_json_atomic(self.path / "run.json", self.run)
+
+    def save_tables(self) -> None:
+        with disk_full_is_said(self.path):
+            write_text_atomic(self.path / "history.csv", _csv(HISTORY, self.history))
+            write_text_atomic(self.path / "rates.csv", _csv(RATES, self.rates))
+
+    def stage(self, direction: str, phase: str, stage: str, epochs: int) -> dict[str, Any]:
+        """The record of a stage in run.json, made at its first use."""
+        for record in self.run["stages"]:
+            if (record["direction"], record["phase"], record["stage"]) == (direction, phase, stage):
+                return record
+        record = {"direction": direction, "phase": phase, "stage": stage, "status": "running", "epochs_done": 0,
+                  "epochs": epochs, "seconds": 0.0, "metrics": {}, "peak_memory_mb": 0.0}
+        self.run["stages"].append(record)
+        return record
+
+    def phase_done(self, direction: str, phase: str) -> bool:
+        return f"{direction}/{phase}" in self.run.get("phases_done", [])
+
+    def mark_phase(self, direction: str, phase: str) -> None:
+        self.run.setdefault("phases_done", []).append(f"{direction}/{phase}")
+        self.save()
+
+    def _read_csv(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        try:
+            with open(path, newline="", encoding="utf8") as handle:
+                return list(csv.DictReader(handle))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
+
+
+def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(data: Any, name: str = "") -> dict[str, Any]:
+    """A nested dict as dotted names, for saying where two recipes differ."""
+    if isinstance(data, dict):
+        return {k: v for key, value in data.items() for k, v in _flat(value, f"{name}.{key}".strip(".")).items()}
+    if isinstance(data, list):
+        return {k: v for i, value in enumerate(data) for k, v in _flat(value, f"{name}[{i}]").items()}
+    return {name: data}
+
+
+@contextmanager
+def disk_full_is_said(path: Path) -> Iterator[None]:
+    """Turn a failed write into a message that says what was kept and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        said = ("write", "unexpected pos")  # torch's words for a file that could not be written whole
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in said):
+            raise
+        raise OSError(
+            f"could not write to {path}: {error}. The last whole state is still there: free some space and run the "
+            "same command again to go on"
+        ) from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint to a temporary name and rename it; a reader sees the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with disk_full_is_said(path):
+        try:
+            with open(temporary, "wb") as handle:
+                torch.save(state, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """The checkpoint at `path`, or None when there is none."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__}")
+        return state
+    except Exception as error:  # torch raises many types for a damaged file
+        raise ValueError(
+            f"{path}: expected a checkpoint, found a damaged file ({str(error)[:120]}); delete it and run again: the "
+            "run goes on from the last finished phase"
+        ) from error

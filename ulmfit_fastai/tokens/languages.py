@@ -1,0 +1,61 @@
+"""The tokenizer for each language: chunk by chunk where words stand between spaces, else whole texts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import numpy as np
+
+from .chunks import has_spaces, whole_splitter
+from .pieces import Pieces, is_model
+from .rules import apply_rules
+from .tokenizer import FastTokenizer
+
+__all__ = ["WholeTextTokenizer", "make_tokenizer"]
+
+MOST_WORDS = 1_000_000  # distinct tokens after which a tokenizer forgets them, so that its memory is bounded
+
+
+class WholeTextTokenizer:
+    """Texts -> numbers of tokens, like `FastTokenizer`, by a function that splits whole texts.
+
+    `first` are words that have the first numbers, whether they occur or not.
+    """
+
+    def __init__(self, split: Callable[[Sequence[str]], list[list[str]]], first: Sequence[str] = ()) -> None:
+        self.split, self.first, self.generation = split, first, -1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every word but the first ones."""
+        self.generation += 1
+        self.words = list(self.first)
+        self._numbers = {word: i for i, word in enumerate(self.words)}
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of `texts` one after another (uint32, into `words`) and how many each text has (int64)."""
+        if len(self.words) > MOST_WORDS + len(self.first):
+            self.reset()
+        split = self.split(texts)
+        for word in dict.fromkeys(chain.from_iterable(split)):
+            if word not in self._numbers:
+                self._numbers[word] = len(self.words)
+                self.words.append(word.replace(" ", "▁"))  # fastai's post rule
+        counts = np.fromiter(map(len, split), np.int64, len(split))
+        flat = map(self._numbers.__getitem__, chain.from_iterable(split))
+        return np.fromiter(flat, np.uint32, int(counts.sum())), counts
+
+
+def make_tokenizer(lang: str, *, max_tokens: int = 1_500_000) -> FastTokenizer | WholeTextTokenizer:
+    """What splits texts of `lang`: a language's code (spaCy's), or the file of a SentencePiece model.
+
+    Raises ValueError for a code that spaCy doesn't know, ImportError naming what has to be installed.
+    """
+    if is_model(lang):
+        pieces = Pieces(lang)
+        return WholeTextTokenizer(pieces.split, pieces.words)
+    if has_spaces(lang):
+        return FastTokenizer(lang, max_tokens=max_tokens)
+    split = whole_splitter(lang)
+    return WholeTextTokenizer(lambda texts: [split(apply_rules(text)) for text in texts])

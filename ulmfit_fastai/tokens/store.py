@@ -1,0 +1,321 @@
+"""Texts -> TokenStore on disk -> TokenIds: tokenise once, then any vocabulary is one gather.
+
+A store holds every distinct token once (`words`) and the texts as numbers into it, memory-mapped. A vocabulary is a
+count over those numbers, and `numericalize` a look-up; neither needs spaCy nor the texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .pieces import FILE_NAME as MODEL_FILE
+from .pieces import Pieces, is_model, pieces_vocab
+from .store_files import (
+    cache_root,
+    finish,
+    is_whole,
+    move,
+    read_meta,
+    settings,
+    store_name,
+    temporary_folder,
+    write_header,
+    write_json,
+)
+from .stream import WordTable, encode_batches
+from .stream import tokenize as tokenize
+
+log = logging.getLogger(__name__)
+
+Rows = Sequence[int] | np.ndarray
+_GATHER = 1 << 22  # tokens looked up at a time: bounds what a pass over a memory-mapped store holds
+
+
+def vocab_hash(vocab: Sequence[str]) -> str:
+    """16 hex characters that change with any word of `vocab` or their order (sha256 of the JSON list)."""
+    return hashlib.sha256(json.dumps(list(vocab), ensure_ascii=False).encode("utf8")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenIds:
+    """Documents as numbers into `vocab`: all that training needs.
+
+    `ids`: uint16, or uint32 for more than 65,536 words, the documents one after another; `offsets`: int64, n + 1;
+    document i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    vocab: list[str]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per document (int64)."""
+        return np.diff(self.offsets)
+
+    def doc(self, i: int) -> np.ndarray:
+        """Ids of document `i`."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to `folder` (replaced if it is there); `TokenIds.open` reads it back, memory-mapped."""
+        folder = Path(folder)
+        with temporary_folder(folder.parent, folder.name) as temporary:
+            np.save(temporary / "ids.npy", self.ids)
+            np.save(temporary / "offsets.npy", self.offsets)
+            write_json(temporary / "vocab.json", {"hash": vocab_hash(self.vocab), "words": list(self.vocab)})
+            finish(temporary, ("ids.npy", "offsets.npy", "vocab.json"), {"kind": "ids"})
+            move(temporary, folder)
+        return folder
+
+    @classmethod
+    def open(cls, folder: str | Path) -> TokenIds:
+        """Open what `save` wrote, without spaCy or a store; ValueError when it is not whole."""
+        folder = Path(folder)
+        read_meta(folder, "ids")
+        vocab = json.loads((folder / "vocab.json").read_text("utf8"))["words"]
+        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy"), vocab)
+
+
+class TokenStore:
+    """Tokenised texts in a folder: `tokens` (memory-mapped uint32 into `words`) and `offsets` (int64, n + 1).
+
+    `words` holds all distinct tokens in the order of their first occurrence; `fingerprint` identifies the texts and
+    all settings and versions that the tokens depend on.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.meta = read_meta(self.folder, "store")
+        self.fingerprint: str = self.meta["fingerprint"]
+        self.tokens: np.ndarray = np.load(self.folder / "tokens.npy", mmap_mode="r")
+        self.offsets: np.ndarray = np.load(self.folder / "offsets.npy")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> TokenStore:
+        """Open a finished store, without spaCy; ValueError when it is missing, broken or of another format."""
+        return cls(folder)
+
+    @classmethod
+    def make(
+        cls,
+        texts: Iterable[str],
+        *,
+        cache: str | Path | None = None,
+        n_workers: int | None = None,
+        progress: bool = True,
+        lang: str = "en",
+        key: str | None = None,
+        total: int | None = None,
+    ) -> TokenStore:
+        """Tokenise `texts` into a store, or open the one made earlier of the same texts, settings and versions.
+
+        texts: str in a list, array or Series, or an iterator of them, read once in bounded memory. An empty text, or
+            what is no str, raises ValueError with its row number.
+        cache: folder for stores; default `tokens` in $ULMFIT_CACHE, else in ~/.cache/ulmfit_fastai.
+        n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
+        progress: show a bar; `total`: number of texts an iterator will give, for the bar only.
+        lang: spaCy's code of the language, or a SentencePiece model (a `.model` file, see `pieces.train_pieces`), of
+            which the store keeps a copy.
+        key: stands for the texts in the store's name, and the caller vouches for it. An iterator without a key is
+            always read to its end, since only then it is known what it holds.
+        A full disk raises OSError, and what was written is removed.
+        """
+        if isinstance(texts, str):
+            raise ValueError("expected many texts, found one: put it in a list")
+        root = cache_root(cache)
+        if hasattr(texts, "__len__"):
+            texts = texts if isinstance(texts, (list, tuple)) else list(texts)
+            total = len(texts)
+            key = _content(texts) if key is None else key
+        if key is not None and (root / store_name(key, lang)).exists():
+            try:
+                return cls(root / store_name(key, lang))
+            except ValueError as error:
+                log.warning("%s", error)
+        return cls(_build(texts, root, key=key, lang=lang, n_workers=n_workers, total=total, progress=progress))
+
+    @cached_property
+    def words(self) -> list[str]:
+        """All distinct tokens, in the order of their first occurrence."""
+        return json.loads((self.folder / "words.json").read_text("utf8"))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> list[str]:
+        if i < 0:
+            i += len(self)
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        return [self.words[t] for t in self.tokens[self.offsets[i] : self.offsets[i + 1]]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per document (int64)."""
+        return np.diff(self.offsets)
+
+    def vocab(self, rows: Rows | None = None, *, max_vocab: int = 60000, min_freq: int = 3) -> list[str]:
+        """fastai's `make_vocab` on the tokens of `rows` (of all documents without): most frequent first.
+
+        The nine special tokens come first; `xxfake` pads to the next multiple of 8 (by 8 when it is one already).
+        For a SentencePiece model it is all its pieces, whatever the rows: none of them is too rare to be known.
+        """
+        if "pieces" in self.meta:
+            return pieces_vocab(self.words[: self.meta["n_pieces"]], self.meta["pieces"])
+        from fastai.text.data import make_vocab
+
+        counts = np.zeros(len(self.words), np.int64)
+        order = [np.zeros(0, np.int64)]  # words in the order of their first occurrence, which decides between equals
+        for part in self._parts(rows):
+            here = np.bincount(part, minlength=len(counts))
+            new = np.flatnonzero((here > 0) & (counts == 0))
+            if len(new):
+                first = np.zeros(len(counts), np.int64)
+                first[part[::-1]] = np.arange(len(part))[::-1]  # the last assignment, i.e. the first place, stays
+                order.append(new[np.argsort(first[new])])
+            counts += here
+        count = Counter({self.words[i]: int(counts[i]) for i in np.concatenate(order)})
+        return make_vocab(count, min_freq=min_freq, max_vocab=max_vocab)
+
+    def numericalize(self, vocab: Sequence[str], rows: Rows | None = None) -> TokenIds:
+        """Ids of all documents, or of `rows` in their order; tokens outside `vocab` become 0 (xxunk).
+
+        `xxfake`, which pads vocabularies, is nobody's id (in fastai it is when a vocabulary is given to Numericalize).
+        """
+        numbers = {word: i for i, word in enumerate(vocab) if word != "xxfake"}
+        dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
+        table = np.fromiter((numbers.get(word, 0) for word in self.words), dtype, len(self.words))
+        lengths = self.lengths if rows is None else self.lengths[self._rows(rows)]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ids, done = np.empty(int(offsets[-1]), dtype), 0
+        for part in self._parts(rows):
+            ids[done : done + len(part)] = table[part]
+            done += len(part)
+        return TokenIds(ids, offsets, list(vocab))
+
+    def _rows(self, rows: Rows) -> np.ndarray:
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
+            raise ValueError(f"expected rows of 0 to {len(self) - 1}, found {rows.min()} to {rows.max()}")
+        return rows
+
+    def _parts(self, rows: Rows | None) -> Iterator[np.ndarray]:
+        """The tokens of `rows`, in order, some millions at a time."""
+        if rows is None:
+            for start in range(0, len(self.tokens), _GATHER):
+                yield np.asarray(self.tokens[start : start + _GATHER])
+            return
+        rows = self._rows(rows)
+        group = np.cumsum(self.lengths[rows]) // _GATHER
+        for part in np.split(rows, np.flatnonzero(np.diff(group)) + 1):
+            if len(part):
+                yield np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in part])
+
+
+def _build(
+    texts: Iterable[str],
+    root: Path,
+    *,
+    key: str | None,
+    lang: str,
+    n_workers: int | None,
+    total: int | None,
+    progress: bool,
+) -> Path:
+    """Tokenise into a temporary folder and give it the store's name at the end."""
+    digest = hashlib.blake2b(digest_size=16)
+    pieces = Pieces(lang).words if is_model(lang) else []
+    words, counts, bar = WordTable(pieces), [], _bar(total, progress)
+    with temporary_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
+        with open(temporary / "tokens.npy", "wb") as file:
+            write_header(file, 0)
+            done = 0
+            with closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches:
+                for encoded in batches:
+                    file.write(words.merge(encoded).astype("<u4").tobytes())
+                    counts.append(encoded.counts)
+                    done += len(encoded.counts)
+                    bar(done)
+            if not counts:
+                raise ValueError("expected at least one text, found none")
+            offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+            write_header(file, int(offsets[-1]))
+        np.save(temporary / "offsets.npy", offsets)
+        write_json(temporary / "words.json", words.words)
+        content = digest.hexdigest()
+        meta = {
+            "kind": "store",
+            "fingerprint": store_name(content, lang),
+            "content": content,
+            "key": key,
+            "documents": len(offsets) - 1,
+            "tokens": int(offsets[-1]),
+            "words": len(words.words),
+            **settings(lang),
+        }
+        files = ["tokens.npy", "offsets.npy", "words.json"]
+        if pieces:
+            meta["n_pieces"] = len(pieces)
+            shutil.copy(lang, temporary / MODEL_FILE)
+            files.append(MODEL_FILE)
+        finish(temporary, files, meta)
+        folder = root / store_name(content if key is None else key, lang)
+        if not is_whole(folder, "store"):  # else another process was first: its store is the same
+            move(temporary, folder)
+    return folder
+
+
+def _hashed(texts: Iterable[str], digest: Any) -> Iterator[str]:
+    """The texts as they come, each added to `digest`."""
+    for text in texts:
+        _hash(text, digest)
+        yield text
+
+
+def _hash(text: Any, digest: Any) -> None:
+    data = text.encode("utf8", "surrogatepass") if isinstance(text, str) else b""  # such are refused later, with rows
+    digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def _content(texts: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        _hash(text, digest)
+    return digest.hexdigest()
+
+
+def can_show_bars() -> bool:
+    """Whether output goes to a notebook or a terminal, where a bar can grow."""
+    from fastprogress.fastprogress import IN_NOTEBOOK
+
+    return IN_NOTEBOOK or sys.stdout.isatty()
+
+
+def _bar(total: int | None, progress: bool) -> Any:
+    """A function that shows how many texts are done."""
+    if not progress or not can_show_bars():
+        return lambda done: None
+    from fastprogress.fastprogress import progress_bar
+
+    bar = progress_bar(None, total="noinfer" if total is None else total, leave=False)
+    bar.update(0)
+    return bar.update

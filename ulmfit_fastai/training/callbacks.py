@@ -1,0 +1,220 @@
+"""fastai callbacks of the training loop: rates by stage, exact epoch sums, checkpoints and the deadline, progress."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback, CancelFitException
+
+from ..model.sampled_softmax import FULL_FROM
+from ..recipe.freezing import Stage
+from ..recipe.recipe import Phase
+
+
+@dataclass
+class Position:
+    """Where a phase is: stages done, epochs done in the stage, batches done in the epoch."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+    def share_of(self, stage: Stage, steps: int) -> float:
+        """How much of a stage with so many `steps` an epoch is done, from 0 to 1."""
+        return (self.epoch * steps + self.batch) / (steps * stage.epochs)
+
+
+def derived_seed(*parts: Any) -> int:
+    """One seed for each named place of a run, so that an epoch's random numbers don't depend on what ran before."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+class StageSchedule(Callback):
+    """Sets every group's rate and the momentum before each training step, from the stage's closed form.
+
+    At step t of the stage's T its schedule is read at t / T; with variable-length BPTT the rate is also
+    scaled by this batch's length over bptt (Merity et al. 2017, section 5).
+    """
+
+    order = 60
+
+    def __init__(self, stage: Stage, phase: Phase, position: Position, record: Callable[..., None] | None = None):
+        self.stage, self.phase, self.position, self.record = stage, phase, position, record
+
+    def rates_now(self) -> tuple[list[float], float]:
+        n_groups = len(self.learn.opt.hypers)
+        done = self.position.share_of(self.stage, len(self.learn.dls.train))
+        factor = self.stage.factor(done)
+        momentum = self.stage.momentum(done, self.phase.optimizer.moms)
+        return [rate * factor for rate in self.stage.rates(n_groups)], momentum
+
+    def before_batch(self) -> None:
+        if not self.learn.training:
+            return
+        rates, momentum = self.rates_now()
+        if self.record is not None:
+            self.record(rates)
+        if self.phase.variable_bptt:
+            scale = self.learn.xb[0].shape[1] / self.phase.bptt
+            rates = [rate * scale for rate in rates]
+        self.learn.opt.set_hyper("lr", rates)
+        self.learn.opt.set_hyper("mom", momentum)
+
+
+class SampledLoss(Callback):
+    """Lets a sample of the words compete in the language model's loss until the last tenth of the stage.
+
+    Where it changes over depends on the position in the stage alone, so that a resumed run does the same.
+    """
+
+    order = 60
+
+    def __init__(self, stage: Stage, position: Position, sampled_words: int):
+        self.stage, self.position, self.sampled_words = stage, position, sampled_words
+
+    def before_batch(self) -> None:
+        done = self.position.share_of(self.stage, len(self.learn.dls.train))
+        self.learn.loss_func.sampled_words = self.sampled_words if done < FULL_FROM else None
+
+    def after_fit(self) -> None:
+        self.learn.loss_func.sampled_words = None
+
+
+@dataclass
+class Sums:
+    """Loss summed over what it is a mean of (tokens for the LM, texts for the classifier), and right answers."""
+
+    loss: Any = 0.0
+    count: int = 0
+    right: Any = 0
+
+    def mean(self) -> float | None:
+        return float(self.loss) / self.count if self.count else None
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The longest floating-point numbers a device has: float64, but for Apple's GPUs, which stop at float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class EpochSums(Callback):
+    """Exact means of an epoch: every token (or text) counts once, also in a short last batch, and across a resume.
+
+    Sums stay on the device; nothing is read back before the epoch ends, except once every `check_every` batches to stop
+    on a loss that is no number.
+    """
+
+    order = 10
+
+    def __init__(self, *, classifies: bool, check_every: int = 50):
+        self.classifies, self.check_every = classifies, check_every
+        self.seen, self.held_out = Sums(), Sums()
+        self.resumed: dict[str, Any] | None = None
+
+    def before_train(self) -> None:
+        self.seen = Sums()
+        if self.resumed is not None:
+            self.seen = Sums(self.resumed["loss"], self.resumed["count"], self.resumed["right"])
+            self.resumed = None
+
+    def before_validate(self) -> None:
+        self.held_out = Sums()
+
+    def after_loss(self) -> None:
+        sums = self.seen if self.learn.training else self.held_out
+        target = self.learn.yb[0]
+        n = target.numel() if not self.classifies else target.shape[0]
+        sums.loss = sums.loss + self.learn.loss.detach().to(widest(self.learn.loss.device)) * n
+        sums.count += n
+        if self.classifies and not target.is_floating_point():
+            sums.right = sums.right + (self.learn.pred.detach().argmax(-1) == target).sum()
+
+    def after_batch(self) -> None:
+        if self.learn.training and self.learn.iter % self.check_every == self.check_every - 1:
+            self._stop_on_nan()
+
+    def after_train(self) -> None:
+        self._stop_on_nan()
+
+    def _stop_on_nan(self) -> None:
+        if self.seen.count and not math.isfinite(float(self.seen.loss)):
+            raise FloatingPointError(
+                f"the training loss is no longer a number (epoch {self.learn.epoch + 1}, batch {self.learn.iter + 1}); "
+                "try a lower rate, gradient clipping (optimizer.clip) or precision='fp32'. The last checkpoint is whole"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {"loss": float(self.seen.loss), "count": self.seen.count, "right": int(self.seen.right)}
+
+
+@dataclass
+class Budget:
+    """When to stop in good order, and how often to write a checkpoint; seconds of `time.monotonic`."""
+
+    deadline: float | None = None
+    checkpoint_every: float = 300.0
+    stopped: bool = False
+    last_checkpoint: float = field(default_factory=time.monotonic)
+
+    def over(self) -> bool:
+        return self.stopped or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+
+class Checkpoints(Callback):
+    """Writes the state at every epoch's end, every few minutes within it, and when the time budget ends."""
+
+    order = 80
+
+    def __init__(self, position: Position, budget: Budget, write: Callable[[], None], epoch_done: Callable[[], bool]):
+        self.position, self.budget, self.write, self.epoch_done = position, budget, write, epoch_done
+
+    def after_batch(self) -> None:
+        if not self.learn.training:
+            return
+        self.position.batch += 1
+        if self.budget.over():
+            self.budget.stopped = True
+            self.write()
+            raise CancelFitException
+        if time.monotonic() - self.budget.last_checkpoint >= self.budget.checkpoint_every:
+            self.write()
+
+    def after_epoch(self) -> None:
+        if self.learn.epoch < self.position.epoch:  # skipped: it was done before the resume
+            return
+        self.position.epoch, self.position.batch = self.learn.epoch + 1, 0
+        stop = self.epoch_done()
+        self.write()
+        if self.budget.over():
+            self.budget.stopped = True
+        if stop or self.budget.stopped:
+            raise CancelFitException
+
+
+class ResumeEpoch(Callback):
+    """Seeds each epoch, tells the loader which one it is, and puts a resumed epoch back in the middle."""
+
+    order = 70  # after ModelResetter cleared the hidden state and everything that could draw a number
+
+    def __init__(self, position: Position, seed_of: Callable[[int], int], epoch_number: Callable[[int], int],
+                 resumed: dict[str, Any] | None, restore: Callable[[dict[str, Any]], None]):
+        self.position, self.seed_of, self.epoch_number = position, seed_of, epoch_number
+        self.resumed, self.restore = resumed, restore
+
+    def before_train(self) -> None:
+        loader = self.learn.dls.train
+        loader.epoch = self.epoch_number(self.learn.epoch)
+        loader.start_batch = self.position.batch
+        torch.manual_seed(self.seed_of(self.learn.epoch))
+
+    def before_batch(self) -> None:
+        if self.learn.training and self.resumed is not None:
+            state, self.resumed = self.resumed, None
+            if self.position.batch:
+                self.restore(state)

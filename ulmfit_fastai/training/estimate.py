@@ -1,0 +1,142 @@
+"""How long a run will take on this machine, measured on a few real batches before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..batches.documents import PAD
+from ..model.learners import set_trainable
+from ..model.lm_loss import FusedCrossEntropy
+from ..model.precision import autocast_of
+from ..model.sampled_softmax import FULL_FROM
+from .loop import minutes
+
+TIMED_BATCHES = 3
+FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that
+
+
+@dataclass
+class Plan:
+    """The stages of a run with their expected seconds; `print(plan)` is the table a user sees."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    test_seconds: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage["seconds"] for stage in self.stages) + self.test_seconds
+
+    def rest_of_run(self, direction: str, phase: str, number: int, left_in_stage: float) -> float:
+        """Seconds left in the whole run when `left_in_stage` are left in stage `number` of the phase running now."""
+        places = [i for i, s in enumerate(self.stages) if (s["direction"], s["phase"]) == (direction, phase)]
+        later = self.stages[places[number] + 1 :] if places else []
+        return left_in_stage + sum(stage["seconds"] for stage in later) + self.test_seconds
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self.stages)
+
+    def __str__(self) -> str:
+        lines = ["what this run does, and how long that takes on this machine (measured on a few batches):"]
+        for s in self.stages:
+            lines.append(
+                f"  {s['direction']:9} {s['phase']:11} {s['stage']:12} {s['epochs']:3} x {s['batches']:6,} batches"
+                f"  {minutes(s['seconds']):>12}"
+            )
+        lines.append(f"  {'held-out texts predicted once per direction':49}  {minutes(self.test_seconds):>12}")
+        lines.append(f"  in all about {minutes(self.seconds)}")
+        return "\n".join(lines)
+
+
+def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
+    """Time a few batches of each phase of a `runs.Run`, with random weights; phases in `skip` are done already."""
+    plan = Plan()
+    recipe, directions = work.recipe, work.recipe.directions
+    todo = [(d, name) for d in directions for name in recipe.phases if f"{d}/{name}" not in skip]
+    todo = [(d, name) for d, name in todo if name != "pretrain" or f"{d}/lm" not in skip]
+    timed: dict[str, list[dict[str, Any]]] = {}
+    if any(name == "pretrain" for _, name in todo):
+        timed["pretrain"] = time_phase(work.general_lm(recipe.pretrain, directions[0]), recipe.pretrain)
+    if any(name == "lm" for _, name in todo):
+        timed["lm"] = time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
+    if any(name == "classifier" for _, name in todo):
+        timed["classifier"] = time_phase(work.classifier(directions[0], None), recipe.classifier)
+        stage = timed["classifier"][-1]
+        texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
+        predicted = len(work.test_rows) + len(work.data.splits.valid)
+        plan.test_seconds = predicted / texts_a_second * len(directions)
+    for direction, name in todo:
+        for stage in timed.get(name, []):
+            plan.stages.append({"direction": direction, "phase": name, **stage})
+    return plan
+
+
+def time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
+    """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
+    loader = learn.dls.train
+    n_groups = len(learn.splitter(learn.model))
+    batches = _spread(loader)
+    valid_batches = len(learn.dls.valid) if len(learn.dls.loaders) > 1 else 0
+    costs: dict[tuple[int, ...], tuple[float, float]] = {}
+    stages = []
+    for stage in phase.stages:
+        groups = stage.groups(n_groups)
+        if groups not in costs:
+            costs[groups] = _cost(learn, batches, groups, phase.sampled_words)
+        (cost, all_words), n = costs[groups], len(loader)
+        epoch = cost * n + FORWARD_SHARE * all_words * valid_batches
+        stages.append({
+            "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
+            "texts": len(learn.dls.train_ds), "seconds": stage.epochs * epoch,
+        })
+    learn.model, learn.dls, learn.opt = None, None, None
+    return stages
+
+
+def _spread(loader: Any) -> list[Any]:
+    """A few batches from all over the epoch: the classifier's batches differ in length, the first being the longest."""
+    chosen = []
+    for share in range(TIMED_BATCHES):
+        loader.epoch, loader.start_batch = 0, min(len(loader) - 1, int(len(loader) * (share + 0.5) / TIMED_BATCHES))
+        chosen.append(next(iter(loader)))
+    loader.epoch, loader.start_batch = 0, 0
+    return chosen
+
+
+def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words: int | None) -> tuple[float, float]:
+    """Seconds of a batch: the mean over a stage that samples words in its loss most of the time, and with all words."""
+    cost = _seconds_a_batch(learn, batches, groups)
+    if sampled_words is None or not isinstance(learn.loss_func, FusedCrossEntropy):
+        return cost, cost
+    learn.loss_func.sampled_words = sampled_words
+    sampled = _seconds_a_batch(learn, batches, groups)
+    learn.loss_func.sampled_words = None
+    return FULL_FROM * sampled + (1 - FULL_FROM) * cost, cost
+
+
+def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:
+    """Seconds of a batch of the epoch's mean number of tokens; a few batches alone may be far shorter or longer."""
+    set_trainable(learn, groups)
+    learn.model.to(learn.dls.device).train()
+    learn.model.reset()
+    fused = learn.loss_func.decoder if isinstance(learn.loss_func, FusedCrossEntropy) else None
+    seconds, tokens = 0.0, 0
+    for number, batch in enumerate([batches[0], *batches]):  # the first is a warm-up
+        x, y = (part.to(learn.dls.device) for part in batch)
+        started = time.perf_counter()
+        if fused is not None:  # as in training, where the callback FusedLoss does it
+            fused.fused = True
+        with autocast_of(learn):
+            out = learn.model(x)
+            loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
+        loss.backward()
+        learn.model.zero_grad(set_to_none=True)
+        if learn.dls.device.type == "cuda":
+            torch.cuda.synchronize()
+        if number:
+            seconds, tokens = seconds + time.perf_counter() - started, tokens + int((x != PAD).sum())
+    return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train)

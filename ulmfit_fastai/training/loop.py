@@ -1,0 +1,300 @@
+"""The one loop: a phase's stage records, trained through fastai's Learner, resumable at any batch."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.training import GradientClip
+from fastai.learner import Learner, Recorder
+from fastcore.foundation import L
+from fastprogress import progress_bar
+
+from ..model.layers import FusedCrossEntropy
+from ..model.learners import FrozenBatchNorm, hidden_state, set_hidden_state, set_trainable
+from ..recipe.recipe import Phase
+from ..results.folder import RunFolder, load_state, peak_memory_mb, save_state
+from ..tokens.store import can_show_bars
+from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, SampledLoss, StageSchedule, derived_seed
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Callback):
+    """A bar for the stage, with the time left in the stage and, where it is known, in the whole run.
+
+    Where nobody can see a bar grow (output into a file, a pipe), a line in the log every few minutes instead.
+    """
+
+    order = 90
+    log_every = 180.0
+
+    def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[int, float], float | None]):
+        self.label, self.epochs, self.position, self.rest_of_run = label, epochs, position, rest_of_run
+
+    def before_train(self) -> None:
+        steps = len(self.learn.dls.train)
+        self.total = steps * self.epochs
+        self.started, self.first = time.monotonic(), self.position.epoch * steps + self.position.batch
+        if not can_show_bars():
+            self.shown = self.started
+        elif not hasattr(self, "bar"):
+            self.bar = progress_bar(range(self.total), leave=True)
+            self.bar.update(0)  # starts the bar's clock; a first update with another number fails
+            self.shown = 0.0
+
+    def after_batch(self) -> None:
+        if not self.learn.training or time.monotonic() - self.shown < (1 if hasattr(self, "bar") else self.log_every):
+            return
+        self.shown = time.monotonic()
+        done = self.position.epoch * len(self.learn.dls.train) + self.position.batch
+        spent = self.shown - self.started
+        left = spent / max(done - self.first, 1) * (self.total - done)
+        rest = self.rest_of_run(self.position.stage, left)
+        said = f"{self.label}: {minutes(left)} left" + (f", run {minutes(rest)} left" if rest else "")
+        if not hasattr(self, "bar"):
+            log.info("%s (%d %% done)", said, 100 * done // self.total)
+            return
+        self.bar.comment = said
+        self.bar.update(min(done, self.total - 1))
+
+    def after_fit(self) -> None:
+        if hasattr(self, "bar"):
+            self.bar.update(self.total)
+
+
+def in_words(metrics: dict[str, float | None]) -> str:
+    """Metrics of an epoch as a line of the log: train loss 4.017, valid loss 2.753, perplexity 15.7."""
+    parts = []
+    for name, value in metrics.items():
+        if value is not None:
+            shown = f"{value:.1%}" if name == "accuracy" else f"{value:.1f}" if name == "perplexity" else f"{value:.4f}"
+            parts.append(f"{name.replace('_', ' ')} {shown}")
+    return ", ".join(parts)
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as a reader wants them: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60:02d} min"
+
+
+class PhaseFit:
+    """Trains one phase (a tuple of stages) of one direction and keeps the run folder up to date.
+
+    `learn` is a fastai Learner whose loaders are ours. After `fit()` the model has the phase's final weights (with
+    early stopping: those of the best epoch). `fit()` returns False when the time budget ended it before the end.
+    """
+
+    def __init__(
+        self,
+        learn: Learner,
+        phase: Phase,
+        folder: RunFolder,
+        *,
+        name: str,
+        direction: str,
+        seed: int,
+        classifies: bool,
+        budget: Budget,
+        progress: bool = True,
+        rest_of_run: Callable[[int, float], float | None] = lambda stage, left: None,
+        extra_callbacks: tuple[Callback, ...] = (),
+    ) -> None:
+        self.learn, self.phase, self.folder = learn, phase, folder
+        self.name, self.direction, self.seed, self.classifies = name, direction, seed, classifies
+        self.budget, self.progress, self.rest_of_run = budget, progress, rest_of_run
+        self.extra_callbacks = extra_callbacks
+        self.position = Position()
+        self.sums = EpochSums(classifies=classifies)
+        self.best: dict[str, Any] | None = None
+        self.bad_epochs = 0
+        self.step, self.last_rate = 0, 0.0  # training steps of the phase and the highest rate of the last one
+        self.seconds_before = 0.0
+        self.epoch_started = time.monotonic()
+        steps = len(learn.dls.train) * sum(stage.epochs for stage in phase.stages)
+        self.sample_every = max(1, steps // 200)
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def fit(self) -> bool:
+        state = self._resume()
+        self.budget.last_checkpoint = time.monotonic()
+        self.learn.remove_cbs(self.learn._grab_cbs(ProgressCallback) + self.learn._grab_cbs(Recorder))
+        for number in range(self.position.stage, len(self.phase.stages)):
+            self._fit_stage(number, state)
+            state = None
+            if self.budget.stopped:
+                return False
+            self._take_best()
+            self.position.stage, self.position.epoch, self.position.batch = number + 1, 0, 0
+        return True
+
+    def _take_best(self) -> None:
+        """At the end of a stage with early stopping: the weights of its best epoch."""
+        if self.best is not None:
+            self.learn.model.load_state_dict(self.best["model"])
+        self.best, self.bad_epochs = None, 0
+
+    def _fit_stage(self, number: int, state: dict[str, Any] | None) -> None:
+        stage, learn = self.phase.stages[number], self.learn
+        groups = stage.groups(len(learn.splitter(learn.model)))
+        set_trainable(learn, groups)
+        learn.create_opt()  # a new stage starts with a clear optimiser, as fastai's freeze_to does
+        if state is not None:
+            learn.opt.load_state_dict({**state["optimizer"], "hypers": L(state["optimizer"]["hypers"])})
+        self.trainable = set(groups)
+        callbacks: list[Callback] = [
+            StageSchedule(stage, self.phase, self.position, self._record_rates),
+            FrozenBatchNorm(),
+            ResumeEpoch(self.position, self._seed_of, self._epoch_number, state, self._restore),
+            Checkpoints(self.position, self.budget, self._write, self._epoch_done),
+            self.sums,
+            *self.extra_callbacks,
+        ]
+        if self.phase.sampled_words is not None and isinstance(learn.loss_func, FusedCrossEntropy):
+            callbacks.append(SampledLoss(stage, self.position, self.phase.sampled_words))
+        if self.phase.optimizer.clip is not None:
+            callbacks.append(GradientClip(self.phase.optimizer.clip))
+        if self.progress:
+            label = f"{self.direction} {self.name}, {stage.name}"
+            callbacks.append(Progress(label, stage.epochs, self.position, self.rest_of_run))
+        self.epoch_started = time.monotonic()
+        with learn.no_logging():
+            learn.fit(stage.epochs, lr=stage.lr, cbs=callbacks, start_epoch=self.position.epoch)
+
+    def _seed_of(self, epoch: int) -> int:
+        return derived_seed(self.seed, self.direction, self.name, self.position.stage, epoch)
+
+    def _epoch_number(self, epoch: int) -> int:
+        return sum(stage.epochs for stage in self.phase.stages[: self.position.stage]) + epoch
+
+    # -- what is kept ---------------------------------------------------------------------------------------------
+
+    def _record_rates(self, rates: list[float]) -> None:
+        if self.step % self.sample_every == 0:
+            stage = self.phase.stages[self.position.stage].name
+            for group, rate in enumerate(rates):
+                self.folder.rates.append({
+                    "direction": self.direction, "phase": self.name, "step": self.step, "stage": stage, "group": group,
+                    "lr": f"{rate:.6g}", "trainable": group in self.trainable,
+                })
+        self.step, self.last_rate = self.step + 1, max(rates)
+
+    def _epoch_done(self) -> bool:
+        """Write the epoch into history and run.json; True when early stopping says that it was the last."""
+        train, valid = self.sums.seen, self.sums.held_out
+        accuracy = float(valid.right) / valid.count if self.classifies and valid.count else None
+        seconds = self.seconds_before + time.monotonic() - self.epoch_started
+        stage = self.phase.stages[self.position.stage]
+        row = {
+            "direction": self.direction, "phase": self.name, "stage": stage.name,
+            "epoch": self._epoch_number(self.position.epoch), "train_loss": train.mean(), "valid_loss": valid.mean(),
+            "accuracy": accuracy, "seconds": round(seconds, 1), "lr_last": self.last_rate,
+        }
+        self.folder.history.append(row)
+        record = self.folder.stage(self.direction, self.name, stage.name, stage.epochs)
+        record["epochs_done"] = self.position.epoch
+        record["status"] = "finished" if self.position.epoch == stage.epochs else "running"
+        record["seconds"] = round(record["seconds"] + seconds, 1)
+        record["peak_memory_mb"] = round(peak_memory_mb(self.learn.dls.device), 1)
+        metrics: dict[str, float | None] = {"train_loss": train.mean(), "valid_loss": valid.mean()}
+        if self.classifies:
+            metrics["accuracy"] = accuracy
+        elif valid.mean() is not None:
+            metrics["perplexity"] = float(torch.tensor(valid.mean()).exp())
+        record["metrics"] = metrics
+        self.seconds_before, self.epoch_started = 0.0, time.monotonic()
+        log.info("%s %s, %s, epoch %d: %s", self.direction, self.name, stage.name, row["epoch"], in_words(metrics))
+        give_memory_back()
+        value = valid.mean()
+        if self.phase.early_stopping is not None and value is not None:
+            if self.best is None or value < self.best["value"]:
+                model = {key: tensor.detach().cpu().clone() for key, tensor in self.learn.model.state_dict().items()}
+                self.best, self.bad_epochs = {"value": value, "epoch": row["epoch"], "model": model}, 0
+            else:
+                self.bad_epochs += 1
+            if self.bad_epochs >= self.phase.early_stopping:
+                record["status"] = "stopped early"
+                return True
+        return False
+
+    def _write(self) -> None:
+        """Checkpoint: everything the rest of the phase depends on."""
+        now = time.monotonic()
+        language_model = hasattr(self.learn.model[0], "hidden")
+        optimizer = self.learn.opt.state_dict()
+        optimizer = {"state": list(optimizer["state"]), "hypers": [dict(h) for h in optimizer["hypers"]]}
+        state = {
+            "direction": self.direction, "phase": self.name, "recipe_hash": self.folder.run["recipe_hash"],
+            "stage": self.position.stage, "epoch": self.position.epoch, "batch": self.position.batch,
+            "model": self.learn.model.state_dict(), "optimizer": optimizer,
+            "random": {"cpu": torch.get_rng_state(),
+                       "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
+            "hidden": hidden_state(self.learn) if language_model else [],
+            "sums": self.sums.state(), "best": self.best, "bad_epochs": self.bad_epochs, "step": self.step,
+            "last_rate": self.last_rate,
+            "seconds": self.seconds_before + now - self.epoch_started,
+            "stages": self.folder.run["stages"], "history": self.folder.history, "rates": self.folder.rates,
+        }
+        save_state(self.folder.state_file, state)
+        self.folder.save_tables()
+        self.folder.save()
+        self.budget.last_checkpoint = time.monotonic()
+
+    def _resume(self) -> dict[str, Any] | None:
+        state = load_state(self.folder.state_file, self.learn.dls.device)
+        if state is not None and not {"direction", "phase", "recipe_hash", "model"} <= set(state):
+            raise ValueError(f"{self.folder.state_file}: expected a checkpoint, found something else; delete it and "
+                             "run again: the run goes on from the last finished phase")
+        if state is None or (state["direction"], state["phase"]) != (self.direction, self.name):
+            return None
+        if state["recipe_hash"] != self.folder.run["recipe_hash"]:
+            raise ValueError(
+                f"{self.folder.state_file}: expected a checkpoint of this recipe, found another's; delete it or choose "
+                "another --out"
+            )
+        self.learn.model.load_state_dict(state["model"])
+        self.position = Position(state["stage"], state["epoch"], state["batch"])
+        self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]
+        self.seconds_before, self.last_rate = state["seconds"], state["last_rate"]
+        self.folder.history, self.folder.rates = state["history"], state["rates"]
+        self.folder.run["stages"] = state["stages"]
+        stage = self.phase.stages[self.position.stage]
+        early = self.phase.early_stopping is not None and self.bad_epochs >= self.phase.early_stopping
+        if self.position.epoch >= stage.epochs or early:  # stopped between a stage's last epoch and the next's first
+            self._take_best()
+            self.position = Position(self.position.stage + 1, 0, 0)
+            log.info("going on with %s %s after stage %s", self.direction, self.name, stage.name)
+            return None
+        if self.position.batch:
+            self.sums.resumed = state["sums"]
+        log.info("going on with %s %s, stage %s, epoch %d, batch %d", self.direction, self.name, stage.name,
+                 self.position.epoch, self.position.batch)
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        if torch.cuda.is_available() and state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all([part.cpu() for part in state["random"]["cuda"]])
+        if state["hidden"]:
+            set_hidden_state(self.learn, state["hidden"])
+
+
+def give_memory_back() -> None:
+    """Return freed pages to the system: glibc keeps them, and an hour of CPU training then holds 13 GB for 16 MB."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):
+            pass  # not glibc: nothing to trim
+
