@@ -17,10 +17,11 @@ bench:  ## stock fastai and this package side by side, half an hour; DATA=imdb.t
 	@bash .ci/environment $(VENV)
 	$(python) -m benchmarks $(if $(DATA),--data $(DATA))
 
-lint:  ## style and types
+lint:  ## style, types, and the way of the imports
 	@bash .ci/environment $(VENV) test,lint,docs,parquet,zstd
 	$(python) -m ruff check .
 	$(python) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 docs:  ## the API pages, from the docstrings, into docs/api
 	@bash .ci/environment $(VENV) docs

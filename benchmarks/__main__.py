@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from ulmfit_fastai._files import read_json, write_json_atomic
-from ulmfit_fastai.results.folder import describe_device, now, versions
+from ulmfit_fastai.results.environment import describe_device, now, versions
 
 from . import children, classifier, lm, precision, report, tokens
 from .material import QUICK, Setup, Sizes

@@ -19,8 +19,10 @@ import numpy as np
 
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.experiments.baselines import _nbsvm_scores, nbsvm_baseline, tfidf_baseline
-from ulmfit_fastai.results.folder import now, versions
-from ulmfit_fastai.texts.sources import Dataset, load_imdb, split_validation
+from ulmfit_fastai.results.environment import now, versions
+from ulmfit_fastai.texts.dataset import Dataset
+from ulmfit_fastai.texts.imdb import load_imdb
+from ulmfit_fastai.texts.splits import split_validation
 
 log = logging.getLogger("bag_of_words")
 Record = dict[str, Any]

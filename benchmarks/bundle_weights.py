@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.generate import generate
-from ulmfit_fastai.recipe.recipe import Model
-from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.training.pretraining import perplexity
 
@@ -47,7 +48,7 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     named = replace(trained, name="wiki-small", meta={**trained.meta, "corpus": record["data"]["name"]})
     path = weight_files.save(named, target / f"wiki-small-{named.direction}.safetensors", dtype="int8",
                              vocab_path=target / "wiki-small.vocab.json")
-    stored = weight_files.load("wiki-small" if target == weight_files.BUNDLED else path, named.direction)
+    stored = pretrained.load("wiki-small" if target == pretrained.BUNDLED else path, named.direction)
     assert stored is not None
     model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)
     found: dict[str, Any] = {}
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished folders of `ulmfit-fastai pretrain`")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikipedia_en/ and wikitext103_eval/")
-    parser.add_argument("--target", type=Path, default=weight_files.BUNDLED)
+    parser.add_argument("--target", type=Path, default=pretrained.BUNDLED)
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "wiki-small")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

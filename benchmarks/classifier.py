@@ -20,8 +20,9 @@ from ulmfit_fastai.batches.dataloaders import inference_loader
 from ulmfit_fastai.batches.documents import TokenDataset
 from ulmfit_fastai.model.learners import FrozenBatchNorm, set_trainable
 from ulmfit_fastai.predict.int8 import int8_copy
-from ulmfit_fastai.recipe.recipe import Model
-from ulmfit_fastai.tokens.store import TokenIds, tokenize
+from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.tokens.ids import TokenIds
+from ulmfit_fastai.tokens.stream import tokenize
 
 from .fitting import fit, own_seconds, profile, shares_of_peak
 from .material import Setup, dry, lively, lstm_sizes, our_classifier, same_weights, stock_classifier
@@ -162,7 +163,7 @@ def stock_predictions(learn: Any, loader: SortedDL) -> Tensor:
 
 def our_predictions(model: nn.Module, ids: Any, rows: Any, *, bptt: int, device: torch.device) -> Tensor:
     """Ours, as `predict_rows` has them."""
-    from ulmfit_fastai.training.runs import predict_rows
+    from ulmfit_fastai.predict.outputs import predict_rows
 
     return torch.from_numpy(predict_rows(model, ids, rows, direction="forward", bptt=bptt, device=device))
 

@@ -15,7 +15,7 @@ from fastai.text.data import LMTensorText, TensorText, TextDataLoaders
 from torch import Tensor, nn
 
 from ulmfit_fastai.batches.dataloaders import lm_dataloaders
-from ulmfit_fastai.recipe.recipe import Model
+from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.tokens.stream import cores
 

@@ -19,11 +19,13 @@ from fastcore.foundation import L
 from ulmfit_fastai._files import write_text_atomic
 from ulmfit_fastai.model.learners import classifier_learner, lm_learner
 from ulmfit_fastai.model.precision import cpu_has_bf16
+from ulmfit_fastai.recipe.parts import Dropouts, Model, Phase
 from ulmfit_fastai.recipe.presets import preset
-from ulmfit_fastai.recipe.recipe import Dropouts, Model, Phase
-from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.texts.dataset import Dataset
+from ulmfit_fastai.texts.imdb import load_imdb
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.tokens.store import TokenIds, TokenStore
+from ulmfit_fastai.tokens.ids import TokenIds
+from ulmfit_fastai.tokens.store import TokenStore
 
 NO_DROPOUT = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from ulmfit_fastai._files import write_json_atomic, write_text_atomic
 from ulmfit_fastai.experiments.figures import save_figure
-from ulmfit_fastai.results.figures import LIGHT, Palette, _plain, _style
+from ulmfit_fastai.results.drawing import LIGHT, Palette, plain_axes, style
 
 from .measure import Record
 
@@ -118,7 +118,7 @@ def _formats(found: Record) -> list[str]:
 def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, width: float = 7.6) -> Figure:
     """A bar for each ratio over stock on a log scale, its spread a line, its target a mark."""
     bars = bars[::-1]
-    with _style():
+    with style():
         figure = Figure(figsize=(width, 1.1 + 0.27 * len(bars)), layout="constrained")
         axes = figure.subplots()
         for y, bar in enumerate(bars):
@@ -145,7 +145,7 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
         axes.set_xlabel("time or memory of stock, over ours\n(thin line: spread of the repeats; upright mark: target)",
                         fontsize=8.5, color=palette.muted)
         figure.suptitle(f"Times better than stock fastai\n{title}", fontsize=10)
-        _plain(axes, palette)
+        plain_axes(axes, palette)
         axes.grid(axis="y", visible=False)
         axes.axvline(1, color=palette.muted, linewidth=1, zorder=1)
     return figure
@@ -153,7 +153,7 @@ def ratio_figure(bars: list[Record], *, title: str, palette: Palette = LIGHT, wi
 
 def scale_figure(rows: list[Record], *, palette: Palette = LIGHT) -> Figure:
     """Seconds and memory against the number of documents and against their length, on log scales."""
-    with _style():
+    with style():
         figure = Figure(figsize=(7.6, 5.6), layout="constrained")
         grid = figure.subplots(2, 2)
         for column, (what, label) in enumerate((("documents", "documents tokenised"), ("tokens", "tokens of a text"))):
@@ -163,7 +163,7 @@ def scale_figure(rows: list[Record], *, palette: Palette = LIGHT) -> Figure:
                 shared = "\n(one process, all models)" if what == "tokens" else ""
                 axes.set_ylabel(f"peak memory, {unit}{shared}" if field == "peak_mb" else f"time, {unit}")
                 axes.set_xlabel(label)
-                _plain(axes, palette)
+                plain_axes(axes, palette)
         grid[0][0].legend()
         grid[0][1].legend()
         figure.suptitle("Growth with the number of documents (left) and with their length (right)", fontsize=10.5)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ulmfit_fastai.tokens.store import TokenIds, TokenStore
+from ulmfit_fastai.tokens.ids import TokenIds
+from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.tokens.stream import cores
 
 from .measure import Record, alternate, expect, row

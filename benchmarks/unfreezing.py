@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.recipe.fitting import with_epochs
 from ulmfit_fastai.recipe.freezing import Stage
-from ulmfit_fastai.recipe.presets import preset, with_epochs
+from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
-from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.results.result import Result
-from ulmfit_fastai.texts.sources import Dataset, load_imdb
+from ulmfit_fastai.texts.dataset import Dataset
+from ulmfit_fastai.texts.imdb import load_imdb
 from ulmfit_fastai.training.runs import run
 from ulmfit_fastai.training.sharing import language_model_recipe
 
@@ -54,7 +56,7 @@ def measure(dataset: Dataset, out: Path, *, base: Recipe, language_model: Path |
         for way, ratio in WAYS:
             recipe = recipe_of(way, ratio, n_labels, epochs, base)
             folder = out / f"{way.replace(' ', '-')}-{ratio}-{n_labels}"
-            run(recipe, dataset, folder, lm_from={"forward": language_model}, baseline=False, plan=False, **options)
+            run(recipe, dataset, folder, lm_from={"forward": language_model}, plan=False, **options)
             result = Result.load(folder)
             found.append({"unfreezing": way, "ratio": ratio, "labels": n_labels, "epochs": epochs,
                           "error": result.error, "interval": result.interval, "n": result.n_test,

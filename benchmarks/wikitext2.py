@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.weights import LMWeights
-from ulmfit_fastai.recipe.recipe import Model
-from ulmfit_fastai.results.folder import command_line, versions
+from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training.pretraining import perplexity, pretrain_ids, pretraining
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "wiki-small")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    bundled = weight_files.load("wiki-small", "forward")
+    bundled = pretrained.load("wiki-small", "forward")
     assert bundled is not None
     file = args.data / "wikitext2" / "wikitext2.parquet"
     corpus = {split: list(read_corpus(file, split=split)) for split in ("train", "valid")}

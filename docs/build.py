@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def modules() -> list[str]:
     """The package, whose page has the public names, and every module of it."""
-    names = sorted(path.stem for path in (ROOT / "ulmfit_fastai").glob("*.py"))
-    return ["ulmfit_fastai", *(f"ulmfit_fastai.{name}" for name in names if not name.startswith("__"))]
+    package = ROOT / "ulmfit_fastai"
+    files = [path.relative_to(ROOT).with_suffix("") for path in sorted(package.rglob("*.py"))]
+    names = [".".join(path.parts[:-1] if path.name == "__init__" else path.parts) for path in files]
+    return [name for name in names if name == "ulmfit_fastai" or not name.split(".")[-1].startswith("_")]
 
 
 def build(folder: Path) -> Path:

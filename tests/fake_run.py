@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ulmfit_fastai._files import write_json_atomic, write_text_atomic
-from ulmfit_fastai.recipe.freezing import simulate
-from ulmfit_fastai.recipe.recipe import Phase, Recipe, preset
-from ulmfit_fastai.results.predictions import average, error_metrics, write_predictions
+from ulmfit_fastai.recipe.parts import Phase
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.rates import simulate
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.results.metrics import average, error_metrics
+from ulmfit_fastai.results.predictions import write_predictions
 
 STEPS = {"pretrain": 60, "lm": 40, "classifier": 25}  # of an epoch
 

@@ -8,7 +8,7 @@ import numpy as np
 from fastai.text.learner import LMLearner, language_model_learner, text_classifier_learner
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 
-from ulmfit_fastai.tokens.store import TokenIds
+from ulmfit_fastai.tokens.ids import TokenIds
 
 SPECIAL = ["xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj"]
 TINY = dict(emb_sz=6, n_hid=8, n_layers=2)

@@ -6,17 +6,21 @@ written in place.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["plain", "read_json", "write_bytes_atomic", "write_json_atomic", "write_text_atomic"]
+from ._errors import UlmfitError
 
 
 def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> Path:
@@ -58,7 +62,7 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or half written: expected JSON, found {error}.") from error
+        raise UlmfitError(f"{path} is damaged or half written: expected JSON, found {error}.") from error
 
 
 def plain(value: Any) -> Any:
@@ -74,3 +78,79 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, os.PathLike) else value
+
+
+@contextmanager
+def disk_full_is_said(path: Path) -> Iterator[None]:
+    """Turn a failed write into a message that says what was kept and what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        said = ("write", "unexpected pos")  # torch's words for a file that could not be written whole
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in said):
+            raise
+        raise OSError(
+            f"could not write to {path}: {error}. The last whole state is still there: free some space and run the "
+            "same command again to go on"
+        ) from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy, under a temporary name that is then renamed."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is taken for a killed run's
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), "utf8")
+
+
+@contextmanager
+def temporary_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder in `root` that is removed at the end, whatever happens: `move` it before."""
+    temporary = root / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        _remove_left_behind(root)
+        yield temporary
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(
+                error.errno,
+                f"no space left while writing tokens to {root}, about 6 bytes a word. Free some, or take another "
+                "folder (cache=, or the environment variable ULMFIT_CACHE). What had been written was removed",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(temporary: Path, folder: Path) -> None:
+    """Give a finished temporary folder its name, in the place of what stands there."""
+    if folder.exists():
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+        os.replace(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def _remove_left_behind(root: Path) -> None:
+    """Remove temporary folders of runs that were killed: those nobody has written to for an hour."""
+    for path in root.glob(".*.tmp"):
+        try:
+            newest = max(entry.stat().st_mtime for entry in [path, *path.iterdir()])
+        except OSError:
+            continue  # gone meanwhile: its run has ended
+        if time.time() - newest > _LEFT_BEHIND:
+            shutil.rmtree(path, ignore_errors=True)

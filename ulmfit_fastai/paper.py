@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._errors import UlmfitError
+
 
 @dataclass(frozen=True)
 class Number:
@@ -70,8 +72,8 @@ class Table:
     def error(self, row: str, task: str) -> Number:
         """The error in %; ValueError if the table has no such row or task."""
         if row not in self.rows or task not in self.tasks:
-            raise ValueError(f"{self.title} has rows {', '.join(self.rows)} and tasks {', '.join(self.tasks)}; "
-                             f"asked for {row!r} on {task!r}.")
+            raise UlmfitError(f"{self.title} has rows {', '.join(self.rows)} and tasks {', '.join(self.tasks)}; "
+                              f"asked for {row!r} on {task!r}.")
         return Number(self.rows[row][1][self.tasks.index(task)], self.title.split(":")[0])
 
     def label(self, row: str) -> str:

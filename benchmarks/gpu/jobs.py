@@ -21,16 +21,19 @@ import numpy as np
 import torch
 from fastai.losses import CrossEntropyLossFlat
 
+from benchmarks.gpu.packs import read_pack, smaller_vocab
 from ulmfit_fastai.experiments.tables import ablate
 from ulmfit_fastai.model import weights as weight_files
-from ulmfit_fastai.model.awd_lstm import cudnn_has_bf16_lstm
-from ulmfit_fastai.model.layers import FusedCrossEntropy, build_language_model
+from ulmfit_fastai.model.fast.awd_lstm import cudnn_has_bf16_lstm
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.model.losses import FusedCrossEntropy
 from ulmfit_fastai.model.precision import resolve
-from ulmfit_fastai.packs import read_pack, smaller_vocab
-from ulmfit_fastai.recipe.presets import preset, with_epochs
-from ulmfit_fastai.recipe.recipe import DIRECTIONS, Dropouts, Model, Phase, Recipe
+from ulmfit_fastai.recipe.fitting import with_epochs
+from ulmfit_fastai.recipe.parts import DIRECTIONS, Dropouts, Model, Phase
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.averaging import average_runs
-from ulmfit_fastai.results.folder import describe_device, versions
+from ulmfit_fastai.results.environment import describe_device, versions
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.training.corpus import GeneralText, general_lm
 from ulmfit_fastai.training.estimate import Plan, time_phase
@@ -67,7 +70,7 @@ def imdb(args: argparse.Namespace, direction: str) -> None:
     assert dataset is not None
     out = args.work / f"imdb-{direction}"
     run(base_recipe(args, "imdb", len(ids.vocab), direction), dataset, out, ids=ids, time_budget=args.seconds,
-        device=args.device, progress=False, baseline=False, checkpoint_every=120)
+        device=args.device, progress=False, checkpoint_every=120)
     bring_back(out, args.out / f"imdb-{direction}")
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ulmfit_fastai.packs import write_pack
+from benchmarks.gpu.packs import write_pack
 from ulmfit_fastai.recipe.presets import preset
-from ulmfit_fastai.texts.sources import load_task, split_validation
+from ulmfit_fastai.texts.sources import load_task
+from ulmfit_fastai.texts.splits import split_validation
 from ulmfit_fastai.tokens.store import TokenStore
-from ulmfit_fastai.training.pretraining import corpus_store, joined
+from ulmfit_fastai.training.corpus import corpus_store, joined
 
 
 def pack_articles(corpus: list[str], out: str, valid: str | None, max_vocab: int, held_out: int) -> None:

@@ -18,16 +18,14 @@ import torch
 from fastai.text.data import TextDataLoaders
 from fastai.torch_core import default_device
 
+from .._errors import UlmfitError
 from .classifier import ClassifierLoader
 from .documents import PAD, TokenDataset
 from .labels import Labels
 from .lm import LMLoader
 
 if TYPE_CHECKING:
-    from ..tokens.store import TokenIds
-
-__all__ = ["ClassifierLoader", "LMLoader", "TokenDataLoaders", "TokenDataset", "classifier_dataloaders",
-           "inference_loader", "lm_dataloaders"]
+    from ..tokens.ids import TokenIds
 
 # Tokens of a batch, padding included, where no gradient is kept: 0.3 GB of activations on the CPU, 2 GB on a GPU.
 EVAL_TOKENS, EVAL_TOKENS_CUDA = 32_768, 262_144
@@ -53,13 +51,13 @@ class TokenDataLoaders(TextDataLoaders):
             return self.valid.new(chosen, **in_order, **kwargs)
         if any(not isinstance(item, str) for item in items):
             found = next(item for item in items if not isinstance(item, str))
-            raise ValueError(f"test_dl takes texts, a list of strings, found {type(found).__name__} in it")
+            raise UlmfitError(f"test_dl takes texts, a list of strings, found {type(found).__name__} in it")
         return self.valid.new(self.valid.dataset.from_texts(items), **kwargs)
 
 
 def _as_items(test_items: Any) -> list[Any]:
     if isinstance(test_items, str) or (hasattr(test_items, "columns") and hasattr(test_items, "iloc")):
-        raise ValueError("test_dl takes a list of texts; of a DataFrame give the column: dls.test_dl(df['text'])")
+        raise UlmfitError("test_dl takes a list of texts; of a DataFrame give the column: dls.test_dl(df['text'])")
     return list(test_items)
 
 
@@ -83,8 +81,8 @@ def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: S
             for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
     totals = [int(dataset.lengths.sum()) for dataset in sets]
     if totals[0] <= bs or totals[1] < 2:
-        raise ValueError(f"train must have more tokens than bs, over {bs}, and valid at least 2, found {totals[0]} and "
-                         f"{totals[1]}; give more texts or a smaller bs")
+        raise UlmfitError(f"train must have more tokens than bs, over {bs}, and valid at least 2, found {totals[0]} "
+                          f"and {totals[1]}; give more texts or a smaller bs")
     loaders = [LMLoader(sets[0], bs=bs, bptt=bptt, seed=seed, shuffle=True, variable_bptt=variable_bptt),
                LMLoader(sets[1], bs=min(bs, totals[1] - 1), bptt=bptt, seed=seed)]
     return TokenDataLoaders(*loaders, device=where)
@@ -111,10 +109,10 @@ def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any] | np.ndarray, *,
     _check_sizes(bs=bs, bptt=bptt, seed=seed, max_len=max_len, token_budget=token_budget)
     _check_vocab(ids.vocab)
     if len(labels) != len(ids.offsets) - 1:
-        raise ValueError(f"expected one label per text, {len(ids.offsets) - 1:,}, found {len(labels):,}")
+        raise UlmfitError(f"expected one label per text, {len(ids.offsets) - 1:,}, found {len(labels):,}")
     if bs < 2 or len(train) < 2:
-        raise ValueError("the classifier's batch norm needs two texts at least in a training batch, "
-                         f"found bs={bs} and {len(train)} training texts")
+        raise UlmfitError("the classifier's batch norm needs two texts at least in a training batch, "
+                          f"found bs={bs} and {len(train)} training texts")
     sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split)
             for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
     kind = Labels.infer([labels[row] for row in np.asarray(train).tolist()], classes)
@@ -158,10 +156,11 @@ def _eval_tokens(device: torch.device) -> int:
 def _check_sizes(**sizes: int | None) -> None:
     for name, value in sizes.items():
         if value is not None and (value < 0 or (value == 0 and name != "seed")):
-            raise ValueError(f"{name} must be {'0 or more' if name == 'seed' else 'at least 1'}, found {value}")
+            raise UlmfitError(f"{name} must be {'0 or more' if name == 'seed' else 'at least 1'}, found {value}")
 
 
 def _check_vocab(vocab: Sequence[str]) -> None:
     if len(vocab) <= PAD or vocab[PAD] != "xxpad":
-        raise ValueError(f"word {PAD} of the vocabulary must be 'xxpad', which fastai's models take for padding, found "
-                         f"{vocab[PAD] if len(vocab) > PAD else 'a vocabulary of ' + str(len(vocab)) + ' words'!r}")
+        found = vocab[PAD] if len(vocab) > PAD else f"a vocabulary of {len(vocab)} words"
+        raise UlmfitError(f"word {PAD} of the vocabulary must be 'xxpad', which fastai's models take for padding, "
+                          f"found {found!r}")

@@ -15,6 +15,7 @@ from fastai.text.data import LMTensorText, Numericalize, TensorText
 from fastai.torch_core import TitledStr
 from fastcore.foundation import L
 
+from .._errors import UlmfitError
 from .labels import Labels, some
 
 UNK, PAD = 0, 1  # xxunk and xxpad: the first two words of every fastai vocabulary
@@ -32,7 +33,7 @@ class TextTokenizer:
         self.lang = lang
 
     def __call__(self, texts: list[str]) -> list[list[str]]:
-        from ..tokens.store import tokenize
+        from ..tokens.stream import tokenize
 
         return tokenize(texts, self.lang)
 
@@ -64,8 +65,8 @@ class TokenDataset:
         starts, ends = ids.offsets[:-1][chosen], ids.offsets[1:][chosen]
         lengths = ends - starts
         if (lengths == 0).any():
-            raise ValueError(f"a text has one token at least, rows {some(chosen[lengths == 0].tolist())} of {name} "
-                             "have none; leave them out")
+            raise UlmfitError(f"a text has one token at least, rows {some(chosen[lengths == 0].tolist())} of {name} "
+                              "have none; leave them out")
         if max_len is not None and kwargs.get("direction") != "backward":  # backward, a text ends where it started
             starts = np.maximum(starts, ends - max_len)
         if max_len is not None:
@@ -82,8 +83,8 @@ class TokenDataset:
         arrays = [np.asarray(document, dtype=np.int64) for document in documents]
         lengths = np.array([len(array) for array in arrays], dtype=np.int64)
         if (lengths == 0).any():
-            raise ValueError("a text has one token at least, texts "
-                             f"{some(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
+            raise UlmfitError("a text has one token at least, texts "
+                              f"{some(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
         flat = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
         return self._like(flat, np.cumsum(lengths) - lengths, lengths)
 
@@ -167,7 +168,7 @@ class TokenDataset:
 def check_direction(direction: str) -> str:
     """Return `direction`, or raise ValueError when it is neither 'forward' nor 'backward'."""
     if direction not in ("forward", "backward"):
-        raise ValueError(f"direction must be 'forward' or 'backward', found {direction!r}")
+        raise UlmfitError(f"direction must be 'forward' or 'backward', found {direction!r}")
     return direction
 
 
@@ -175,9 +176,9 @@ def check_rows(rows: Sequence[int] | np.ndarray, n: int, name: str) -> np.ndarra
     """Row numbers as an int64 array; raises ValueError unless they are whole numbers from 0 to n-1, at least one."""
     chosen = np.asarray(rows)
     if chosen.ndim != 1 or len(chosen) == 0 or chosen.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be a list of row numbers with at least one in it, found shape {chosen.shape} "
-                         f"of type {chosen.dtype}")
+        raise UlmfitError(f"{name} must be a list of row numbers with at least one in it, found shape {chosen.shape} "
+                          f"of type {chosen.dtype}")
     if chosen.min() < 0 or chosen.max() >= n:
-        raise ValueError(f"{name} must hold row numbers from 0 to {n - 1:,}, found {chosen.min():,} to "
-                         f"{chosen.max():,}")
+        raise UlmfitError(f"{name} must hold row numbers from 0 to {n - 1:,}, found {chosen.min():,} to "
+                          f"{chosen.max():,}")
     return chosen.astype(np.int64)

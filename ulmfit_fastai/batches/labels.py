@@ -12,6 +12,8 @@ from fastai.data.transforms import Category, MultiCategory
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
 from fastai.torch_core import TensorBase, TensorCategory, TensorMultiCategory, TitledFloat, TitledTuple
 
+from .._errors import UlmfitError
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -33,7 +35,7 @@ class Labels:
         if classes is None:
             return cls("regression", n_targets=len(first) if several else 1)  # type: ignore[arg-type]
         if len(classes) == 0 or len(set(classes)) != len(classes):
-            raise ValueError(f"classes must be names that differ from one another, found {list(classes)}")
+            raise UlmfitError(f"classes must be names that differ from one another, found {list(classes)}")
         return cls("multi" if several else "single", tuple(classes))
 
     @property
@@ -59,8 +61,8 @@ class Labels:
         chosen = [labels[row] for row in rows.tolist()]
         missing = [row for row, label in zip(rows.tolist(), chosen) if is_missing(label)]
         if missing:
-            raise ValueError(f"every text of train and valid needs a label, rows {some(missing)} have none; "
-                             "leave them out")
+            raise UlmfitError(f"every text of train and valid needs a label, rows {some(missing)} have none; "
+                              "leave them out")
         if self.kind == "regression":
             return torch.tensor(np.asarray(chosen, dtype=np.float32))
         numbers = self._numbers()
@@ -85,13 +87,13 @@ class Labels:
     def _refuse_unknown(self, found: list[Any], numbers: dict[Any, int]) -> None:
         unknown = sorted({str(label) for label in found if label not in numbers})
         if unknown:
-            raise ValueError(f"labels must be among the classes {some(self.classes)}, found also {some(unknown)}")
+            raise UlmfitError(f"labels must be among the classes {some(self.classes)}, found also {some(unknown)}")
 
     def _rows_of_0_and_1(self, chosen: list[np.ndarray]) -> torch.Tensor:
         rows = np.asarray(chosen, dtype=np.float32)
         if rows.shape != (len(chosen), self.c) or not np.isin(rows, (0, 1)).all():
-            raise ValueError(f"a text's label must be {self.c} numbers 0 or 1, one a class, found for the first "
-                             f"{chosen[0].tolist()}")
+            raise UlmfitError(f"a text's label must be {self.c} numbers 0 or 1, one a class, found for the first "
+                              f"{chosen[0].tolist()}")
         return torch.from_numpy(rows)
 
     def decode(self, target: torch.Tensor) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from fastai.data.core import TfmdDL
 
+from .._errors import UlmfitError
 from .documents import TokenDataset
 
 Batch = tuple[torch.Tensor, ...]
@@ -60,9 +61,9 @@ class TokenLoader(TfmdDL):
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[Batch]:
         """Refuse: only fastai's `DistributedDL` asks for this, to deal single items out to several processes."""
-        raise ValueError("these batches cannot be dealt out by fastai's DistributedDL, which would take texts out of "
-                         "their order (the language model's) or make unequal numbers of batches (the classifier's); "
-                         "train in one process")
+        raise UlmfitError("these batches cannot be dealt out by fastai's DistributedDL, which would take texts out of "
+                          "their order (the language model's) or make unequal numbers of batches (the classifier's); "
+                          "train in one process")
 
     def _one_pass(self) -> None:
         self._n_inp, self._types = 1, self.dataset.batch_types  # fastai would make a batch to find these

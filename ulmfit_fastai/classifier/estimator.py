@@ -21,20 +21,25 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
+from .._errors import UlmfitError
 from .._files import read_json
+from ..batches.targets import class_name
 from ..model.weights import Classifier
 from ..predict.model_card import model_card
 from ..predict.text_model import Config, TextModel, about
-from ..recipe.presets import PRESETS, with_epochs
+from ..recipe.fitting import default_preset, fitted, with_epochs
+from ..recipe.presets import PRESETS
 from ..recipe.presets import preset as named
 from ..recipe.recipe import Recipe
 from ..results.evaluation import Evaluation
-from ..texts.sources import Dataset
-from ..tokens.store import TokenIds, TokenStore
-from ..training.runs import plan_run, rows_for, run
-from .labels import TASKS, OwnLabels, class_name, class_weights, known_values, read_labels
+from ..texts.dataset import Dataset
+from ..tokens.ids import TokenIds
+from ..tokens.store import TokenStore
+from ..training.prepare import rows_for
+from ..training.runs import plan_run, run
+from .labels import TASKS, OwnLabels, class_weights, known_values, read_labels
 from .learner import fastai_learner
-from .start import default_preset, fitted, refuse_no_validation, valid_fraction, vocabulary, with_weights
+from .start import refuse_no_validation, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Unfinished(ValueError):
+class Unfinished(UlmfitError):
     """The time budget ended before the training did; the same call goes on with it."""
 
 
@@ -158,7 +163,7 @@ class ULMFiT(BaseEstimator):
         texts; `Unfinished` for a run stopped by its time budget.
         """
         if self.time_budget is not None and self.out is None:
-            raise ValueError("time_budget needs out=, the folder from which the next call goes on")
+            raise UlmfitError("time_budget needs out=, the folder from which the next call goes on")
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
@@ -293,7 +298,7 @@ class ULMFiT(BaseEstimator):
         values, classes = known_values(read_labels(y, task), config.kind, config.classes)
         outputs = self._outputs(X, text)
         if len(values) != len(outputs):
-            raise ValueError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
+            raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
         outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(config.classes))))
         return Evaluation.of(config.kind, outputs, values, classes)
 

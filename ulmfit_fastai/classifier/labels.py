@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..texts.dataset import shown
+from .._errors import UlmfitError
+from .._words import shown
+from ..batches.targets import class_name
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,6 @@ class OwnLabels:
         return tuple(class_name(value) for value in self.classes)
 
 
-def class_name(value: Any) -> str:
-    """A class as text: '1' for 1 and 1.0."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        value = int(value)
-    return str(value)
-
-
 def is_missing(value: Any) -> bool:
     """None, NaN, pandas' NA, or a text of blanks."""
     if isinstance(value, str):
@@ -59,9 +54,9 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
     Whole numbers are classes, as in scikit-learn, unless `task` is 'regression'.
     """
     if task != "auto" and task not in TASKS:
-        raise ValueError(f"task must be auto, {', '.join(TASKS)}; found {task!r}")
+        raise UlmfitError(f"task must be auto, {', '.join(TASKS)}; found {task!r}")
     if isinstance(labels, str):
-        raise ValueError(f"expected one label for each text, found the string {labels!r}; a column is named by label=")
+        raise UlmfitError(f"expected one label for each text, found the string {labels!r}; a column is named by label=")
     if getattr(labels, "ndim", 1) == 2 and labels.shape[1] == 1 and task != "multilabel":
         labels = np.asarray(labels)[:, 0]
     if getattr(labels, "ndim", 1) == 2:
@@ -73,11 +68,11 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
     if kind == "multi":
         if not all(several):
             odd = known[several.index(False)]
-            raise ValueError(f"task multilabel expects a list of classes for each text, found {odd!r}")
+            raise UlmfitError(f"task multilabel expects a list of classes for each text, found {odd!r}")
         return _lists(values)
     if any(several):
-        raise ValueError(f"task {task} expects one label a text, found {known[several.index(True)]!r}; use "
-                         "task='multilabel'")
+        raise UlmfitError(f"task {task} expects one label a text, found {known[several.index(True)]!r}; use "
+                          "task='multilabel'")
     return _numbers(values) if kind == "regression" else _single(values, known)
 
 
@@ -124,8 +119,8 @@ def is_missing_list(value: Any) -> bool:
 def _indicator(labels: Any, task: str) -> OwnLabels:
     array = np.asarray(labels)
     if task not in ("auto", "multilabel") or not np.isin(array, (0, 1)).all():
-        raise ValueError(f"labels of shape {array.shape} are read as rows of 0 and 1, one column a class"
-                         + (f", but task is {task}" if task != "auto" else "; found other values in them"))
+        raise UlmfitError(f"labels of shape {array.shape} are read as rows of 0 and 1, one column a class"
+                          + (f", but task is {task}" if task != "auto" else "; found other values in them"))
     classes = tuple(labels.columns) if isinstance(labels, pd.DataFrame) else tuple(range(array.shape[1]))
     return OwnLabels("multi", classes, [tuple(np.flatnonzero(row).tolist()) for row in array], indicator=True)
 
@@ -136,9 +131,9 @@ def _numbers(values: list[Any]) -> OwnLabels:
         try:
             read.append(None if is_missing(value) else float(value))
         except (TypeError, ValueError):
-            raise ValueError(f"task regression expects numbers, found {value!r} in row {row}") from None
+            raise UlmfitError(f"task regression expects numbers, found {value!r} in row {row}") from None
         if read[-1] is not None and not np.isfinite(read[-1]):
-            raise ValueError(f"task regression expects finite numbers, found {value!r} in row {row}")
+            raise UlmfitError(f"task regression expects finite numbers, found {value!r} in row {row}")
     return OwnLabels("regression", (), read)
 
 
@@ -151,20 +146,20 @@ def check_classes(labels: OwnLabels, values: list[Any]) -> None:
     """Refuse labels that nothing can be learnt from."""
     known = [value for value in values if value is not None]
     if not known:
-        raise ValueError(f"expected texts with labels, found none in {len(values):,} rows")
+        raise UlmfitError(f"expected texts with labels, found none in {len(values):,} rows")
     if labels.kind == "regression":
         if len(set(known)) < 2:
-            raise ValueError(f"the labels are one number only ({shown(set(known))}): there is nothing to learn")
+            raise UlmfitError(f"the labels are one number only ({shown(set(known))}): there is nothing to learn")
         return
     found = {i for value in known for i in (value if labels.kind == "multi" else (value,))}
     if labels.kind == "single" and len(found) < 2:
-        raise ValueError(f"the labels are of one class only ({shown(labels.names[i] for i in found)}) in "
-                         f"{len(known):,} rows: a classifier needs two or more")
+        raise UlmfitError(f"the labels are of one class only ({shown(labels.names[i] for i in found)}) in "
+                          f"{len(known):,} rows: a classifier needs two or more")
     if not found:
-        raise ValueError("no text has a class")
+        raise UlmfitError("no text has a class")
     if labels.kind == "single" and len(found) == len(known) >= 10:
-        raise ValueError(f"each of the {len(known):,} labels is another ({shown(labels.names, 3)}): are they classes? "
-                         "For numbers give task='regression'")
+        raise UlmfitError(f"each of the {len(known):,} labels is another ({shown(labels.names, 3)}): are they classes? "
+                          "For numbers give task='regression'")
 
 
 def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) -> tuple[float, ...] | None:
@@ -175,22 +170,23 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
     if weights is None:
         return None
     if labels.kind == "regression":
-        raise ValueError("class_weight is given, but the labels are numbers, not classes")
+        raise UlmfitError("class_weight is given, but the labels are numbers, not classes")
     known = [value if labels.kind == "multi" else (value,) for value in labels.values if value is not None]
     counts = np.bincount([i for value in known for i in value], minlength=len(labels.classes))
     if isinstance(weights, str):
         if weights != "balanced":
-            raise ValueError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
-                             f"{weights!r}")
+            raise UlmfitError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
+                              f"{weights!r}")
         if labels.kind == "multi":
             return tuple(float(min((len(known) - n) / max(n, 1), 100.0)) or 0.01 for n in counts)
         return tuple(float(len(known) / (len(counts) * max(n, 1))) for n in counts)
     if not isinstance(weights, Mapping):
-        raise ValueError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found {weights!r}")
+        raise UlmfitError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
+                          f"{weights!r}")
     given = {class_name(key): float(value) for key, value in weights.items()}
     unknown = sorted(set(given) - set(labels.names))
     if unknown:
-        raise ValueError(f"class_weight names {shown(unknown)}; the classes are {shown(labels.names)}")
+        raise UlmfitError(f"class_weight names {shown(unknown)}; the classes are {shown(labels.names)}")
     return tuple(given.get(name, 1.0) for name in labels.names)
 
 
@@ -202,14 +198,14 @@ def known_values(labels: OwnLabels, kind: str, classes: Sequence[Any]) -> tuple[
     """
     missing = [row for row, value in enumerate(labels.values) if value is None]
     if missing:
-        raise ValueError(f"row{'s' * (len(missing) > 1)} {shown(missing)} {'have' if len(missing) > 1 else 'has'} no "
-                         f"label: leave {'them' if len(missing) > 1 else 'it'} out")
+        raise UlmfitError(f"row{'s' * (len(missing) > 1)} {shown(missing)} {'have' if len(missing) > 1 else 'has'} no "
+                          f"label: leave {'them' if len(missing) > 1 else 'it'} out")
     if kind == "regression" or (labels.indicator and len(labels.classes) == len(classes)):
         return labels.values, tuple(classes)
     number = {class_name(name): i for i, name in enumerate(classes)}
     unknown = [name for name in labels.classes if class_name(name) not in number]
     if unknown and len(unknown) == len(labels.classes):
-        raise ValueError(f"the labels {shown(unknown)} are none of the model's classes ({shown(number)})")
+        raise UlmfitError(f"the labels {shown(unknown)} are none of the model's classes ({shown(number)})")
     if unknown:
         log.warning("the model doesn't know the class %s: every such text counts as wrong", shown(unknown))
     every = (*classes, *unknown)

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from .._errors import UlmfitError
 from ..batches.dataloaders import classifier_dataloaders
 from ..batches.documents import TextTokenizer
 from ..batches.targets import Targets
 from ..model.learners import classifier_learner
 from ..predict.text_model import TextModel
-from ..texts.sources import Dataset
-from ..tokens.store import TokenIds
-from ..training.runs import rows_for
+from ..texts.dataset import Dataset
+from ..tokens.ids import TokenIds
+from ..training.prepare import rows_for
 
 
 def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = None,
@@ -24,7 +25,7 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
     `dls.test_dl(texts)` and `export` work, training needs DataLoaders of your own.
     """
     if direction not in model.models:
-        raise ValueError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
+        raise UlmfitError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
     module = model.as_trained("a fastai Learner")[direction]
     config, recipe = model.config, model.recipe
     if dataset is not None and ids is not None:

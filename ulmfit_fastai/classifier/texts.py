@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..texts.dataset import Dataset, build, from_frame, joined_texts, rows_named, shown
+from .._errors import UlmfitError
+from .._words import rows_named, shown
+from ..texts.dataset import Dataset, build, from_frame, joined_texts
 from .labels import OwnLabels, check_classes, delimiter, is_missing
 
 log = logging.getLogger(__name__)
@@ -24,15 +26,15 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
     or the one called 'text'.
     """
     if isinstance(texts, str):
-        raise ValueError("expected many texts, found one string: put it in a list")
+        raise UlmfitError("expected many texts, found one string: put it in a list")
     if isinstance(texts, pd.DataFrame):
         chosen = [columns] if isinstance(columns, str) else list(columns or _only_column(texts))
         absent = [name for name in chosen if name not in texts]
         if absent:
-            raise ValueError(f"no column {shown(absent)}; the columns are {shown(list(texts.columns), 30)}")
+            raise UlmfitError(f"no column {shown(absent)}; the columns are {shown(list(texts.columns), 30)}")
         return texts, chosen
     if columns is not None and not isinstance(columns, str) and len(columns) > 1:
-        raise ValueError(f"expected a DataFrame with the columns {shown(columns)}, found a {type(texts).__name__}")
+        raise UlmfitError(f"expected a DataFrame with the columns {shown(columns)}, found a {type(texts).__name__}")
     if isinstance(texts, pd.Series):
         index, values = texts.index, texts.tolist()
     else:
@@ -40,16 +42,16 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
         if array is not None and array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array is not None and array.ndim != 1:
-            raise ValueError(f"expected one text a row, found an array of shape {array.shape}; put several fields of "
-                             "a text into the columns of a DataFrame")
+            raise UlmfitError(f"expected one text a row, found an array of shape {array.shape}; put several fields of "
+                              "a text into the columns of a DataFrame")
         if array is None and not isinstance(texts, Iterable):
-            raise ValueError(f"expected a list of texts, found {texts!r}")
+            raise UlmfitError(f"expected a list of texts, found {texts!r}")
         values = list(texts) if array is None else array.tolist()
         index = pd.RangeIndex(len(values))
     strange = [row for row, value in enumerate(values) if not isinstance(value, str) and not is_missing(value)]
     if strange:
-        raise ValueError(f"expected texts, found {str(values[strange[0]])[:40]} in "
-                         f"{rows_named(index, strange[:1])}; {len(strange):,} of {len(values):,} are no text")
+        raise UlmfitError(f"expected texts, found {str(values[strange[0]])[:40]} in "
+                          f"{rows_named(index, strange[:1])}; {len(strange):,} of {len(values):,} are no text")
     name = columns if isinstance(columns, str) else columns[0] if columns else "text"
     return pd.DataFrame({name: pd.Series(values, dtype=object, index=index)}), [name]
 
@@ -64,8 +66,8 @@ def _only_column(frame: pd.DataFrame) -> list[str]:
         return [frame.columns[0]]
     if "text" in frame:
         return ["text"]
-    raise ValueError("which column holds the texts? Name it by text=, in a shell by --text; the columns are "
-                     f"{shown(list(frame.columns), 30)}")
+    raise UlmfitError("which column holds the texts? Name it by text=, in a shell by --text; the columns are "
+                      f"{shown(list(frame.columns), 30)}")
 
 
 def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
@@ -74,9 +76,9 @@ def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
     found = joined_texts(frame, chosen)
     empty = [row for row, text in enumerate(found) if not text]
     if empty:
-        raise ValueError(f"{rows_named(frame.index, empty)} of column {' + '.join(map(str, chosen))} "
-                         f"{'are' if len(empty) > 1 else 'is'} empty ({len(empty):,} of {len(found):,}): leave "
-                         f"{'them' if len(empty) > 1 else 'it'} out")
+        raise UlmfitError(f"{rows_named(frame.index, empty)} of column {' + '.join(map(str, chosen))} "
+                          f"{'are' if len(empty) > 1 else 'is'} empty ({len(empty):,} of {len(found):,}): leave "
+                          f"{'them' if len(empty) > 1 else 'it'} out")
     return found
 
 
@@ -89,7 +91,7 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     """
     frame, chosen = text_frame(texts, columns)
     if len(labels.values) != len(frame):
-        raise ValueError(f"expected one label for each of the {len(frame):,} texts, found {len(labels.values):,}")
+        raise UlmfitError(f"expected one label for each of the {len(frame):,} texts, found {len(labels.values):,}")
     checked = from_frame(frame, text=chosen, label=None, drop_missing=drop_missing)
     more = [] if unlabelled is None else _unlabelled(unlabelled, chosen)
     kept = [row for row, text in enumerate(joined_texts(frame, chosen)) if text]
@@ -98,8 +100,8 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     if bare:
         which = f"{rows_named(frame.index, bare)} {'have' if len(bare) > 1 else 'has'} no label"
         if not drop_missing:
-            raise ValueError(f"{which} ({len(bare):,} of {len(frame):,}). Fill them in, or give drop_missing=True to "
-                             "use them as unlabelled texts")
+            raise UlmfitError(f"{which} ({len(bare):,} of {len(frame):,}). Fill them in, or give drop_missing=True to "
+                              "use them as unlabelled texts")
         notes.append(f"{which}: used as unlabelled texts")
         log.warning("%s", notes[-1])
     delim = delimiter(labels.names) if labels.kind == "multi" else None
@@ -145,12 +147,12 @@ def labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
     """The name of the label column, if it is one, and the labels."""
     if y is not None:
         if label is not None:
-            raise ValueError("labels are given twice: as the second argument and by label=")
+            raise UlmfitError("labels are given twice: as the second argument and by label=")
         return None, y
     if not is_frame(X):
-        raise ValueError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
+        raise UlmfitError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
     label = label or ("label" if "label" in X else None)
     if label is None or label not in X:
-        raise ValueError(f"no column {label or 'label'}; the columns are {shown(list(X.columns), 30)}. Give "
-                         "label=, or the labels as the second argument")
+        raise UlmfitError(f"no column {label or 'label'}; the columns are {shown(list(X.columns), 30)}. Give "
+                          "label=, or the labels as the second argument")
     return label, X[label]

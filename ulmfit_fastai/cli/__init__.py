@@ -1,1 +1,5 @@
-from .app import main as main
+"""The same from a shell: `ulmfit-fastai COMMAND`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

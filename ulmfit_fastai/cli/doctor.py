@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from urllib.error import HTTPError
 
-from .. import __version__
+from .._version import __version__
 
 OK, NOTE = "ok", "note"
 PROBLEM = "PROBLEM"  # stands in the way of every run
@@ -141,7 +141,7 @@ def _device() -> Iterator[Line]:
     from fastai.torch_core import default_device
 
     from ..model.precision import resolve
-    from ..results.folder import describe_device
+    from ..results.environment import describe_device
 
     device = default_device()
     name, precision = describe_device(device)["name"], resolve("auto", device)
@@ -174,7 +174,7 @@ def _room() -> Iterator[Line]:
 
 
 def _assets(hosts: dict[str, str | None] | None) -> Iterator[Line]:
-    from ..model.weights import BUNDLED
+    from ..model.pretrained import BUNDLED
 
     bundled = sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
     yield Line(OK if bundled else NOTE, f"weights that come with the package: {', '.join(bundled) or 'none'}")
@@ -263,7 +263,7 @@ def fastai_folder(key: str) -> Path:
 
 
 def token_stores() -> Path:
-    from ..tokens.store import cache_root
+    from ..tokens.store_files import cache_root
 
     return cache_root()
 

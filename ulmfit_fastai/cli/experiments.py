@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._errors import UlmfitError
 from .options import (
     CORPUS,
     DEVICE,
@@ -77,7 +78,7 @@ def reproduce(args: argparse.Namespace) -> int:
                     "train": args.train_part}
         return show(run_task(task, args.preset, data=args.data, **options), options["out"])
     if args.no_verify or args.train_part or args.lm_from:
-        raise ValueError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
+        raise UlmfitError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
     from ..experiments.main_results import reproduce_all
 
     tasks = None if "all" in args.tasks else args.tasks
@@ -158,7 +159,7 @@ def whole_number(text: str) -> int:
     try:
         return int(text.replace("_", ""))
     except ValueError:
-        raise ValueError(f"--labels: expected numbers with commas between them, or all; found {text!r}") from None
+        raise UlmfitError(f"--labels: expected numbers with commas between them, or all; found {text!r}") from None
 
 
 _DIRECTION = option("--direction", choices=DIRECTIONS,

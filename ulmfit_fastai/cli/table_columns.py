@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._errors import UlmfitError
 from ..classifier.labels import is_missing_list
 from ..classifier.texts import text_frame
+from ..texts.corpora import read_corpus
 from ..texts.dataset import joined_texts
-from ..texts.files import TABLES, bare_suffix, existing, read_table
-from ..texts.sources import read_corpus
+from ..texts.files import bare_suffix, existing
+from ..texts.tables import TABLES, read_table
 
 if TYPE_CHECKING:
     from ..classifier.estimator import ULMFiT
@@ -47,7 +49,7 @@ def with_text_and_label(model: ULMFiT, frame: pd.DataFrame, text: list[str] | No
     texts = joined_texts(*text_frame(frame, model.columns(frame, text)))
     keep = [bool(text) and not is_missing_list(value) for text, value in zip(texts, frame[label].tolist())]
     if not any(keep):
-        raise ValueError(f"no row has both a text and a label (column {label})")
+        raise UlmfitError(f"no row has both a text and a label (column {label})")
     if not all(keep):
         log.warning("rows without text or label, left out: %s", f"{len(keep) - sum(keep):,}")
     return frame[keep]
@@ -64,10 +66,10 @@ def typed(labels: pd.Series, delim: str | None, task: str) -> list[Any]:
     values = [None if value is None or value != value else value for value in labels.tolist()]
     if delim is not None:
         if task not in ("auto", "multilabel"):
-            raise ValueError(f"--label-delim is for several classes a text, and --task is {task}: give one of them")
+            raise UlmfitError(f"--label-delim is for several classes a text, and --task is {task}: give one of them")
         return [_several(value, delim) for value in values]
     if task == "multilabel" and any(isinstance(value, str) for value in values):
-        raise ValueError("--task multilabel needs --label-delim, the mark between the classes of a text")
+        raise UlmfitError("--task multilabel needs --label-delim, the mark between the classes of a text")
     if any(not isinstance(value, str) for value in values if value is not None):
         return values  # the file has types of its own
     written = [None if value is None or not value.strip() else value.strip() for value in values]
@@ -93,9 +95,9 @@ def unlabelled_of(path: str | None, text: list[str]) -> Any:
         if set(text) <= set(frame.columns):
             return frame[text]
         if len(text) > 1 or "text" not in frame:
-            raise ValueError(f"{path}: no column {', '.join(name for name in text if name not in frame)}; the columns "
-                             f"are {', '.join(map(str, frame.columns))}")
+            raise UlmfitError(f"{path}: no column {', '.join(name for name in text if name not in frame)}; the columns "
+                              f"are {', '.join(map(str, frame.columns))}")
         return frame["text"].tolist()
     if len(text) > 1:
-        raise ValueError(f"{path}: expected a table with the columns {', '.join(text)}")
+        raise UlmfitError(f"{path}: expected a table with the columns {', '.join(text)}")
     return list(read_corpus(found))

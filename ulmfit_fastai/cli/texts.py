@@ -7,10 +7,11 @@ import codecs
 import json
 import logging
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._errors import UlmfitError
+from .._progress import Progress
 from .options import (
     DEVICE,
     DIRECTIONS,
@@ -71,9 +72,10 @@ def train(args: argparse.Namespace) -> int:
       ulmfit-fastai train wine.csv --text note --label points --task regression --unlabelled more.txt --out model
       ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
     """
+    from .._words import shown
     from ..classifier.estimator import ULMFiT, Unfinished
-    from ..classifier.texts import shown
-    from ..texts.files import existing, read_table
+    from ..texts.files import existing
+    from ..texts.tables import read_table
     from .table_columns import typed, unlabelled_of
 
     frame = read_table(existing(args.file), encoding=args.encoding)
@@ -81,7 +83,7 @@ def train(args: argparse.Namespace) -> int:
     label = args.label or _default(frame, "label", "--label")[0]
     absent = [name for name in [*text, label] if name not in frame]
     if absent:
-        raise ValueError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
+        raise UlmfitError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
     frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
     frame.attrs["source"] = Path(args.file).name
     options = dict(args.settings)
@@ -101,7 +103,7 @@ def train(args: argparse.Namespace) -> int:
         print(stopped)
         return STOPPED
     except ValueError as error:
-        raise ValueError(as_typed(str(error))) from error
+        raise UlmfitError(as_typed(str(error))) from error
     report = ""
     if model.model_.config.kind == "single":
         from ..report.report import write_report
@@ -134,7 +136,7 @@ def predict(args: argparse.Namespace) -> int:
     reader = TableReader(args.file, encoding=args.encoding)
     out = Path(args.out).expanduser() if args.out else None
     if out is not None and out.exists() and out.samefile(reader.path):
-        raise ValueError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
+        raise UlmfitError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
     done, empty, progress = 0, 0, Progress()
     with TableWriter(args.out) as writer:
@@ -142,7 +144,7 @@ def predict(args: argparse.Namespace) -> int:
             added, missing = predicted_columns(model, frame, args.text)
             twice = [name for name in added if name in frame]
             if twice:
-                raise ValueError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
+                raise UlmfitError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
             writer.write(frame.assign(**added))
             done, empty = done + len(frame), empty + missing
             progress.show(done, reader.share)
@@ -167,7 +169,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """
     from ..classifier.estimator import ULMFiT
     from ..classifier.labels import TASKS
-    from ..texts.files import existing, read_table
+    from ..texts.files import existing
+    from ..texts.tables import read_table
     from .table_columns import typed, with_text_and_label
 
     frame = read_table(existing(args.file), encoding=args.encoding)
@@ -175,7 +178,7 @@ def evaluate(args: argparse.Namespace) -> int:
     config = model.model_.config
     label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
     if label not in frame:
-        raise ValueError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
+        raise UlmfitError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
     task = {kind: task for task, kind in TASKS.items()}[config.kind]
     delim = (args.label_delim or ";") if config.kind == "multi" else None
     frame = with_text_and_label(model, frame.assign(**{label: typed(frame[label], delim, task)}), args.text, label)
@@ -220,7 +223,7 @@ def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise ValueError(f"--class-weight expects balanced, or CLASS=NUMBER, as in spam=5; found {item}")
+            raise UlmfitError(f"--class-weight expects balanced, or CLASS=NUMBER, as in spam=5; found {item}")
     return weights
 
 
@@ -228,38 +231,11 @@ def _default(frame: pd.DataFrame, name: str, flag: str) -> list[str]:
     """The column that is meant when none is named."""
     if name in frame:
         return [name]
-    raise ValueError(f"give {flag}: there is no column {name!r}; the columns are {', '.join(map(str, frame.columns))}")
+    raise UlmfitError(f"give {flag}: there is no column {name!r}; the columns are {', '.join(map(str, frame.columns))}")
 
 
 def rows(n: int) -> str:
     return f"{n:,} row{'s' * (n != 1)}"
-
-
-class Progress:
-    """How much is done and the time left: a line that changes on a screen, one a minute where stderr is a file."""
-
-    def __init__(self) -> None:
-        self.started = self.shown = time.monotonic()
-        self.on_screen = sys.stderr.isatty()
-
-    def show(self, done: int, share: float) -> None:
-        """`done` rows, which are `share` of all."""
-        from ..training.loop import minutes
-
-        now = time.monotonic()
-        if now - self.shown < (1 if self.on_screen else 60) or share <= 0:
-            return
-        self.shown = now
-        line = f"{rows(done)}, {share:.0%}, {minutes((now - self.started) * (1 - share) / share)} left"
-        if self.on_screen:
-            print(f"\r{line}   ", end="", file=sys.stderr, flush=True)
-        else:
-            log.info("%s", line)
-
-    def end(self, done: int) -> None:
-        if self.on_screen and self.shown > self.started:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-        log.debug("%s in %.1f s", rows(done), time.monotonic() - self.started)
 
 
 TEXTS = (

@@ -1,0 +1,5 @@
+"""`reproduce_imdb()` and the paper's tables and figures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

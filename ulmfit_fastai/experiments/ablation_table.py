@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..results.comparison import title_of
 from .figures import table_figure
@@ -26,7 +27,7 @@ class AblationTable:
     """One of the paper's tables beside ours, as far as its runs are finished.
 
     `rows` has a row for each of the table's: row, label, paper (error in %, NaN where the paper has none), error (ours,
-    the mean over seeds), sd (over seeds), low and high (95 %, see `paper.interval`), n_seeds, n_texts.
+    the mean over seeds), sd (over seeds), low and high (95 %, see `interval`), n_seeds, n_texts.
     """
 
     table: str
@@ -94,7 +95,8 @@ class AblationTable:
 
     def plot(self) -> Figure:
         """Our errors with every seed's and the paper's, row by row."""
-        return table_figure(self)
+        return table_figure(self.rows, self.errors, title=f"{self.title} · {title_of(self.task)}",
+                            measured_on=self.measured_on)
 
     def save(self) -> Path:
         """Write <table>.csv and <table>.json; returns the path of the latter."""
@@ -114,7 +116,7 @@ class AblationTable:
         path = Path(path)
         values = read_json(path)
         if values.get("schema") != SCHEMA or "errors" not in values:
-            raise ValueError(f"{path} is no table of this version: expected schema {SCHEMA}")
+            raise UlmfitError(f"{path} is no table of this version: expected schema {SCHEMA}")
         errors = {row: {int(seed): error for seed, error in found.items()} for row, found in values["errors"].items()}
         rows = pd.DataFrame(values["rows"], columns=COLUMNS).astype(dict.fromkeys(COLUMNS[2:7], float))
         return cls(values["table"], values["task"], values["title"], values["measured_on"], rows, errors,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..texts.sources import Dataset
+from ..texts.dataset import Dataset
 
 
 def tfidf_baseline(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:

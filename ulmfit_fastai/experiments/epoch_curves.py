@@ -17,7 +17,8 @@ from .._files import write_json_atomic, write_text_atomic
 from ..recipe.ablations import ablation, full_method
 from ..recipe.recipe import Recipe
 from ..results.comparison import title_of
-from ..texts.sources import Dataset, load_task
+from ..texts.dataset import Dataset
+from ..texts.sources import load_task
 from ..training.corpus import Corpus
 from .ablation_table import SCHEMA
 from .figures import epochs_figure, save_figure

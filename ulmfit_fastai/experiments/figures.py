@@ -13,13 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .._files import write_bytes_atomic
-from ..results.comparison import title_of
-from ..results.figures import LIGHT, Palette, _plain, _Shown, _style
+from ..results.drawing import LIGHT, Palette, Shown, plain_axes, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from .ablation_table import AblationTable
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
@@ -28,7 +25,7 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     for kind in ("png", "svg"):
         data = io.BytesIO()
         # Without a date, and with its ids drawn from a fixed word, an SVG is the same each time.
-        with _style():
+        with style():
             import matplotlib
 
             matplotlib.rcParams["svg.hashsalt"] = "ulmfit_fastai"
@@ -37,14 +34,18 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     return written
 
 
-def table_figure(table: AblationTable, *, palette: Palette = LIGHT, width: float = 7.2) -> Figure:
-    """The rows in the paper's order: the paper's error a diamond, our mean a dot with its spread, seeds small dots."""
-    rows = table.rows.iloc[::-1].reset_index(drop=True)
-    with _style():
-        figure = _Shown(figsize=(width, 1.1 + 0.34 * len(rows)), layout="constrained")
+def table_figure(rows: pd.DataFrame, errors: Mapping[str, Mapping[int, float]], *, title: str, measured_on: str,
+                 palette: Palette = LIGHT, width: float = 7.2) -> Figure:
+    """The rows in the paper's order: the paper's error a diamond, our mean a dot with its spread, seeds small dots.
+
+    `rows` and `errors` are those of an `AblationTable`: a row each, and its error by seed.
+    """
+    rows = rows.iloc[::-1].reset_index(drop=True)
+    with style():
+        figure = Shown(figsize=(width, 1.1 + 0.34 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for y, row in rows.iterrows():
-            for error in table.errors[row["row"]].values():
+            for error in errors[row["row"]].values():
                 axes.plot(error, y, "o", color=palette.accent, markersize=3, alpha=0.45, zorder=3, linewidth=0)
             if np.isfinite(row["sd"]):
                 axes.plot([row["error"] - row["sd"], row["error"] + row["sd"]], [y, y], color=palette.accent,
@@ -56,11 +57,10 @@ def table_figure(table: AblationTable, *, palette: Palette = LIGHT, width: float
         axes.set_yticks(range(len(rows)), rows["label"])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"{table.measured_on} error, %")
-        title = f"{table.title} · {title_of(table.task)}"
+        axes.set_xlabel(f"{measured_on} error, %")
         axes.set_title(title, color=palette.ink)
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-        _plain(axes, palette)
+        plain_axes(axes, palette)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         _legend(axes, palette, loc="lower right")
@@ -74,8 +74,8 @@ def labels_figure(points: pd.DataFrame, names: Mapping[str, str], *, title: str,
     `names` maps kinds to what the legend calls them, in its order. Baselines (bags of words) are dashed.
     """
     colours = [palette.muted, palette.groups[3], palette.accent, palette.groups[4], palette.groups[2]]
-    with _style():
-        figure = _Shown(figsize=size, layout="constrained")
+    with style():
+        figure = Shown(figsize=size, layout="constrained")
         axes = figure.subplots()
         for (kind, name), colour in zip(names.items(), colours):
             rows = points[(points["kind"] == kind) & points["error"].notna()].sort_values("labels")
@@ -97,7 +97,7 @@ def labels_figure(points: pd.DataFrame, names: Mapping[str, str], *, title: str,
         axes.set_xlabel("labelled training texts")
         axes.set_ylabel("validation error, %")
         axes.set_title(title, color=palette.ink)
-        _plain(axes, palette)
+        plain_axes(axes, palette)
         _legend(axes, palette)
     return figure
 
@@ -105,8 +105,8 @@ def labels_figure(points: pd.DataFrame, names: Mapping[str, str], *, title: str,
 def epochs_figure(curves: Mapping[str, Sequence[pd.DataFrame]], *, title: str, palette: Palette = LIGHT,
                   size: tuple[float, float] = (6.6, 4.0)) -> Figure:
     """Figure 4: validation error per epoch; {name: one frame (epoch, error) a seed}, the mean of the seeds thick."""
-    with _style():
-        figure = _Shown(figsize=size, layout="constrained")
+    with style():
+        figure = Shown(figsize=size, layout="constrained")
         axes = figure.subplots()
         for (name, seeds), colour in zip(curves.items(), (palette.second, palette.accent, palette.muted)):
             for frame in seeds if len(seeds) > 1 else ():
@@ -118,7 +118,7 @@ def epochs_figure(curves: Mapping[str, Sequence[pd.DataFrame]], *, title: str, p
         axes.set_ylabel("validation error, %")
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
         axes.set_title(title, color=palette.ink)
-        _plain(axes, palette)
+        plain_axes(axes, palette)
         _legend(axes, palette)
     return figure
 

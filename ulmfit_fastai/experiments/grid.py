@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .._words import duration
 from ..recipe.recipe import Recipe
 from ..results.folder import RunMismatch
 from ..results.result import Result
-from ..texts.sources import Dataset
-from ..tokens.store import TokenIds
+from ..texts.dataset import Dataset
+from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus, source_of
-from ..training.loop import minutes
 from ..training.runs import plan_run, run
 from ..training.sharing import is_finished, language_model_recipe, pretraining_recipe
 
@@ -148,7 +148,7 @@ class _Runs:
         if left is not None and left <= 0:
             raise OutOfTime
         try:
-            run(recipe, self.dataset, folder, time_budget=left, baseline=False, plan=False, **how, **self.options)
+            run(recipe, self.dataset, folder, time_budget=left, plan=False, **how, **self.options)
         except RunMismatch as error:
             found, advice, _ = str(error).partition("; choose another --out")  # "or --no-resume": for single runs
             raise RunMismatch(found + advice) from None
@@ -171,8 +171,8 @@ class GridPlan:
         width = max((len(what) for what, *_ in self.rows), default=0)
         lines = ["what is still to be run, and how long that takes on this machine (measured on a few batches; less "
                  "where a row stops early):"]
-        lines += [f"  {what:<{width}}  {number:3} x {minutes(each):>12}" for what, number, each in self.rows]
-        return "\n".join([*lines, f"  in all about {minutes(self.seconds)}"])
+        lines += [f"  {what:<{width}}  {number:3} x {duration(each):>12}" for what, number, each in self.rows]
+        return "\n".join([*lines, f"  in all about {duration(self.seconds)}"])
 
 
 def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpus: Corpus | None = None,

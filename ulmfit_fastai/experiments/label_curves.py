@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from .. import paper
+from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..recipe.ablations import LOW_SHOT, full_method, in_directions, low_shot
 from ..recipe.recipe import Recipe
-from ..results import verdict as paper
 from ..results.comparison import title_of
-from ..texts.sources import Dataset, load_task
+from ..results.intervals import interval
+from ..texts.dataset import Dataset
+from ..texts.sources import load_task
 from ..training.corpus import Corpus
-from ..training.runs import rows_for
+from ..training.prepare import rows_for
 from .ablation_table import SCHEMA
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .figures import labels_figure, save_figure
@@ -65,7 +68,7 @@ def labels_needed(curve: Mapping[int, float], error: float) -> Needed:
     """
     points = sorted((n, e) for n, e in curve.items() if math.isfinite(e))
     if not points:
-        raise ValueError("the curve has no points to compare with")
+        raise UlmfitError("the curve has no points to compare with")
     if points[0][1] <= error:
         equal = points[0][1] == error
         return Needed(float(points[0][0]) if equal else None, f"{'' if equal else 'at most '}{points[0][0]:,}")
@@ -230,8 +233,8 @@ def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequ
     n_classes = len(dataset.classes)
     wrong = [n for n in numbers if not n_classes <= n <= most]
     if wrong or not numbers:
-        raise ValueError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
-                         f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
+        raise UlmfitError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
+                          f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
     recipes = {f"{kind}/{n}": in_directions(low_shot(kind, n, dataset.name, base, most_texts=most_texts,
                                                      training=training), directions)
                for n in dict.fromkeys(numbers) for kind in kinds}
@@ -288,7 +291,7 @@ def collect_lowshot(cells: Sequence[Cell], dataset: Dataset, folder: Path, *, me
     for key, by_seed in errors.items():
         kind, n = key.split("/")
         values = list(by_seed.values())
-        low, high = paper.interval(values, n_texts[key]) if values else (math.nan, math.nan)
+        low, high = interval(values, n_texts[key]) if values else (math.nan, math.nan)
         points.append((kind, int(n), fmean(values) if values else math.nan,
                        stdev(values) if len(values) > 1 else math.nan, low, high, len(values), n_texts.get(key, 0)))
     record = record_of(cells, results, dataset, method=method, device=device)

@@ -12,12 +12,15 @@ from typing import Any, cast
 
 import pandas as pd
 
+from .. import paper
+from .._errors import UlmfitError
 from .._files import write_json_atomic, write_text_atomic
 from ..recipe.recipe import Recipe
-from ..results import verdict as paper
-from ..results.folder import command_line, versions
+from ..results import verdict
+from ..results.environment import command_line, versions
 from ..results.result import Result
-from ..texts.sources import Dataset, load_task
+from ..texts.dataset import Dataset
+from ..texts.sources import load_task
 from .reproduction import reproduce
 
 log = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ def reproduce_all(
     names = list(tasks or paper.TASKS)
     unknown = [name for name in names if name not in paper.TASKS]
     if unknown:
-        raise ValueError(f"the paper has no data set {unknown[0]!r}; expected some of {', '.join(paper.TASKS)}.")
+        raise UlmfitError(f"the paper has no data set {unknown[0]!r}; expected some of {', '.join(paper.TASKS)}.")
     deadline = None if time_budget is None else time.monotonic() + time_budget
     folder, rows, results = Path(out), [], {}
     for name in names:
@@ -123,13 +126,13 @@ def _dataset(name: str, data: str | Path | Mapping[str, str | Path | Dataset] | 
     if data is None:
         return load_task(name)
     if not Path(data).is_dir():
-        raise ValueError(f"data: expected a folder that holds a folder or file for each task, found {data}")
+        raise UlmfitError(f"data: expected a folder that holds a folder or file for each task, found {data}")
     places = sorted(path for path in Path(data).iterdir() if path.name.split(".")[0] == name)
     return load_task(name, places[0] if places else None)
 
 
 def _row(name: str, result: Result | None, status: str, note: str = "") -> tuple[Any, ...]:
-    theirs = paper.reference(name, both=True)
+    theirs = verdict.reference(name, both=True)
     if result is None or result.error is None or result.interval is None:
         return name, theirs.where, theirs.value, math.nan, math.nan, math.nan, 0, "", status, note
     low, high = result.interval

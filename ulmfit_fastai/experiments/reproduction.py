@@ -11,10 +11,12 @@ from ..recipe.presets import preset as named
 from ..recipe.recipe import Recipe
 from ..report.report import write_report
 from ..results.result import Result
-from ..texts.sources import Dataset, load_task
+from ..texts.dataset import Dataset
+from ..texts.sources import load_task
 from ..texts.synthetic import synthetic_reviews
 from ..training.corpus import Corpus
 from ..training.runs import refuse_other_models, run
+from .baselines import tfidf_baseline
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def reproduce(
         refuse_other_models(lm_from, recipe, out or Path("runs") / name, resume=resume)
     dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = run(recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
-                 resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
+                 resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress, baseline=tfidf_baseline)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
                    "quick": "tiny"}

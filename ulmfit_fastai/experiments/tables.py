@@ -18,14 +18,18 @@ import pandas as pd
 import torch
 from fastai.torch_core import default_device
 
+from .. import paper
+from .._errors import UlmfitError
 from ..recipe.ablations import ROWS, ablation, full_method, in_directions
 from ..recipe.presets import preset
 from ..recipe.recipe import Recipe
-from ..results import verdict as paper
-from ..results.folder import command_line, describe_device, versions
+from ..results import verdict
+from ..results.environment import command_line, describe_device, versions
+from ..results.intervals import interval
 from ..results.result import Result
-from ..texts.sources import Dataset, load_task
-from ..tokens.store import TokenIds
+from ..texts.dataset import Dataset
+from ..texts.sources import load_task
+from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus
 from .ablation_table import COLUMNS, AblationTable
 from .figures import save_figure
@@ -112,7 +116,7 @@ def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """3 as (0, 1, 2); a sequence as it is. ValueError for none, or one twice."""
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"seeds: expected a number above zero, or distinct seeds, found {seeds!r}")
+        raise UlmfitError(f"seeds: expected a number above zero, or distinct seeds, found {seeds!r}")
     return found
 
 
@@ -123,12 +127,12 @@ def table_cells(table: str, task: str, *, base: Recipe, rows: Sequence[str] | No
     A row that is the full method itself has its recipe under the name `ulmfit`, by which the tables share it.
     """
     if table not in ROWS:
-        raise ValueError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
+        raise UlmfitError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
     unknown = [row for row in rows or () if row not in ROWS[table]]
     if unknown:
-        raise ValueError(f"{table} has no row {unknown[0]!r}; expected some of {', '.join(ROWS[table])}.")
+        raise UlmfitError(f"{table} has no row {unknown[0]!r}; expected some of {', '.join(ROWS[table])}.")
     if table == "direction" and directions is not None:
-        raise ValueError("table 'direction' compares the directions: leave directions out.")
+        raise UlmfitError("table 'direction' compares the directions: leave directions out.")
     method = full_method(task, base)
     cells = []
     for seed in seeds:
@@ -184,7 +188,7 @@ def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
     """What has to be said beside the numbers of an experiment."""
     data = record["data"]
     notes = [f"not the paper's experiment: {why}"
-             for why in paper.differences_in_scale(data["name"], method.to_dict(), data)]
+             for why in verdict.differences_in_scale(data["name"], method.to_dict(), data)]
     if method.lm_seed is not None and len(record["seeds"]) > 1:
         notes.append(f"language models that read all texts are those of seed {method.lm_seed} for all seeds, which "
                      "share them: the spread is that of the labels drawn and of the classifiers")
@@ -203,7 +207,7 @@ def _row(table: str, row: str, task: str, errors: list[float], n_texts: int | No
     label, theirs = _papers(table, row, task)
     mean = fmean(errors) if errors else math.nan
     sd = stdev(errors) if len(errors) > 1 else math.nan
-    low, high = paper.interval(errors, n_texts) if errors and n_texts else (math.nan, math.nan)
+    low, high = interval(errors, n_texts) if errors and n_texts else (math.nan, math.nan)
     return row, label, theirs, mean, sd, low, high, len(errors), n_texts or 0
 
 

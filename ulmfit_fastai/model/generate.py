@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..recipe.recipe import Model
+from .._errors import UlmfitError
+from ..recipe.parts import Model
 from ..tokens.pieces import joined_pieces, model_of
-from ..tokens.store import tokenize
+from ..tokens.stream import tokenize
 from .layers import build_language_model
 from .weights import LMWeights
 
@@ -35,7 +36,7 @@ def generate(
     """
     for name, value in (("n_tokens", n_tokens), ("temperature", temperature), ("top_k", top_k)):
         if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+            raise UlmfitError(f"{name}: expected a number above 0, found {value!r}")
     model = Model(emb_sz=weights.emb_sz, n_hid=weights.n_hid, n_layers=weights.n_layers, tie_weights=weights.tied)
     net = build_language_model(len(weights.vocab), model)
     net.load_state_dict({key: value for key, value in weights.full_state().items() if key in net.state_dict()})

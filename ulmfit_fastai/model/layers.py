@@ -17,26 +17,10 @@ from fastai.text.models.core import (
 )
 from torch import Tensor, nn
 
-from ..recipe.recipe import Dropouts, Model
-from .awd_lstm import FastAWDLSTM, FastEmbeddingDropout, FastWeightDropout, weight_mask
-from .lm_loss import FusedCrossEntropy, FusedDecoder, FusedLoss, MaskedRNNRegularizer
-
-__all__ = [
-    "FastAWDLSTM",
-    "FastEmbeddingDropout",
-    "FastWeightDropout",
-    "FixedSentenceEncoder",
-    "FusedCrossEntropy",
-    "FusedDecoder",
-    "FusedLoss",
-    "MaskedRNNRegularizer",
-    "PoolingClassifier",
-    "build_classifier",
-    "build_language_model",
-    "concat_pool",
-    "first_pooled_chunk",
-    "weight_mask",
-]
+from .._errors import UlmfitError
+from ..recipe.parts import Dropouts, Model
+from .fast.awd_lstm import FastAWDLSTM
+from .losses import FusedDecoder
 
 
 def first_pooled_chunk(length: int, bptt: int, max_len: int | None) -> int:
@@ -61,7 +45,7 @@ class FixedSentenceEncoder(SentenceEncoder):
     def __init__(self, bptt: int, module: nn.Module, pad_idx: int = 1, max_len: int | None = None, *,
                  mask_per_chunk: bool = True):
         if max_len is not None and max_len < bptt:
-            raise ValueError(f"max_len: expected at least one chunk of bptt = {bptt} tokens, found {max_len}")
+            raise UlmfitError(f"max_len: expected at least one chunk of bptt = {bptt} tokens, found {max_len}")
         super().__init__(bptt, module, pad_idx, max_len)
         self.mask_per_chunk = mask_per_chunk
 
@@ -96,14 +80,14 @@ class FixedSentenceEncoder(SentenceEncoder):
         words, columns = asked[: firsts.numel()].view(firsts.shape), asked[firsts.numel() :]
         nothing = words[:, first_pooled:].any(1).logical_not().nonzero()
         if len(nothing):
-            raise ValueError(f"row {int(nothing[0])} of the batch has no word where a pooled chunk of {self.bptt} "
-                             "starts; pad in fastai's pad_chunk layout and leave out empty texts")
+            raise UlmfitError(f"row {int(nothing[0])} of the batch has no word where a pooled chunk of {self.bptt} "
+                              "starts; pad in fastai's pad_chunk layout and leave out empty texts")
         first = words.int().argmax(1)
         late = (first[1:] < first[:-1]).nonzero()
         if len(late):
             row = int(late[0]) + 1
-            raise ValueError(f"expected the longest text first: row {row} starts in chunk {int(first[row])}, "
-                             f"the row above it in chunk {int(first[row - 1])}; sort it by length")
+            raise UlmfitError(f"expected the longest text first: row {row} starts in chunk {int(first[row])}, "
+                              f"the row above it in chunk {int(first[row - 1])}; sort it by length")
         end = max(len(columns) - int(columns.flip(0).int().argmax()), (words.shape[1] - 1) * self.bptt + 1)
         return [int((first <= chunk).sum()) for chunk in range(words.shape[1])], end
 
@@ -140,8 +124,8 @@ def _config(model: Model, dropouts: Dropouts, *, fast: bool) -> dict[str, Any]:
 
 def _expect_no_dtype(compute_dtype: torch.dtype | None) -> None:
     if compute_dtype is not None:
-        raise ValueError(f"compute_dtype={compute_dtype}: fastai's own layers (fast=False) compute in their weights' "
-                         "type; leave it out, or take fast=True")
+        raise UlmfitError(f"compute_dtype={compute_dtype}: fastai's own layers (fast=False) compute in their weights' "
+                          "type; leave it out, or take fast=True")
 
 
 def build_language_model(

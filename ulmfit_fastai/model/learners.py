@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.rnn import RNNRegularizer
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.text.data import TextDataLoaders
@@ -16,10 +17,13 @@ from fastai.text.learner import LMLearner, TextLearner
 from fastai.text.models.awdlstm import awd_lstm_clas_split, awd_lstm_lm_split
 from torch import Tensor, nn
 
-from ..recipe.recipe import Model, Phase
-from .layers import FusedCrossEntropy, FusedLoss, MaskedRNNRegularizer, build_classifier, build_language_model
-from .optimizers import adam
-from .weights import LMWeights, check_vocab, vocab_hash
+from .._errors import UlmfitError
+from ..recipe.parts import Model, Phase
+from ..tokens.ids import vocab_hash
+from .fast.optimizers import adam
+from .layers import build_classifier, build_language_model
+from .losses import FusedCrossEntropy, FusedLoss
+from .weights import LMWeights, check_vocab
 
 
 def words_of(dls: TextDataLoaders) -> list[str]:
@@ -110,7 +114,7 @@ def set_trainable(learn: Learner, groups: tuple[int, ...]) -> None:
     lists = learn.splitter(learn.model)
     wrong = [g for g in groups if not 0 <= g < len(lists)]
     if wrong or not groups:
-        raise ValueError(f"trainable groups: expected numbers from 0 to {len(lists) - 1}, found {tuple(groups)}")
+        raise UlmfitError(f"trainable groups: expected numbers from 0 to {len(lists) - 1}, found {tuple(groups)}")
     for number, group in enumerate(lists):
         for parameter in group:
             parameter.requires_grad_(number in groups)
@@ -163,3 +167,41 @@ def set_hidden_state(learn: Learner, hidden: list[list[Tensor]]) -> None:
     encoder = learn.model[0]
     encoder.hidden = [tuple(part.clone() for part in layer) for layer in hidden]
     encoder.bs = hidden[0][0].shape[1]
+
+
+class MaskedRNNRegularizer(RNNRegularizer):
+    """fastai's AR and TAR, which can leave padding out of their means (`pad_idx`; None: padding that the encoder reads
+    is counted, as in stock).
+
+    Nothing is added when the encoder is frozen: the penalty would be a constant. TAR needs two words, not two texts:
+    stock leaves it out of a batch of one text, and makes NaN of a batch one word long.
+    Source: Merity et al. 2017, section 4.6.
+    """
+
+    order = RNNRegularizer.order
+
+    def __init__(self, alpha: float = 0.0, beta: float = 0.0, *, pad_idx: int | None = None):
+        super().__init__(alpha=alpha, beta=beta)
+        self.pad_idx = pad_idx
+
+    def after_loss(self) -> None:
+        raw, dropped = self.learn.rnn.raw_out, self.learn.rnn.out
+        if not self.learn.training or not dropped.requires_grad:
+            return
+        real = pairs = None
+        if self.pad_idx is not None:
+            words = self.learn.xb[0].as_subclass(Tensor) != self.pad_idx
+            end = int(words.any(0).nonzero()[-1]) + 1  # the encoder reads no further
+            real = words[:, end - dropped.shape[1] : end]
+            pairs = real[:, 1:] & real[:, :-1]
+        if self.alpha:
+            self.learn.loss_grad += self.alpha * _mean_square(dropped, real)
+        if self.beta and raw.shape[1] > 1:
+            self.learn.loss_grad += self.beta * _mean_square(raw[:, 1:] - raw[:, :-1], pairs)
+
+
+def _mean_square(x: Tensor, real: Tensor | None) -> Tensor:
+    squares = x.float().pow(2)
+    if real is None:
+        return squares.mean()
+    return (squares * real[..., None]).sum() / (real.sum().clamp(min=1) * x.shape[-1])

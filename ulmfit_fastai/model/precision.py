@@ -10,7 +10,8 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 
-from .awd_lstm import cudnn_has_bf16_lstm
+from .._errors import UlmfitError
+from .fast.awd_lstm import cudnn_has_bf16_lstm
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -34,7 +35,7 @@ def resolve(precision: str, device: torch.device) -> str:
     AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
+        raise UlmfitError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
     if precision != "auto":
         return precision
     if device.type == "cuda":

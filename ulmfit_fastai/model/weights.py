@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +19,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from .._errors import UlmfitError
 from .._files import read_json, write_bytes_atomic, write_json_atomic
+from ..tokens.ids import vocab_hash
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import model_of
-from ..tokens.store import vocab_hash
 
 log = logging.getLogger(__name__)
 
 DIRECTIONS = ("forward", "backward")
-BUNDLED = Path(__file__).parents[1] / "data"
+
+
 _TIED = ("0.encoder_dp.emb.weight", "1.decoder.weight")  # copies of 0.encoder.weight, not stored
 _EMBEDDING = "0.encoder.weight"
 _CLASSIFIER_COPY = "0.module.encoder_dp.emb.weight"
 
 
-class VocabularyMismatch(ValueError):
+class VocabularyMismatch(UlmfitError):
     """The weights were made with another vocabulary than the one they are loaded into."""
 
 
@@ -116,7 +117,7 @@ class LMWeights:
         """Refuse weights of another size than the recipe's model, naming both."""
         found = (self.emb_sz, self.n_hid, self.n_layers)
         if found != (emb_sz, n_hid, n_layers):
-            raise ValueError(
+            raise UlmfitError(
                 f"weights {self.name!r} have embedding/hidden/layers {found}, the recipe's model has "
                 f"{(emb_sz, n_hid, n_layers)}; set model.emb_sz, model.n_hid and model.n_layers to the weights' sizes"
             )
@@ -158,7 +159,7 @@ def save(
     float16 scale a row: a quarter of the size).
     """
     if dtype not in ("float32", "float16", "int8"):
-        raise ValueError(f"dtype: expected 'float32', 'float16' or 'int8', found {dtype!r}")
+        raise UlmfitError(f"dtype: expected 'float32', 'float16' or 'int8', found {dtype!r}")
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     for key, value in weights.state.items():
@@ -187,8 +188,8 @@ def read_vocab(path: str | Path) -> list[str]:
     """The words of a vocab.json, verified against the hash written with them."""
     data = read_json(path)
     if not isinstance(data, dict) or not {"hash", "words"} <= set(data):
-        raise ValueError(f"{path}: expected an object with 'hash' and 'words', found something else; copy the "
-                         "vocabulary saved beside the weights there")
+        raise UlmfitError(f"{path}: expected an object with 'hash' and 'words', found something else; copy the "
+                          "vocabulary saved beside the weights there")
     check_vocab(data["hash"], vocab_hash(data["words"]), str(path))
     return data["words"]
 
@@ -198,7 +199,7 @@ def load_file(path: str | Path, *, vocab: str | Path | None = None) -> LMWeights
     header, tensors, words = _read(Path(path), vocab)
     if _EMBEDDING not in tensors:
         found = "a classifier" if "classes" in header else "other tensors"
-        raise ValueError(f"{path}: expected a language model, found {found}; give an lm_<direction>.safetensors")
+        raise UlmfitError(f"{path}: expected a language model, found {found}; give an lm_<direction>.safetensors")
     state = {}
     for key, value in tensors.items():
         if key.endswith(".scale"):
@@ -213,14 +214,14 @@ def _read(path: Path, vocab: str | Path | None) -> tuple[dict[str, str], dict[st
     candidates = [Path(vocab)] if vocab else [path.parent / f"{path.stem}.vocab.json", path.parent / "vocab.json"]
     vocab_path = next((c for c in candidates if c.exists()), None)
     if vocab_path is None:
-        raise ValueError(f"{path}: expected its vocabulary at {' or '.join(map(str, candidates))}, found no such "
-                         "file; copy it there")
+        raise UlmfitError(f"{path}: expected its vocabulary at {' or '.join(map(str, candidates))}, found no such "
+                          "file; copy it there")
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: expected a safetensors file written by this package, found {error}") from error
+        raise UlmfitError(f"{path}: expected a safetensors file written by this package, found {error}") from error
     words = read_vocab(vocab_path)
     check_vocab(header.get("vocab_hash", "none written"), vocab_hash(words), f"{path} with {vocab_path.name}")
     return header, tensors, words
@@ -255,125 +256,6 @@ class Classifier:
         """Read what `save` wrote; ValueError for a file that isn't one, VocabularyMismatch for other words."""
         header, tensors, words = _read(Path(path), vocab)
         if "classes" not in header:
-            raise ValueError(f"{path}: expected a classifier, found weights without classes")
+            raise UlmfitError(f"{path}: expected a classifier, found weights without classes")
         state = {**tensors, _CLASSIFIER_COPY: tensors["0.module.encoder.weight"]}
         return cls(header["direction"], words, tuple(json.loads(header["classes"])), state, json.loads(header["meta"]))
-
-
-def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool = False) -> LMWeights | None:
-    """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors or a fastai pair.
-
-    `wt103` goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`; the `.pth` is
-    read with `weights_only=True` and the `.pkl` by a reader that accepts a plain list of words and nothing else;
-    `allow_pickle=True` lifts both for files that you made yourself.
-    Raises ValueError when nothing usable is there, with what to put where.
-    """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"direction: expected one of {DIRECTIONS}, found {direction!r}")
-    if str(source) == "none":
-        return None
-    if str(source) == "wt103":
-        return _load_wt103(direction)
-    if str(source) == "wiki-small":
-        path = BUNDLED / f"wiki-small-{direction}.safetensors"
-        if not path.exists():
-            raise ValueError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
-        return load_file(path, vocab=BUNDLED / "wiki-small.vocab.json")
-    path = Path(source)
-    if path.is_file() and path.suffix == ".safetensors":
-        return _same_direction(load_file(path), direction)
-    if path.is_file() and path.suffix == ".pth":
-        return load_fastai_pair(path, direction=direction, allow_pickle=allow_pickle)
-    if path.is_dir():
-        for name in (f"pretrain_{direction}.safetensors", f"lm_{direction}.safetensors"):
-            if (path / name).exists():
-                return _same_direction(load_file(path / name), direction)
-        pth = sorted(path.glob("*.pth"))
-        if pth:
-            return load_fastai_pair(pth[0], direction=direction, allow_pickle=allow_pickle)
-        raise ValueError(
-            f"{path}: expected lm_{direction}.safetensors (a run folder) or a .pth with its itos .pkl, found neither"
-        )
-    raise ValueError(
-        "weights: expected 'wt103', 'wiki-small', 'none', a run folder, a .safetensors or a .pth that exists; found "
-        f"{str(source)!r}"
-    )
-
-
-def _same_direction(weights: LMWeights, direction: str) -> LMWeights:
-    if weights.direction != direction:
-        raise ValueError(f"{weights.meta.get('path')}: expected {direction} weights, found {weights.direction} ones")
-    return weights
-
-
-class _ListOfWords(pickle.Unpickler):
-    """Unpickles lists and strings; anything that would import a name is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise ValueError(f"expected a plain list of words, found a pickle that imports {module}.{name}")
-
-
-def load_fastai_pair(
-    pth: str | Path, itos: str | Path | None = None, *, direction: str = "forward", allow_pickle: bool = False
-) -> LMWeights:
-    """A stock fastai language model: `pth` (state dict) and `itos` (pickled list of words, default: beside it)."""
-    pth = Path(pth)
-    if itos is None:
-        found = [p for p in (pth.with_suffix(".pkl"), *sorted(pth.parent.glob("*itos*.pkl"))) if p.exists()]
-        found = found or sorted(pth.parent.glob("*.pkl"))
-        if not found:
-            raise ValueError(f"{pth}: expected its word list {pth.with_suffix('.pkl').name} beside it, found none")
-        itos = found[0]
-    with open(itos, "rb") as handle:
-        try:
-            words = list((pickle.Unpickler if allow_pickle else _ListOfWords)(handle).load())
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise ValueError(f"{itos}: expected a pickled list of words, found {error}; fetch it again") from error
-        except ValueError as error:
-            raise ValueError(f"{itos}: {error}; pass allow_pickle=True only if you trust the file") from error
-    try:
-        state = torch.load(pth, map_location="cpu", weights_only=not allow_pickle)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{pth}: expected a fastai language model's state dict, found {str(error)[:200]}") from error
-    state = {key: value for key, value in state.get("model", state).items() if isinstance(value, Tensor)}
-    if _EMBEDDING not in state or state[_EMBEDDING].shape[0] != len(words):
-        rows = state[_EMBEDDING].shape[0] if _EMBEDDING in state else "no embedding"
-        raise ValueError(f"{pth}: expected an embedding of {len(words)} words (as in {itos}), found {rows}")
-    raw = {key for key in state if key.endswith("_raw")}
-    copies = {key.replace("_raw", "").replace(".weight_hh", ".module.weight_hh") for key in raw}
-    tied = "1.decoder.weight" in state and torch.equal(state["1.decoder.weight"], state[_EMBEDDING])
-    drop = set(_TIED if tied else _TIED[:1]) | copies
-    kept = {key: value.float() for key, value in state.items() if key not in drop}
-    return LMWeights(pth.stem, direction, words, kept, {"path": str(pth), "tied": tied})
-
-
-def _wt103(direction: str) -> tuple[str, Path]:
-    """The address of fastai's WikiText-103 weights and their folder in its cache."""
-    from fastai.data.external import URLs, fastai_path
-
-    url = URLs.WT103_FWD if direction == "forward" else URLs.WT103_BWD
-    return url, fastai_path("model") / Path(url).stem
-
-
-def have_wt103(direction: str) -> bool:
-    """Whether 'wt103' can be loaded without a download."""
-    return any(_wt103(direction)[1].glob("*.pth"))
-
-
-def _load_wt103(direction: str) -> LMWeights:
-    from fastai.data.external import untar_data
-
-    url, folder = _wt103(direction)
-    if not list(folder.glob("*.pth")):
-        try:
-            folder = untar_data(url, c_key="model")
-        except Exception as error:  # urllib, fastdownload and tarfile raise many types; all mean "not to be had"
-            raise ValueError(
-                f"weights 'wt103' {direction}: not in {folder} and the download failed ({error}). Fetch {url} (about "
-                f"180 MB) and unpack it into {folder.parent}, or use weights='wiki-small', a path, or 'none'"
-            ) from error
-    pair = sorted(Path(folder).glob("*.pth"))
-    if not pair:
-        raise ValueError(f"{folder}: expected a .pth and a .pkl in it, found none; delete the folder and try again")
-    loaded = load_fastai_pair(pair[0], direction=direction)
-    return LMWeights("wt103", direction, loaded.vocab, loaded.state, {**loaded.meta, "url": url})

@@ -1,0 +1,5 @@
+"""A trained classifier at work: probabilities, int8, explanations, and its folder."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

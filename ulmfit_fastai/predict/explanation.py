@@ -12,8 +12,6 @@ import pandas as pd
 
 from ..tokens.rules import BOS, fix_html
 
-__all__ = ["Explanation", "Word", "words_of_text"]
-
 FAINT = 0.06  # share of the largest score below which a word is not shaded
 # Blue and orange: readable under dark ink and under light, and told apart by the colour-blind.
 _FOR, _AGAINST = "56,124,255", "240,128,16"

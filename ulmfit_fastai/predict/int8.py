@@ -14,6 +14,8 @@ import torch
 from fastai.text.models.awdlstm import AWD_LSTM, WeightDropout
 from torch import Tensor, nn
 
+from .._errors import UlmfitError
+
 BLOCK = 512
 """Input rows multiplied at a time: the gates' inputs, 512 x 4 n_hid numbers, 9 MB at 1,152 units, stay in the cache."""
 
@@ -89,10 +91,10 @@ def int8_copy(model: nn.Module) -> nn.Module:
     """
     encoders = [module for module in model.modules() if isinstance(module, AWD_LSTM)]
     if not encoders or encoders[0].n_dir != 1:
-        raise ValueError("int8: expected a model with an AWD-LSTM that reads in one direction, found "
-                         f"{'a bidirectional one' if encoders else type(model).__name__}")
+        raise UlmfitError("int8: expected a model with an AWD-LSTM that reads in one direction, found "
+                          f"{'a bidirectional one' if encoders else type(model).__name__}")
     if encoders[0].encoder.weight.device.type != "cpu":
-        raise ValueError("int8 is for prediction on the CPU; use bf16 on a GPU")
+        raise UlmfitError("int8 is for prediction on the CPU; use bf16 on a GPU")
     # What `deepcopy` finds in its memo it takes from there: the weights themselves, and for an LSTM its replacement.
     memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     memo |= {id(rnn): Int8LSTM(rnn) for encoder in encoders for rnn in encoder.rnns}

@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._errors import UlmfitError
 from ..batches.documents import UNK, check_direction
 from ..model.layers import FixedSentenceEncoder, concat_pool, first_pooled_chunk
 from ..tokens.rules import BOS
-from ..tokens.store import tokenize
+from ..tokens.stream import tokenize
 from .explanation import Explanation, words_of_text
-
-__all__ = ["Explanation", "explain"]
 
 KINDS = ("single", "multi", "regression")  # as in labels.py
 TOKENS_AT_ONCE = 4096
@@ -63,13 +62,13 @@ def explain(
     token, also those that a chunked forward pass would cut off. ValueError for an empty text or an unknown target.
     """
     if not models:
-        raise ValueError("models: expected at least one direction with its model, found none")
+        raise UlmfitError("models: expected at least one direction with its model, found none")
     if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {KINDS}, found {kind!r}")
+        raise UlmfitError(f"kind: expected one of {KINDS}, found {kind!r}")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError("expected a text with at least one word, found an empty one")
+        raise UlmfitError("expected a text with at least one word, found an empty one")
     if steps < 1:
-        raise ValueError(f"steps: expected 1 or more, found {steps}")
+        raise UlmfitError(f"steps: expected 1 or more, found {steps}")
     tokens = (tokenizer or (lambda texts: tokenize(texts, lang)))([text])[0]
     number = {word: i for i, word in enumerate(vocab) if word != "xxfake"}
     ids = [number.get(token, UNK) for token in tokens]
@@ -166,7 +165,7 @@ def _decision(outputs: Sequence[Tensor], kind: str, target: int) -> Tensor:
         logs = stacked.log_softmax(-1)
         others = [i for i in range(logs.shape[-1]) if i != target]
         if not others:
-            raise ValueError("a classifier for one class has nothing to decide: expected two outputs or more, found 1")
+            raise UlmfitError("a classifier for one class has nothing to decide: expected two outputs or more, found 1")
         yes, no = logs[..., target], logs[..., others].logsumexp(-1)
     return yes.logsumexp(0) - no.logsumexp(0)
 
@@ -183,7 +182,7 @@ def _names(classes: Sequence[str], n_out: int) -> list[str]:
     if not len(classes):
         return ["value"] if n_out == 1 else [f"value {i}" for i in range(n_out)]
     if len(classes) != n_out:
-        raise ValueError(f"classes: expected one name for each of the model's {n_out} outputs, found {len(classes)}")
+        raise UlmfitError(f"classes: expected one name for each of the model's {n_out} outputs, found {len(classes)}")
     return [str(name) for name in classes]
 
 
@@ -191,7 +190,7 @@ def _number_of(target: str | None, names: Sequence[str]) -> int:
     if target is None:
         return 0
     if str(target) not in names:
-        raise ValueError(f"target: expected one of {', '.join(names)}, found {target!r}")
+        raise UlmfitError(f"target: expected one of {', '.join(names)}, found {target!r}")
     return names.index(str(target))
 
 

@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from fastai.torch_core import default_device
 
+from .._errors import UlmfitError
 from .._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
-from ..batches.targets import KINDS, joined
-from ..classifier.labels import class_name
+from ..batches.targets import KINDS, class_name
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
+from ..results.metrics import joined
 from ..results.result import seconds_of
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest, model_of
-from ..tokens.store import tokenize
-from ..training.runs import predict_rows
+from ..tokens.stream import tokenize
 from .int8 import int8_copy
+from .outputs import predict_rows
 
 FORMAT = "ulmfit_fastai model 1"
 CHUNK_TEXTS, CHUNK_CHARS = 4096, 4_000_000
@@ -62,9 +63,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {self.kind!r}")
+            raise UlmfitError(f"kind: expected one of {', '.join(KINDS)}, found {self.kind!r}")
         if self.kind != "regression" and not self.classes:
-            raise ValueError("classes: expected the classes of the model, found none")
+            raise UlmfitError("classes: expected the classes of the model, found none")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,15 +81,15 @@ class Config:
         """The config in a config.json; ValueError naming the file for anything else."""
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
-                             "ulmfit_fastai that wrote it")
+            raise UlmfitError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
+                              "ulmfit_fastai that wrote it")
         known = {item.name for item in fields(cls)}
         given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
                                  for key, value in values.items() if key in known}
         try:
             return cls(**given)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise UlmfitError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", **asdict(self)}
@@ -124,8 +125,8 @@ class TextModel:
             model.load_state_dict(saved.state)
         except RuntimeError as error:
             first, *more = str(error).splitlines()[1:] or [str(error)]  # torch: a heading, then a line for each tensor
-            raise ValueError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
-                             f"{f' And {len(more)} more like it.' if more else ''}") from None
+            raise UlmfitError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
+                              f"{f' And {len(more)} more like it.' if more else ''}") from None
         model = model.to(self.device).eval()
         return int8_copy(model) if self.int8 else model
 
@@ -156,8 +157,8 @@ class TextModel:
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
         """The models for `purpose`, which needs their weights; ValueError where those are in int8."""
         if self.int8:
-            raise ValueError(f"{purpose} needs the weights as they were trained: load the model without int8, which is "
-                             "for predictions only")
+            raise UlmfitError(f"{purpose} needs the weights as they were trained: load the model without int8, which "
+                              "is for predictions only")
         return self.models
 
     # -- files ----------------------------------------------------------------------------------------------------
@@ -166,12 +167,12 @@ class TextModel:
         """Write the model's folder; `card` is the text of its README.md."""
         models, folder = self.as_trained("save"), Path(folder)
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder}: expected a folder, or a place for one, found a file")
+            raise UlmfitError(f"{folder}: expected a folder, or a place for one, found a file")
         folder.mkdir(parents=True, exist_ok=True)
         strange = sorted(p.name for p in folder.iterdir() if p.name not in self._own_files(folder))
         if strange and not (folder / "config.json").exists():
-            raise ValueError(f"{folder}: expected an empty folder or an earlier model, found {', '.join(strange[:3])}; "
-                             "choose another folder")
+            raise UlmfitError(f"{folder}: expected an empty folder or an earlier model, found "
+                              f"{', '.join(strange[:3])}; choose another folder")
         for direction, model in models.items():
             saved = Classifier.from_model(model, self.vocab, self.config.names, direction=direction,
                                           meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash})
@@ -204,8 +205,8 @@ class TextModel:
         """
         folder = Path(folder).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; expected a saved model or a finished run (looked from "
-                             f"{Path.cwd()})")
+            raise UlmfitError(f"{folder} is no folder; expected a saved model or a finished run (looked from "
+                              f"{Path.cwd()})")
         if (folder / "config.json").exists():
             config = Config.from_dict(read_json(folder / "config.json"), folder / "config.json")
             if is_model(config.lang):
@@ -216,22 +217,23 @@ class TextModel:
             config, recipe, metrics = _of_run(folder)
         else:
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
-            raise ValueError(f"{folder}: expected config.json (a saved model) or run.json (a finished run), found "
-                             f"{found}")
+            raise UlmfitError(f"{folder}: expected config.json (a saved model) or run.json (a finished run), found "
+                              f"{found}")
         classifiers = {}
         for direction in config.directions:
             path = folder / f"classifier_{direction}.safetensors"
             if not path.exists():
-                raise ValueError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the "
-                                 "file there (results that are kept without weights cannot predict)")
+                raise UlmfitError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the "
+                                  "file there (results that are kept without weights cannot predict)")
             classifiers[direction] = Classifier.load(path, vocab=folder / "vocab.json")
             made_for = model_digest(config.lang) if is_model(config.lang) else None
             if model_of(classifiers[direction].vocab) != made_for:
-                raise ValueError(f"{folder}: expected the SentencePiece model {model_of(classifiers[direction].vocab)} "
-                                 f"that the weights were trained with, found {made_for}; copy its {PIECES_FILE} there")
+                raise UlmfitError(f"{folder}: expected the SentencePiece model "
+                                  f"{model_of(classifiers[direction].vocab)} that the weights were trained with, "
+                                  f"found {made_for}; copy its {PIECES_FILE} there")
             if classifiers[direction].classes != config.names:
-                raise ValueError(f"{path} has the classes {', '.join(classifiers[direction].classes)}, config.json has "
-                                 f"{', '.join(config.names)}: the files are not of one model")
+                raise UlmfitError(f"{path} has the classes {', '.join(classifiers[direction].classes)}, config.json "
+                                  f"has {', '.join(config.names)}: the files are not of one model")
         return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
 
 
@@ -252,7 +254,7 @@ def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _present(folder: Path, name: str) -> Any:
     if not (folder / name).exists():
-        raise ValueError(f"{folder} lacks {name}: copy the file that was saved with the model there")
+        raise UlmfitError(f"{folder} lacks {name}: copy the file that was saved with the model there")
     return read_json(folder / name)
 
 
@@ -260,10 +262,10 @@ def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any]]:
     """Config, recipe and metrics of a run folder."""
     run = read_json(folder / "run.json")
     if not isinstance(run, dict) or not {"recipe", "data", "status"} <= set(run):
-        raise ValueError(f"{folder / 'run.json'} is not the record of a run")
+        raise UlmfitError(f"{folder / 'run.json'} is not the record of a run")
     if run["status"] != "finished":
-        raise ValueError(f"{folder}: the run is not finished (status: {run['status']}); run its command again to go on "
-                         f"({run.get('command', '')})")
+        raise UlmfitError(f"{folder}: the run is not finished (status: {run['status']}); run its command again to go "
+                          f"on ({run.get('command', '')})")
     recipe, data = Recipe.from_dict(run["recipe"]), run["data"]
     labels = data.get("labels", {})
     config = Config(kind=labels.get("kind", "single"), classes=tuple(data.get("classes", ())),

@@ -14,9 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from .._errors import UlmfitError
+from .fitting import classifier_for, with_epochs
 from .freezing import Stage, chain_thaw, full, gradual, last
-from .presets import PRESETS, classifier_for, preset, with_epochs
-from .recipe import Dropouts, Phase, Recipe
+from .parts import Dropouts, Phase
+from .presets import PRESETS, preset
+from .recipe import Recipe
 from .schedules import Schedule, constant, cosine, stlr
 
 LM_LR = 0.004
@@ -57,7 +60,7 @@ def ablation(name: str, task: str = "imdb", base: Recipe | None = None) -> Recip
     """
     table, _, row = name.partition(".")
     if table not in ROWS or row not in ROWS[table]:
-        raise ValueError(f"there is no recipe {name!r}; expected one of {', '.join(ablation_names())}.")
+        raise UlmfitError(f"there is no recipe {name!r}; expected one of {', '.join(ablation_names())}.")
     return replace(ROWS[table][row](full_method(task, base)), name=name)
 
 
@@ -72,14 +75,14 @@ def named(name: str, task: str = "imdb", base: Recipe | None = None) -> Recipe:
         return ablation(name, task, base)
     if table == "lowshot" and len(rest) == 2 and rest[1].isdigit():
         return low_shot(rest[0], int(rest[1]), task, base)
-    raise ValueError(f"there is no recipe {name!r}; expected one of {', '.join(PRESETS)}, ulmfit, "
-                     f"{', '.join(ablation_names())}, or lowshot.KIND.LABELS with KIND one of {', '.join(LOW_SHOT)}.")
+    raise UlmfitError(f"there is no recipe {name!r}; expected one of {', '.join(PRESETS)}, ulmfit, "
+                      f"{', '.join(ablation_names())}, or lowshot.KIND.LABELS with KIND one of {', '.join(LOW_SHOT)}.")
 
 
 def ablation_names(table: str | None = None) -> list[str]:
     """Names of the rows of a table ("table4" to "table7", "direction"), or of all, in the paper's order."""
     if table is not None and table not in ROWS:
-        raise ValueError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
+        raise UlmfitError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
     return [f"{t}.{row}" for t in ([table] if table else ROWS) for row in ROWS[t]]
 
 
@@ -95,9 +98,9 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
     labels as `ULMFiT` does it; from scratch then differs in nothing but the language model, which it has not.
     """
     if kind not in LOW_SHOT:
-        raise ValueError(f"low-shot kind is {kind!r}; expected one of {', '.join(LOW_SHOT)}.")
+        raise UlmfitError(f"low-shot kind is {kind!r}; expected one of {', '.join(LOW_SHOT)}.")
     if training not in TRAINING:
-        raise ValueError(f"training is {training!r}; expected one of {', '.join(TRAINING)}.")
+        raise UlmfitError(f"training is {training!r}; expected one of {', '.join(TRAINING)}.")
     base = base or preset("paper-wt103", task)
     if training == "preset":
         recipe = _measured_on_validation(replace(base, classifier=_with_labels(base, n_labels, most_texts)))
@@ -173,10 +176,10 @@ def _without_pretraining(method: Recipe) -> Recipe:
 
 def _with_pretraining(method: Recipe) -> Recipe:
     if method.weights == "none":
-        raise ValueError("the base has weights 'none', so Table 4's two rows would be the same: give a base with "
-                         "pretrained weights, or with weights 'pretrain' and a corpus.")
+        raise UlmfitError("the base has weights 'none', so Table 4's two rows would be the same: give a base with "
+                          "pretrained weights, or with weights 'pretrain' and a corpus.")
     if method.lm is None:
-        raise ValueError("lm is None in the base, but without pretraining the language model starts with fine-tuning.")
+        raise UlmfitError("lm is None in the base, but without pretraining the language model starts with fine-tuning.")
     return method
 
 
@@ -216,7 +219,7 @@ def _lm(*, discr: bool) -> Callable[[Recipe], Recipe]:
 
 def _lm_of(method: Recipe) -> Phase:
     if method.lm is None:
-        raise ValueError("lm is None in the base, so there is no LM fine-tuning to vary.")
+        raise UlmfitError("lm is None in the base, so there is no LM fine-tuning to vary.")
     return method.lm
 
 

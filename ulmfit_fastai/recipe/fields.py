@@ -9,11 +9,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from .._errors import UlmfitError
+
 
 def expect(ok: bool, name: str, found: Any, expected: str) -> None:
     """Raise a ValueError that names the field, what it holds and what it should, unless `ok`."""
     if not ok:
-        raise ValueError(f"{name} is {found!r}; expected {expected}.")
+        raise UlmfitError(f"{name} is {found!r}; expected {expected}.")
 
 
 def plain(value: Any) -> Any:
@@ -36,40 +38,40 @@ def build(kind: Any, value: Any, where: str) -> Any:
         wants_list = isinstance(value, list)
         fitting = [o for o in options if o is not type(None) and (typing.get_origin(o) is tuple) == wants_list]
         if not fitting:
-            raise ValueError(f"{where} is {value!r}; expected {_kind_name(kind)}.")
+            raise UlmfitError(f"{where} is {value!r}; expected {_kind_name(kind)}.")
         return build(fitting[0], value, where)
     if origin is tuple:
         if not isinstance(value, list):
-            raise ValueError(f"{where} is {value!r}; expected a list.")
+            raise UlmfitError(f"{where} is {value!r}; expected a list.")
         if options[-1] is not Ellipsis and len(options) != len(value):
-            raise ValueError(f"{where} is {value!r}; expected {len(options)} values.")
+            raise UlmfitError(f"{where} is {value!r}; expected {len(options)} values.")
         return tuple(build(options[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise ValueError(f"{where} is {value!r}; expected {_kind_name(kind)}.")
+        raise UlmfitError(f"{where} is {value!r}; expected {_kind_name(kind)}.")
     if kind is float and not math.isfinite(value):
-        raise ValueError(f"{where} is {value!r}; expected a finite number.")
+        raise UlmfitError(f"{where} is {value!r}; expected a finite number.")
     return value
 
 
 def _build_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where or 'recipe'} is {value!r}; expected the fields of a {kind.__name__}.")
+        raise UlmfitError(f"{where or 'recipe'} is {value!r}; expected the fields of a {kind.__name__}.")
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(kind)]
     for name in value:
         if name not in names:
-            raise ValueError(f"{(where + '.' + name).lstrip('.')}: no such field; expected one of {', '.join(names)}.")
+            raise UlmfitError(f"{(where + '.' + name).lstrip('.')}: no such field; expected one of {', '.join(names)}.")
     missing = [item.name for item in dataclasses.fields(kind) if item.name not in value
                and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING]
     if missing:
-        raise ValueError(f"{where or 'recipe'} lacks {', '.join(missing)}.")
+        raise UlmfitError(f"{where or 'recipe'} lacks {', '.join(missing)}.")
     parts = {name: build(hints[name], item, f"{where}.{name}".lstrip(".")) for name, item in value.items()}
     try:
         return kind(**parts)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}" if where else str(error)) from None
+        raise UlmfitError(f"{where}: {error}" if where else str(error)) from None
 
 
 def _kind_name(kind: Any) -> str:
@@ -91,13 +93,13 @@ def set_at(values: Any, path: list[str], value: Any) -> None:
                 key: Any = range(len(values))[int(name)]
             except (ValueError, IndexError):
                 where = ".".join(path[:i])
-                raise ValueError(f"{dotted}: {where} has items 0 to {len(values) - 1}, not {name!r}.") from None
+                raise UlmfitError(f"{dotted}: {where} has items 0 to {len(values) - 1}, not {name!r}.") from None
         elif isinstance(values, dict):
             if name not in values:
-                raise ValueError(f"{dotted}: no such field; expected one of {', '.join(values)}.")
+                raise UlmfitError(f"{dotted}: no such field; expected one of {', '.join(values)}.")
             key = name
         else:
-            raise ValueError(f"{dotted}: {'.'.join(path[:i])} is {values!r} and has no field {name!r}.")
+            raise UlmfitError(f"{dotted}: {'.'.join(path[:i])} is {values!r} and has no field {name!r}.")
         if i == len(path) - 1:
             values[key] = value
         else:

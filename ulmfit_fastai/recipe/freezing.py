@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .._errors import UlmfitError
 from .schedules import Schedule
 
 if TYPE_CHECKING:
-    import pandas as pd
 
-    from .recipe import Phase
+    pass
 
 DISCRIMINATIVE = 2.6
 """The paper's ratio between the rates of neighbouring groups (section 3.2)."""
@@ -45,18 +45,19 @@ class Stage:
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
         if not self.name:
-            raise ValueError("stage.name is empty; every stage needs a name.")
+            raise UlmfitError("stage.name is empty; every stage needs a name.")
         if self.epochs < 1:
-            raise ValueError(f"{where}: epochs is {self.epochs}; expected at least 1.")
+            raise UlmfitError(f"{where}: epochs is {self.epochs}; expected at least 1.")
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"{where}: lr is {self.lr}; expected a positive number.")
+            raise UlmfitError(f"{where}: lr is {self.lr}; expected a positive number.")
         if self.trainable is not None and (not self.trainable or len(set(self.trainable)) < len(self.trainable)):
-            raise ValueError(f"{where}: trainable is {self.trainable}; expected distinct group numbers, or None (all).")
+            raise UlmfitError(f"{where}: trainable is {self.trainable}; expected distinct group numbers, or "
+                              "None (all).")
         multipliers = self.discriminative if isinstance(self.discriminative, tuple) else (self.discriminative,)
         if not multipliers or not all(math.isfinite(m) and m > 0 for m in multipliers):
-            raise ValueError(f"{where}: discriminative is {self.discriminative}; expected positive numbers.")
+            raise UlmfitError(f"{where}: discriminative is {self.discriminative}; expected positive numbers.")
         if not 0.0 <= self.span[0] < self.span[1] <= 1.0:
-            raise ValueError(f"{where}: span is {self.span}; expected (start, end) with 0 <= start < end <= 1.")
+            raise UlmfitError(f"{where}: span is {self.span}; expected (start, end) with 0 <= start < end <= 1.")
 
     def groups(self, n_groups: int) -> tuple[int, ...]:
         """Numbers of the groups that train, counted from the input, ascending."""
@@ -64,15 +65,15 @@ class Stage:
             return tuple(range(n_groups))
         beyond = [g for g in self.trainable if not -n_groups <= g < n_groups]
         if beyond:
-            raise ValueError(f"stage {self.name!r} trains group {beyond[0]}, but the model has {n_groups} groups.")
+            raise UlmfitError(f"stage {self.name!r} trains group {beyond[0]}, but the model has {n_groups} groups.")
         return tuple(sorted({g % n_groups for g in self.trainable}))
 
     def rates(self, n_groups: int) -> list[float]:
         """Peak rate of every group, first to last; zero for those that are frozen."""
         if isinstance(self.discriminative, tuple):
             if len(self.discriminative) != n_groups:
-                raise ValueError(f"stage {self.name!r}: discriminative has {len(self.discriminative)} multipliers, "
-                                 f"but the model has {n_groups} groups.")
+                raise UlmfitError(f"stage {self.name!r}: discriminative has {len(self.discriminative)} multipliers, "
+                                  f"but the model has {n_groups} groups.")
             multipliers = list(self.discriminative)
         else:
             multipliers = [self.discriminative ** (i + 1 - n_groups) for i in range(n_groups)]
@@ -113,9 +114,9 @@ def gradual(n_groups: int, epochs: int, lr: float, *, discriminative: float | tu
     than groups the lowest groups are never opened.
     """
     if n_groups < 1:
-        raise ValueError(f"n_groups is {n_groups}; expected at least 1.")
+        raise UlmfitError(f"n_groups is {n_groups}; expected at least 1.")
     if epochs < 1:
-        raise ValueError(f"epochs is {epochs}; expected at least 1.")
+        raise UlmfitError(f"epochs is {epochs}; expected at least 1.")
     steps = min(n_groups, epochs)
     stages = []
     for opened in range(1, steps + 1):
@@ -142,32 +143,10 @@ def chain_thaw(n_groups: int, epochs: int, *, head_lr: float = 0.001, lr: float 
     the total and must exceed `n_groups`. The rates are those of the paper's Table 7: 0.001 for the head, 0.0001 below.
     """
     if epochs <= n_groups:
-        raise ValueError(f"chain-thaw over {n_groups} groups takes {n_groups} epochs for the groups alone and at least "
-                         f"one for all of them: epochs is {epochs}, expected at least {n_groups + 1}.")
+        raise UlmfitError(f"chain-thaw over {n_groups} groups takes {n_groups} epochs for the groups alone and at "
+                          f"least one for all of them: epochs is {epochs}, expected at least {n_groups + 1}.")
     course = schedule or Schedule()
     multipliers = (lr / head_lr,) * (n_groups - 1) + (1.0,)
     head = Stage("head alone", 1, head_lr, (-1,), multipliers, course)
     layers = [Stage(f"group {i} alone", 1, head_lr, (i,), multipliers, course) for i in range(n_groups - 1)]
     return (head, *layers, Stage("all", epochs - n_groups, head_lr, None, multipliers, course))
-
-
-def simulate(phase: Phase, n_groups: int, steps_per_epoch: int) -> pd.DataFrame:
-    """Every group's rate at every step of a phase, without training anything.
-
-    One row per step and group: step (from 0), stage, group, lr (0 while frozen), momentum, trainable. The rates are
-    those in force during the step, so step 0 shows where the schedule starts.
-    """
-    import pandas as pd
-
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch is {steps_per_epoch}; expected at least 1.")
-    rows = []
-    first = 0
-    for stage in phase.stages:
-        total = stage.epochs * steps_per_epoch
-        peaks, trains = stage.rates(n_groups), set(stage.groups(n_groups))
-        for t in range(total):
-            factor, momentum = stage.factor(t / total), stage.momentum(t / total, phase.optimizer.moms)
-            rows += [(first + t, stage.name, g, peaks[g] * factor, momentum, g in trains) for g in range(n_groups)]
-        first += total
-    return pd.DataFrame(rows, columns=["step", "stage", "group", "lr", "momentum", "trainable"])

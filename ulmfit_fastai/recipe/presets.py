@@ -17,8 +17,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from .._errors import UlmfitError
 from .freezing import DISCRIMINATIVE, Stage, full, gradual
-from .recipe import AWD_CLASSIFIER, AWD_LM, DIRECTIONS, Model, Optimizer, Phase, Recipe
+from .parts import AWD_CLASSIFIER, AWD_LM, DIRECTIONS, Model, Optimizer, Phase
+from .recipe import Recipe
 from .schedules import one_cycle, stlr
 
 MOMS = (0.8, 0.7, 0.8)
@@ -36,7 +38,7 @@ def preset(name: str, /, task: str = "imdb", **overrides: Any) -> Recipe:
     `task` matters to `paper`, `paper-wt103` and `scripts`, whose number of epochs depends on it.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r} does not exist; expected one of {', '.join(PRESETS)}.")
+        raise UlmfitError(f"preset {name!r} does not exist; expected one of {', '.join(PRESETS)}.")
     recipe = PRESETS[name](task)
     return recipe.replace(**overrides) if overrides else recipe
 
@@ -227,42 +229,6 @@ PRESETS: dict[str, Callable[[str], Recipe]] = {
     "paper-small": paper_small, "quick": quick, "few-labels": few_labels, "demo": demo,
     "tiny": tiny,
 }
-
-
-CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
-"""Steps that a classifier should have, and the most epochs that are added for them."""
-STEPS_AN_EPOCH = 16
-
-
-def may_be_longer(recipe: Recipe) -> bool:
-    """Whether few texts earn a preset more epochs: any but `tiny`, which is there to be quick."""
-    return recipe.name != "tiny"
-
-
-def classifier_for(recipe: Recipe, n_texts: int) -> Phase:
-    """A preset's classifier with batches for `n_texts` labelled texts and, where these are few, more epochs.
-
-    Epochs are added to the last stage; with many texts the phase comes back as it was.
-    """
-    phase = recipe.classifier
-    fitted = replace(phase, bs=max(4, min(phase.bs, n_texts // STEPS_AN_EPOCH)))
-    steps = max(1, n_texts // fitted.bs)
-    return longer(fitted, steps, CLASSIFIER_STEPS, CLASSIFIER_EPOCHS) if may_be_longer(recipe) else fitted
-
-
-def longer(phase: Phase, steps: int, wanted: int, most: int) -> Phase:
-    """The phase with more epochs in its last stage, so many that it takes `wanted` steps, or `most` epochs."""
-    missing = -(-wanted // steps) - phase.epochs
-    added = min(missing, most - phase.epochs)
-    return with_epochs(phase, phase.stages[-1].epochs + added) if added > 0 else phase
-
-
-def with_epochs(phase: Phase, epochs: int) -> Phase:
-    """The phase with so many epochs in its last stage, the one that trains every group."""
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, found {epochs}")
-    last: Stage = replace(phase.stages[-1], epochs=epochs)
-    return replace(phase, stages=(*phase.stages[:-1], last))
 
 
 def _small(name: str, numbers: dict[str, Any], *, bs: int = 64, bptt: int = 70, classifier_drop: float = 0.5,

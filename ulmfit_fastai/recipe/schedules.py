@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .._errors import UlmfitError
+
 KINDS = ("constant", "stlr", "one_cycle", "cosine")
 
 
@@ -40,15 +42,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"schedule.kind is {self.kind!r}; expected one of {', '.join(KINDS)}.")
+            raise UlmfitError(f"schedule.kind is {self.kind!r}; expected one of {', '.join(KINDS)}.")
         for name in ("cut_frac", "pct_start"):
             value = getattr(self, name)
             if not 0.0 < value < 1.0:
-                raise ValueError(f"schedule.{name} is {value}; expected a fraction between 0 and 1, both excluded.")
+                raise UlmfitError(f"schedule.{name} is {value}; expected a fraction between 0 and 1, both excluded.")
         for name in ("ratio", "div", "div_final"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 1.0):
-                raise ValueError(f"schedule.{name} is {value}; expected a number of at least 1.")
+                raise UlmfitError(f"schedule.{name} is {value}; expected a number of at least 1.")
 
     def factor(self, x: float) -> float:
         """What the rate is multiplied by when the fraction `x` of the schedule is done (0 <= x <= 1)."""
@@ -71,9 +73,9 @@ class Schedule:
         if len(moms) == 1:
             return moms[0]
         if len(moms) != 3:
-            raise ValueError(f"moms has {len(moms)} values; expected one, or three (start, middle, end).")
+            raise UlmfitError(f"moms has {len(moms)} values; expected one, or three (start, middle, end).")
         if self.kind != "one_cycle":
-            raise ValueError(f"three moms are cycled by one_cycle only, and this schedule is {self.kind!r}: give one.")
+            raise UlmfitError(f"three moms are cycled by one_cycle only, and this schedule is {self.kind!r}: give one.")
         return combined_cosine(x, self.pct_start, *moms)
 
     def __str__(self) -> str:
@@ -140,4 +142,4 @@ def combined_cosine(x: float, peak_at: float, start: float, middle: float, end: 
 
 def _check_fraction(x: float) -> None:
     if not 0.0 <= x <= 1.0:
-        raise ValueError(f"a schedule runs over fractions of training from 0 to 1, and was asked for {x}.")
+        raise UlmfitError(f"a schedule runs over fractions of training from 0 to 1, and was asked for {x}.")

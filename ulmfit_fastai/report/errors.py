@@ -16,8 +16,6 @@ from .page import IN_PAGE, details, figure_html, pairs, share, table_html, text
 if TYPE_CHECKING:
     from ..predict.explanation import Explanation
 
-__all__ = ["where_it_errs"]
-
 LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
 FEW_CLASSES = 4  # up to which the confusion matrix fits half the page's width
 MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed

@@ -14,10 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..results.figures import Palette
-
-__all__ = ["IN_PAGE", "details", "document", "duration", "figure_html", "number", "pairs", "share", "table_html",
-           "text"]
+from ..results.drawing import Palette
 
 # Colours that nobody would draw with, each standing for a CSS variable until the drawing is text.
 _STAND_INS = {
@@ -162,16 +159,6 @@ def details(title: str, body: str, *, aside: str = "") -> str:
 def pairs(cards: Iterable[str]) -> str:
     """Cards beside each other, under each other on a phone."""
     return '<div class="pair">' + "".join(f'<div class="card">{card}</div>' for card in cards) + "</div>"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 0.4 s, 45 s, 12 min, 3 h 20 min."""
-    if 0 < seconds < 9.5:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def number(value: Any, digits: int) -> str:

@@ -10,20 +10,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._errors import UlmfitError
 from .._files import write_text_atomic
+from .._words import duration
+from ..paper import TASKS
 from ..results import figures
 from ..results.comparison import NAMES, title_of
 from ..results.result import Result
-from ..results.verdict import TASKS
 from .errors import where_it_errs
-from .page import IN_PAGE, details, document, duration, figure_html, text
+from .page import IN_PAGE, details, document, figure_html, text
 from .training import cost, device_of, seconds_of, training
 
 if TYPE_CHECKING:
-    from ..texts.sources import Dataset
+    from ..texts.dataset import Dataset
     from .words import Explain
-
-__all__ = ["report_html", "write_report"]
 
 
 def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, show_texts: bool | None = None,
@@ -62,13 +62,13 @@ def _explainer(result: Result) -> Explain | None:
 def _texts(result: Result, dataset: Dataset | None, show: bool | None) -> dict[str, str] | None:
     """id -> text of the test set, or None where texts are not to be shown."""
     if show and dataset is None:
-        raise ValueError("show_texts needs the texts: give the run's `dataset`, since a run folder doesn't hold them.")
+        raise UlmfitError("show_texts needs the texts: give the run's `dataset`, since a run folder doesn't hold them.")
     if dataset is None:
         return None
     expected = result.data.get("fingerprint")
     if expected and dataset.fingerprint != expected:
-        raise ValueError(f"{result.folder} was run on other texts (fingerprint {expected}) than this dataset "
-                         f"({dataset.fingerprint}): give the one it was run on, or none.")
+        raise UlmfitError(f"{result.folder} was run on other texts (fingerprint {expected}) than this dataset "
+                          f"({dataset.fingerprint}): give the one it was run on, or none.")
     if show is False or (show is None and not dataset.synthetic and dataset.name in TASKS):
         return None
     return dict(zip(dataset.df["id"].astype(str), dataset.df["text"].astype(str), strict=True))

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._words import duration
 from ..results import figures
 from ..results.result import Result
-from .page import IN_PAGE, details, duration, figure_html, number, pairs, share, table_html, text
-
-__all__ = ["cost", "device_of", "seconds_of", "training"]
+from .page import IN_PAGE, details, figure_html, number, pairs, share, table_html, text
 
 
 def training(result: Result) -> str:

@@ -12,13 +12,12 @@ import torch
 from .._files import read_json
 from ..model.layers import build_classifier
 from ..model.weights import Classifier, read_vocab
-from ..predict.integrated_gradients import Explanation, explain
+from ..predict.explanation import Explanation
+from ..predict.integrated_gradients import explain
 from ..results.result import Result
 from ..tokens.pieces import is_model
 
 log = logging.getLogger(__name__)
-
-__all__ = ["SECONDS", "Explain", "explainer"]
 
 SECONDS = 90.0
 """After so long no further text is explained: at the paper's size a review takes half a minute of a CPU."""

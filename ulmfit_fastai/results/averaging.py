@@ -14,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
-from ..recipe.recipe import DIRECTIONS
-from .folder import command_line, versions
-from .predictions import average, error_metrics, write_predictions
+from ..recipe.parts import DIRECTIONS
+from .environment import command_line, versions
+from .metrics import average, error_metrics
+from .predictions import write_predictions
 from .result import Result
 
 MAY_DIFFER = ("directions", "weights")
@@ -40,8 +42,8 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
     """
     results = sorted((Result.load(run) for run in runs), key=lambda result: DIRECTIONS.index(_direction(result)))
     if [_direction(result) for result in results] != list(DIRECTIONS):
-        raise ValueError(f"expected two runs, a forward and a backward one, found "
-                         f"{', '.join(_direction(result) for result in results) or 'none'}")
+        raise UlmfitError(f"expected two runs, a forward and a backward one, found "
+                          f"{', '.join(_direction(result) for result in results) or 'none'}")
     first, out = results[0], Path(out)
     _refuse_different(*results)
     _refuse_another_folder(out)
@@ -61,8 +63,8 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
 def _direction(result: Result) -> str:
     """The one direction of a finished run with predictions; ValueError for any other run."""
     if result.error is None or result.predictions is None or len(result.directions) != 1:
-        raise ValueError(f"{result.folder}: expected a finished run in one direction with test predictions, found "
-                         f"status {result.status!r} and {' and '.join(result.directions) or 'no'} directions")
+        raise UlmfitError(f"{result.folder}: expected a finished run in one direction with test predictions, found "
+                          f"status {result.status!r} and {' and '.join(result.directions) or 'no'} directions")
     return result.directions[0]
 
 
@@ -74,8 +76,8 @@ def _refuse_another_folder(out: Path) -> None:
     others = inside - FILES or ({"run.json"} if "run.json" in inside and "averaged" not in read_json(out / "run.json")
                                 else set())
     if others:
-        raise ValueError(f"{out}: expected an empty folder, or a place for one, found {sorted(others)[0]}; choose "
-                         "another --out")
+        raise UlmfitError(f"{out}: expected an empty folder, or a place for one, found {sorted(others)[0]}; choose "
+                          "another --out")
 
 
 def _refuse_different(forward: Result, backward: Result) -> None:
@@ -84,19 +86,19 @@ def _refuse_different(forward: Result, backward: Result) -> None:
     names = f"{forward.folder} and {backward.folder}"
     differences = [name for name, *_ in forward.recipe.diff(backward.recipe) if name not in MAY_DIFFER]
     if differences:
-        raise ValueError(f"{names} are of different recipes: they differ in {', '.join(differences[:4])}")
+        raise UlmfitError(f"{names} are of different recipes: they differ in {', '.join(differences[:4])}")
     starts = {result.recipe.weights for result in (forward, backward)}
     if len(starts) > 1 and starts & set(NAMED_WEIGHTS):
-        raise ValueError(f"{names} start from different weights ({', '.join(sorted(starts))}): expected the same "
-                         "for both")
+        raise UlmfitError(f"{names} start from different weights ({', '.join(sorted(starts))}): expected the same "
+                          "for both")
     if forward.run.get("corpus") != backward.run.get("corpus"):
-        raise ValueError(f"{names} were pretrained on different corpora: expected the same for both")
+        raise UlmfitError(f"{names} were pretrained on different corpora: expected the same for both")
     columns = ["id", "label"]
     if (forward.task, forward.data.get("fingerprint"), forward.classes) != (
             backward.task, backward.data.get("fingerprint"), backward.classes) or not (
             forward.predictions[columns].equals(backward.predictions[columns])):
-        raise ValueError(f"{names} are of different texts: expected the same data set, classes and test texts in the "
-                         "same order")
+        raise UlmfitError(f"{names} are of different texts: expected the same data set, classes and test texts in the "
+                          "same order")
 
 
 def _record(results: Sequence[Result], probs: dict[str, Any], out: Path) -> dict[str, Any]:

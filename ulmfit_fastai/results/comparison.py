@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
-from . import verdict as paper
-
-if TYPE_CHECKING:
-    from .result import Result
+from .. import paper
+from .intervals import interval
+from .verdict import Outcome, Verdict, reference
 
 NAN = float("nan")
 COLUMNS = ["what", "error", "low", "high", "n", "kind"]
@@ -20,18 +19,39 @@ NAMES = {"averaged": "forward and backward averaged", "forward": "forward", "bac
 SHORT = {**NAMES, "averaged": "both averaged"}
 
 
+class Shown(Outcome, Protocol):
+    """What of a run is shown in rows and words; `results.Result` is one."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def errors(self) -> dict[str, float]: ...
+    @property
+    def evaluated(self) -> str: ...
+    @property
+    def headline(self) -> str | None: ...
+    @property
+    def interval(self) -> tuple[float, float] | None: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def caveats(self) -> tuple[str, ...]: ...
+    def interval_of(self, name: str) -> tuple[float, float]: ...
+    def n_of(self, name: str) -> int: ...
+
+
 def title_of(task: str) -> str:
     """The data set's name as people write it."""
     return paper.TASKS[task].title if task in paper.TASKS else task
 
 
-def comparison(result: Result) -> pd.DataFrame:
+def comparison(result: Shown) -> pd.DataFrame:
     """This run, its baselines, the paper, other people's runs: what, error, low, high (95 %), n, kind; errors in %."""
     frame = pd.DataFrame(rows_of(result), columns=COLUMNS)
     return frame.astype({"error": float, "low": float, "high": float, "n": "Int64"})
 
 
-def rows_of(result: Result) -> list[tuple[Any, ...]]:
+def rows_of(result: Shown) -> list[tuple[Any, ...]]:
     """The rows of `comparison`, in COLUMNS' order."""
     rows = [_ours(result, name) for name in reversed(result.errors)]
     rows += [_baseline(record) for record in result.run.get("baselines") or []]
@@ -40,18 +60,18 @@ def rows_of(result: Result) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _ours(result: Result, name: str) -> tuple[Any, ...]:
+def _ours(result: Shown, name: str) -> tuple[Any, ...]:
     low, high = result.interval_of(name)
     return f"this run, {SHORT[name]}", result.errors[name], low, high, result.n_of(name), "this run"
 
 
 def _baseline(record: dict[str, Any]) -> tuple[Any, ...]:
     n, error = record.get("n"), record["error"]
-    low, high = paper.interval(error, n) if n else (NAN, NAN)
+    low, high = interval(error, n) if n else (NAN, NAN)
     return record["name"], error, low, high, n, "baseline"
 
 
-def _elsewhere(result: Result) -> list[tuple[Any, ...]]:
+def _elsewhere(result: Shown) -> list[tuple[Any, ...]]:
     """The paper's rows for this task and these directions, and for IMDb what others published on fastai v2."""
     rows: list[tuple[Any, ...]] = []
     for table in (t for t in paper.TABLES.values() if t.measured_on == "test" and result.task in t.tasks):
@@ -60,7 +80,7 @@ def _elsewhere(result: Result) -> list[tuple[Any, ...]]:
                 number = table.error(key, result.task)
                 rows.append((f"paper, both directions ({number.where})", number.value, NAN, NAN, None, "paper"))
     if result.task in paper.TASKS and (result.task == "imdb" or len(result.directions) == 1):
-        one = paper.reference(result.task, both=False)
+        one = reference(result.task, both=False)
         where = "derived" if one.mark == "D" else one.where.split(",")[0]
         rows.append((f"paper, one direction ({where})", one.value, NAN, NAN, None, "paper"))
     if result.task == "imdb":
@@ -73,7 +93,7 @@ def _elsewhere(result: Result) -> list[tuple[Any, ...]]:
     return rows
 
 
-def headline(result: Result) -> str:
+def headline(result: Shown) -> str:
     """The result in one line: '5.36 % test error on IMDb (95 % interval 5.09 to 5.65), forward'."""
     if result.error is None or result.interval is None or result.headline is None:
         return f"{title_of(result.task)}: no error yet, the run is not finished (status: {result.status})"
@@ -82,13 +102,13 @@ def headline(result: Result) -> str:
             f"{high:.2f}), {NAMES[result.headline]}")
 
 
-def _cells(result: Result) -> list[tuple[str, str, str, str]]:
+def _cells(result: Shown) -> list[tuple[str, str, str, str]]:
     """(what, error, interval, kind) of each row of the table, as text."""
     return [(what, f"{error:.2f}", "" if math.isnan(low) else f"{low:.2f} to {high:.2f}", kind)
             for what, error, low, high, _, kind in rows_of(result)]
 
 
-def as_text(result: Result) -> str:
+def as_text(result: Shown) -> str:
     """What `print(result)` shows: the line, the table, the verdict and what has to be said beside them."""
     lines = [headline(result)]
     cells = _cells(result)
@@ -101,7 +121,7 @@ def as_text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def as_html(result: Result) -> str:
+def as_html(result: Shown) -> str:
     """What a notebook shows; only inherited colours, so that it is readable in light and dark themes."""
     parts = [f"<p><strong>{escape(headline(result))}</strong></p>"]
     cells = _cells(result)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..batches.targets import number_metrics, several_metrics
-from .predictions import confusion_counts, error_metrics, scores_per_class
-from .verdict import wilson_interval
+from .intervals import wilson_interval
+from .metrics import confusion_counts, error_metrics, number_metrics, scores_per_class, several_metrics
 
 
 @dataclass(frozen=True, eq=False, repr=False)

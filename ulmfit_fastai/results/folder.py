@@ -5,21 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
-import platform
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .. import __version__
-from .._files import read_json, write_json_atomic, write_text_atomic
+from .._errors import UlmfitError
+from .._files import disk_full_is_said, read_json, write_json_atomic, write_text_atomic
+from .environment import now
 
 log = logging.getLogger(__name__)
 
@@ -28,53 +20,8 @@ HISTORY = ("direction", "phase", "stage", "epoch", "train_loss", "valid_loss", "
 RATES = ("direction", "phase", "step", "stage", "group", "lr", "trainable")
 
 
-class RunMismatch(ValueError):
+class RunMismatch(UlmfitError):
     """The folder holds a run of another recipe or other data."""
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of a run depend on besides the recipe."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("torch", "fastai", "spacy", "numpy", "pandas"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    found["ulmfit_fastai"] = __version__  # a checkout need not be installed
-    return found
-
-
-def command_line() -> str:
-    """What was typed, for run.json."""
-    program = Path(sys.argv[0]).name
-    return " ".join(["ulmfit-fastai" if program == "__main__.py" else program, *sys.argv[1:]])
-
-
-def describe_device(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    if device.type == "cpu":
-        try:
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-        except OSError:
-            pass  # not Linux: platform's word for the processor has to do
-    return {"type": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory so far in MB: of the GPU on CUDA, of this process elsewhere (0 where it cannot be read)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 class RunFolder:
@@ -117,12 +64,12 @@ class RunFolder:
                 left.unlink(missing_ok=True)
             return True
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
+            raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
         if self.path.exists() and any(self.path.iterdir()):
             allowed = {"state", "report.html"}
             strange = sorted(p.name for p in self.path.iterdir() if p.name not in allowed)
             if strange:
-                raise ValueError(
+                raise UlmfitError(
                     f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}; "
                     "choose another --out"
                 )
@@ -151,8 +98,8 @@ class RunFolder:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise ValueError(f"{self.path}: another process is running in this folder; wait for it to end, or choose "
-                             "another --out") from None
+            raise UlmfitError(f"{self.path}: another process is running in this folder; wait for it to end, or choose "
+                              "another --out") from None
         except OSError as error:
             log.debug("%s cannot be locked: %s", self.path, error)  # a file system without locks
         self._lock = lock
@@ -160,11 +107,11 @@ class RunFolder:
     def read(self) -> RunFolder:
         """Read what is there; ValueError when it is no run folder."""
         if not (self.path / "run.json").exists():
-            raise ValueError(f"{self.path} is not a run folder: it holds no run.json")
+            raise UlmfitError(f"{self.path} is not a run folder: it holds no run.json")
         self.run = read_json(self.path / "run.json")
         if not isinstance(self.run, dict) or "schema" not in self.run:
-            raise ValueError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'; "
-                             "restore it, or choose another --out")
+            raise UlmfitError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'; "
+                              "restore it, or choose another --out")
         self.history = self._read_csv("history.csv")
         self.rates = self._read_csv("rates.csv")
         return self
@@ -226,7 +173,7 @@ class RunFolder:
             with open(path, newline="", encoding="utf8") as handle:
                 return list(csv.DictReader(handle))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
+            raise UlmfitError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
@@ -244,49 +191,3 @@ def _flat(data: Any, name: str = "") -> dict[str, Any]:
     if isinstance(data, list):
         return {k: v for i, value in enumerate(data) for k, v in _flat(value, f"{name}[{i}]").items()}
     return {name: data}
-
-
-@contextmanager
-def disk_full_is_said(path: Path) -> Iterator[None]:
-    """Turn a failed write into a message that says what was kept and what to do."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        said = ("write", "unexpected pos")  # torch's words for a file that could not be written whole
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in said):
-            raise
-        raise OSError(
-            f"could not write to {path}: {error}. The last whole state is still there: free some space and run the "
-            "same command again to go on"
-        ) from error
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary name and rename it; a reader sees the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_full_is_said(path):
-        try:
-            with open(temporary, "wb") as handle:
-                torch.save(state, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The checkpoint at `path`, or None when there is none."""
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError(f"a {type(state).__name__}")
-        return state
-    except Exception as error:  # torch raises many types for a damaged file
-        raise ValueError(
-            f"{path}: expected a checkpoint, found a damaged file ({str(error)[:120]}); delete it and run again: the "
-            "run goes on from the last finished phase"
-        ) from error

@@ -11,25 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._files import read_json, write_json_atomic, write_text_atomic
+from .._errors import UlmfitError
+from .._files import read_json
 from ..recipe.recipe import Recipe
 from . import comparison as tables
-from . import verdict as paper
-from .predictions import (
-    average,
-    calibration_table,
-    confusion_counts,
-    error_metrics,
-    read_predictions,
-    scores_per_class,
-    write_predictions,
-)
+from . import verdict
+from .intervals import wilson_interval
+from .metrics import average, calibration_table, confusion_counts, error_metrics, scores_per_class
+from .predictions import read_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["SCHEMA", "Result", "average", "error_metrics", "read_json", "write_json_atomic", "write_predictions",
-           "write_text_atomic"]
 
 SCHEMA = 1  # of run.json
 DIRECTIONS = ("forward", "backward")
@@ -72,8 +64,8 @@ class Result:
             predictions, classes, probs = read_predictions(folder / "predictions.csv")
             _check_predictions(folder, run, predictions, probs)
         elif run["status"] == "finished" and _scores(run) and _evaluates_test(run):
-            raise ValueError(f"{folder}: run.json says the run is finished, but predictions.csv is missing. "
-                             "Restore the file, or run the same command again.")
+            raise UlmfitError(f"{folder}: run.json says the run is finished, but predictions.csv is missing. "
+                              "Restore the file, or run the same command again.")
         return cls(folder=folder, run=run, predictions=predictions, classes=tuple(classes), probs=probs,
                    history=_read_table(folder / "history.csv", HISTORY),
                    rates=_read_table(folder / "rates.csv", RATES))
@@ -170,7 +162,7 @@ class Result:
 
     def interval_of(self, name: str) -> tuple[float, float]:
         """95 % interval in % of one of `errors`."""
-        return paper.wilson_interval(self.scores[name]["wrong"], self.scores[name]["n"])
+        return wilson_interval(self.scores[name]["wrong"], self.scores[name]["n"])
 
     @property
     def n_test(self) -> int | None:
@@ -182,14 +174,14 @@ class Result:
         return self.scores[name]["n"]
 
     @cached_property
-    def verdict(self) -> paper.Verdict:
-        """The result against the paper's, see `paper.check`."""
-        return paper.check(self)
+    def verdict(self) -> verdict.Verdict:
+        """The result against the paper's, see `verdict.check`."""
+        return verdict.check(self)
 
     def probabilities(self, name: str | None = None) -> np.ndarray:
         """Probabilities (texts, classes) of a direction or 'averaged' (the default: what the headline is made of)."""
         if not self.probs:
-            raise ValueError(f"{self.folder} has no predictions yet (status: {self.status}).")
+            raise UlmfitError(f"{self.folder} has no predictions yet (status: {self.status}).")
         name = name or self.headline or "averaged"
         return self.probs[name] if name in self.probs else average(self.probs)
 
@@ -197,7 +189,7 @@ class Result:
     def labels(self) -> np.ndarray:
         """Class numbers of the test texts, into `classes`."""
         if self.predictions is None:
-            raise ValueError(f"{self.folder} has no predictions yet (status: {self.status}).")
+            raise UlmfitError(f"{self.folder} has no predictions yet (status: {self.status}).")
         return pd.Categorical(self.predictions["label"], categories=list(self.classes)).codes.astype(np.int64)
 
     def confusion(self, name: str | None = None) -> pd.DataFrame:
@@ -253,7 +245,9 @@ class Result:
         """Rates of each layer group with the unfreezing, losses, and the confusion matrix, as one matplotlib Figure."""
         from .figures import run_figure
 
-        return run_figure(self)
+        if self.rates.empty and self.history.empty:
+            raise UlmfitError(f"{self.folder}: nothing to plot yet (status: {self.status}).")
+        return run_figure(self.rates, self.history, self.confusion() if self.probs else None)
 
 
 def seconds_of(run: dict[str, Any]) -> float:
@@ -268,19 +262,20 @@ def seconds_of(run: dict[str, Any]) -> float:
 def _read_run(folder: Path) -> dict[str, Any]:
     """run.json, checked as far as everything else relies on it."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: expected a run folder, as `ulmfit-fastai imdb --out {folder}` makes.")
+        raise UlmfitError(f"{folder} is no folder: expected a run folder, as `ulmfit-fastai imdb --out "
+                          f"{folder}` makes.")
     path = folder / "run.json"
     if not path.exists():
-        raise ValueError(f"{folder} is not a run folder: it holds no run.json. Found: "
-                         f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}.")
+        raise UlmfitError(f"{folder} is not a run folder: it holds no run.json. Found: "
+                          f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}.")
     run = read_json(path)
     if not isinstance(run, dict) or "schema" not in run:
-        raise ValueError(f"{path} is not the record of a run: expected an object with 'schema'.")
+        raise UlmfitError(f"{path} is not the record of a run: expected an object with 'schema'.")
     if run["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {run['schema']!r}, this version of ulmfit_fastai reads {SCHEMA}: "
-                         "use the version that made the run (see 'versions' in the file).")
+        raise UlmfitError(f"{path} has schema {run['schema']!r}, this version of ulmfit_fastai reads {SCHEMA}: "
+                          "use the version that made the run (see 'versions' in the file).")
     if run.get("status") not in ("finished", "running", "stopped"):
-        raise ValueError(f"{path}: expected status finished, running or stopped, found {run.get('status')!r}.")
+        raise UlmfitError(f"{path}: expected status finished, running or stopped, found {run.get('status')!r}.")
     return run
 
 
@@ -307,11 +302,11 @@ def _check_predictions(folder: Path, run: dict[str, Any], frame: pd.DataFrame, p
     metrics = errors["averaged"] if "averaged" in errors else next(iter(errors.values()))
     wrong = int((frame["label"] != frame["predicted"]).sum())
     if (len(frame), wrong) != (metrics["n"], metrics["wrong"]):
-        raise ValueError(
+        raise UlmfitError(
             f"{folder}: predictions.csv has {len(frame)} rows, {wrong} of them wrong; run.json counted {metrics['n']} "
             f"and {metrics['wrong']}. The files are not of one run, or one was changed or cut short.")
     if set(errors) - {"averaged"} != set(probs):
-        raise ValueError(f"{folder}: predictions.csv has the directions {sorted(probs)}, run.json {sorted(errors)}.")
+        raise UlmfitError(f"{folder}: predictions.csv has the directions {sorted(probs)}, run.json {sorted(errors)}.")
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -322,7 +317,8 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
                         na_values={name: ["", "nan", "None"] for name in columns if name not in ("stage", "group")})
     missing = [name for name in columns if name not in frame]
     if missing:
-        raise ValueError(f"{path} is damaged: expected the columns {', '.join(columns)}; missing {', '.join(missing)}.")
+        raise UlmfitError(f"{path} is damaged: expected the columns {', '.join(columns)}; missing "
+                          f"{', '.join(missing)}.")
     if "trainable" in frame:
         frame["trainable"] = frame["trainable"].astype(str).str.lower().isin(("true", "1", "1.0"))
     return frame

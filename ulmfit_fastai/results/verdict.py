@@ -1,38 +1,25 @@
-"""Whether a run agrees with the paper: intervals, tolerances, verdicts.
+"""Whether a run agrees with the paper: tolerances and verdicts.
 
-`check` compares finished runs with the paper, `judge` does the same for bare numbers. The paper's numbers themselves
-are in paper_numbers.py and can be had from here too. All errors are in %.
+`check` compares finished runs with the paper, `judge` does the same for bare numbers. All errors are in %.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
-from typing import Any
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
 
+from .._errors import UlmfitError
 from ..paper import (
-    BIDIRECTIONAL_GAIN,
     BOTH_DIRECTIONS,
     HYPERPARAMETERS,
-    LOW_SHOT,
     ONE_DIRECTION,
-    PUBLISHED,
     TABLES,
     TASKS,
     Number,
-    Published,
-    Table,
-    Task,
 )
-
-__all__ = [
-    "BIDIRECTIONAL_GAIN", "BOTH_DIRECTIONS", "CONFIDENCE", "HYPERPARAMETERS", "LOW_SHOT", "ONE_DIRECTION", "PUBLISHED",
-    "SPREAD", "TABLES", "TASKS", "TOLERATED_IMDB", "Number", "Published", "Table", "Task", "Verdict", "check",
-    "differences_in_scale", "half_width", "interval", "judge", "reference", "tolerated", "wilson_interval",
-]
-
-CONFIDENCE = 0.95
+from .intervals import half_width, interval
 
 TOLERATED_IMDB = {"one": 5.9, "both": 5.1}
 """Test error that fastai v2 is expected to reach on IMDb: a little above what its notebooks publish (5.49 to 5.74
@@ -44,44 +31,27 @@ as a share of the paper's error. Two standard deviations of the published forwar
 paper, the two example notebooks, the tutorial, the book, the scripts' re-run: 5.49 +- 0.27, so 5 % each)."""
 
 
-def wilson_interval(wrong: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval in % for an error of `wrong` in `n` texts (Wilson 1927): sampling of the test set only."""
-    if n < 1 or not 0 <= wrong <= n:
-        raise ValueError(f"expected 0 <= wrong <= n and n >= 1, found wrong = {wrong} and n = {n}.")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p, z2 = wrong / n, z * z
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
+class Outcome(Protocol):
+    """What of a run is compared with the paper; `results.Result` is one."""
 
-
-def half_width(error: float, n: int, confidence: float = CONFIDENCE) -> float:
-    """Binomial half-width in percentage points of an error of `error` % measured on `n` texts."""
-    if n < 1 or not 0 <= error <= 100:
-        raise ValueError(f"expected an error in % and n >= 1, found {error} and {n}.")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return 100 * z * math.sqrt(error / 100 * (1 - error / 100) / n)
-
-
-def interval(errors: float | tuple[float, ...] | list[float], n: int,
-             confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval in % of an error measured on `n` texts with one or several seeds.
-
-    One seed: Wilson's, which counts the sampling of the test set only. Several, on the same test set: around their
-    mean, the root of the squares of the sampling half-width (which more seeds don't shrink) and of Student's half-width
-    of the mean over the seeds. With two seeds that is wide, as two seeds say little about their spread.
-    """
-    values = [float(errors)] if isinstance(errors, (int, float)) else [float(e) for e in errors]
-    if not values:
-        raise ValueError("errors is empty; expected at least one error in %.")
-    if len(values) == 1:
-        return wilson_interval(round(values[0] / 100 * n), n, confidence)
-    from scipy.stats import t
-
-    mean = fmean(values)
-    seeds = t.ppf(0.5 + confidence / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    half = math.hypot(half_width(mean, n, confidence), seeds)
-    return max(0.0, mean - half), min(100.0, mean + half)
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def run(self) -> dict[str, Any]: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def recipe_dict(self) -> dict[str, Any]: ...
+    @property
+    def data(self) -> dict[str, Any]: ...
+    @property
+    def directions(self) -> tuple[str, ...]: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def error(self) -> float | None: ...
+    @property
+    def n_test(self) -> int | None: ...
 
 
 def reference(task: str, *, both: bool) -> Number:
@@ -95,7 +65,7 @@ def reference(task: str, *, both: bool) -> Number:
             averaged = TABLES[name].error("ulmfit", task)
             break
     else:
-        raise ValueError(f"the paper has no test error for {task!r}; it has {', '.join(TASKS)}.")
+        raise UlmfitError(f"the paper has no test error for {task!r}; it has {', '.join(TASKS)}.")
     if both:
         return averaged
     if task == "imdb":
@@ -199,7 +169,7 @@ def _paper_number(task: str, both: bool, row: str | None) -> Number | None:
     return TABLES[table].error(key, task)
 
 
-def check(*results: Any) -> Verdict:
+def check(*results: Outcome) -> Verdict:
     """Compare a finished run (`Result`), or several that differ only in their seed, with the paper.
 
     A run measured on the test set is compared with Tables 2 and 3; one measured on the validation set with the row of
@@ -208,7 +178,7 @@ def check(*results: Any) -> Verdict:
     differ in more than their seed.
     """
     if not results:
-        raise ValueError("check expects at least one Result.")
+        raise UlmfitError("check expects at least one Result.")
     without = [str(result.folder) for result in results if result.error is None]
     if without:
         return Verdict("no claim", f"{', '.join(without)}: not finished, so there is no error to compare yet. The "
@@ -216,13 +186,13 @@ def check(*results: Any) -> Verdict:
     first = results[0]
     for other in results[1:]:
         if identity(other) != identity(first):
-            raise ValueError(f"{first.folder} and {other.folder} are different experiments; runs are judged together "
-                             "only if task, data, directions and recipe are the same but for the seed.")
+            raise UlmfitError(f"{first.folder} and {other.folder} are different experiments; runs are judged together "
+                              "only if task, data, directions and recipe are the same but for the seed.")
     recipe = first.recipe_dict
     row = recipe.get("name", "") if recipe.get("evaluate") == "validation" else None
     reasons = differences_in_scale(first.task, recipe, first.data, (getattr(first, "run", None) or {}).get("weights"))
-    errors = [result.error for result in results]
-    return judge(first.task, errors, first.n_test, directions=first.directions, paper_scale=not reasons,
+    errors = [result.error for result in results if result.error is not None]
+    return judge(first.task, errors, first.n_test or 0, directions=first.directions, paper_scale=not reasons,
                  reasons=reasons, protocol=first.protocol, row=row)
 
 
@@ -274,7 +244,7 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
     return tuple(found)
 
 
-def identity(result: Any) -> tuple[Any, ...]:
+def identity(result: Outcome) -> tuple[Any, ...]:
     """What has to be equal for runs to be seeds of one experiment."""
     recipe = {key: value for key, value in result.recipe_dict.items() if key not in ("seed", "name")}
     return result.task, result.data.get("fingerprint"), tuple(result.directions), recipe

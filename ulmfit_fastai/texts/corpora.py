@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .dataset import shown
-from .files import OPENERS, bare_suffix, cached_or_downloaded, damage_named, existing, open_text
+from .._errors import UlmfitError
+from .._words import shown
+from .downloads import cached_or_downloaded
+from .files import OPENERS, bare_suffix, damage_named, existing, open_text
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def read_corpus(path: str | os.PathLike[str], *, limit_words: int | None = None,
             into pretraining, and otherwise everything.
     """
     if limit_words is not None and limit_words <= 0:
-        raise ValueError(f"limit_words must be positive, found {limit_words}")
+        raise UlmfitError(f"limit_words must be positive, found {limit_words}")
     return _limited(_files(path, split), limit_words, split)  # the path is checked here, before the first article
 
 
@@ -67,18 +69,18 @@ def _files(path: str | os.PathLike[str], split: str | None) -> list[Path]:
     if glob.has_magic(name) and not Path(name).exists():
         files = [Path(found) for found in sorted(glob.glob(os.path.expanduser(name), recursive=True))]
         if not files:
-            raise ValueError(f"no file matches {name}")
+            raise UlmfitError(f"no file matches {name}")
         return files
     root = existing(path)
     if root.is_file():
         if bare_suffix(root) not in SUFFIXES:
-            raise ValueError(f"cannot tell the format of {root}: expected {', '.join(SUFFIXES)}, plain or "
-                             f"with {', '.join(OPENERS)}")
+            raise UlmfitError(f"cannot tell the format of {root}: expected {', '.join(SUFFIXES)}, plain or "
+                              f"with {', '.join(OPENERS)}")
         return [root]
     files = [file for file in sorted(root.rglob("*")) if file.is_file() and bare_suffix(file) in SUFFIXES
              and not file.name.startswith(".") and not file.name.lower().startswith(("readme", "licen"))]
     if not files:
-        raise ValueError(f"no text in {root}: expected files such as *{', *'.join(SUFFIXES)}")
+        raise UlmfitError(f"no text in {root}: expected files such as *{', *'.join(SUFFIXES)}")
     return _part(files, split)
 
 
@@ -91,7 +93,7 @@ def _part(files: list[Path], split: str | None) -> list[Path]:
     if not kept:
         kept = [file for file in files if parts[file] is None]  # the rows may tell
     if not kept:
-        raise ValueError(f"no file of the part {split!r} among {shown(file.name for file in files)}")
+        raise UlmfitError(f"no file of the part {split!r} among {shown(file.name for file in files)}")
     if len(kept) < len(files):
         log.info("left out, not in the part %s: %s", split or "train", shown(f.name for f in files if f not in kept))
     return kept
@@ -115,7 +117,7 @@ def _decoded(lines: Iterable[str], file: Path) -> Iterator[str]:
     try:
         yield from lines
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}. Convert it.") from error
+        raise UlmfitError(f"{file} is not UTF-8 text: {error}. Convert it.") from error
 
 
 def _rows(rows: Iterator[tuple[str, str | None]], split: str | None) -> Iterator[str]:
@@ -166,10 +168,10 @@ def _json_rows(file: Path) -> Iterator[tuple[str, str | None]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number}: not a JSON object ({error})") from error
+                raise UlmfitError(f"{file}, line {number}: not a JSON object ({error})") from error
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 found = shown(row) if isinstance(row, dict) else type(row).__name__
-                raise ValueError(f"{file}, line {number}: expected a key `text` with a string; found {found}")
+                raise UlmfitError(f"{file}, line {number}: expected a key `text` with a string; found {found}")
             yield row["text"], row.get("split")
 
 
@@ -189,7 +191,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[str, str | None]]:
                 if len(row) > column:
                     yield row[column], row[part] if part is not None else None
     except csv.Error as error:
-        raise ValueError(f"{file} is no CSV table: {error}") from error
+        raise UlmfitError(f"{file} is no CSV table: {error}") from error
     finally:
         csv.field_size_limit(longest)
 
@@ -199,14 +201,15 @@ def _parquet_rows(file: Path, split: str | None) -> Iterator[tuple[str, str | No
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise ValueError(f"reading {file} needs pyarrow: `pip install pyarrow`, or convert it to JSON lines") from error
+        raise UlmfitError(f"reading {file} needs pyarrow: `pip install pyarrow`, or convert it to JSON "
+                          "lines") from error
     try:
         table = parquet.ParquetFile(file)
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"cannot read {file}: {error}") from error
+        raise UlmfitError(f"cannot read {file}: {error}") from error
     names = table.schema_arrow.names
     if "text" not in names:
-        raise ValueError(f"{file} has no column `text`; its columns are {shown(names)}")
+        raise UlmfitError(f"{file} has no column `text`; its columns are {shown(names)}")
     columns = ["text", "split"] if "split" in names else ["text"]
     parts = set(table.read(columns=["split"]).column(0).unique().to_pylist()) if "split" in names else set()
     only = "train" if split is None and "train" in parts else None

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._errors import UlmfitError
+from .._words import rows_named, shown
 from .sampling import stratified
 
 log = logging.getLogger(__name__)
@@ -41,13 +43,13 @@ class Dataset:
     def __post_init__(self) -> None:
         missing = {"id", "text", "label", "split"} - set(self.df.columns)
         if missing:
-            raise ValueError(f"a Dataset's frame needs the columns id, text, label, split; missing: {sorted(missing)}")
+            raise UlmfitError(f"a Dataset's frame needs the columns id, text, label, split; missing: {sorted(missing)}")
         if not self.df["id"].is_unique:
             twice = self.df["id"][self.df["id"].duplicated()].unique()
-            raise ValueError(f"ids must be unique; seen more than once: {shown(twice)}")
+            raise UlmfitError(f"ids must be unique; seen more than once: {shown(twice)}")
         strange = set(self.df["split"]) - set(SPLITS)
         if strange:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}; found {shown(sorted(strange))}")
+            raise UlmfitError(f"split must be one of {', '.join(SPLITS)}; found {shown(sorted(strange))}")
 
     def __len__(self) -> int:
         return len(self.df)
@@ -120,8 +122,8 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
     Raises ValueError: a column is not there, texts or labels are missing, fewer than two classes.
     """
     if not isinstance(df, pd.DataFrame):
-        raise ValueError(f"expected a pandas DataFrame, found a {type(df).__name__}; make one, or read a file with "
-                         "from_file")
+        raise UlmfitError(f"expected a pandas DataFrame, found a {type(df).__name__}; make one, or read a file with "
+                          "from_file")
     notes: list[str] = []
     if label is not None and label in df and any(isinstance(value, (list, tuple, set)) for value in df[label]):
         label_delim = label_delim or ";"
@@ -154,9 +156,10 @@ class _Columns:
 
 def _one_column(texts: Sequence[str], columns: list[str]) -> pd.DataFrame:
     if isinstance(texts, str):
-        raise ValueError("unlabelled must be a frame or a list of texts, found one string")
+        raise UlmfitError("unlabelled must be a frame or a list of texts, found one string")
     if len(columns) > 1:
-        raise ValueError(f"unlabelled must be a frame with the columns {', '.join(columns)}: a list has one field only")
+        raise UlmfitError(f"unlabelled must be a frame with the columns {', '.join(columns)}: a list has one "
+                          "field only")
     return pd.DataFrame({columns[0]: pd.Series(list(texts), dtype=object)})
 
 
@@ -166,7 +169,7 @@ def _rows(df: pd.DataFrame, columns: _Columns, *, part: str | None = None, drop_
     split = columns.split if part is None else None
     absent = [name for name in (*columns.text, columns.label, columns.id, split) if name is not None and name not in df]
     if absent:
-        raise ValueError(f"no column {shown(absent)}; the columns are {shown(list(df.columns), 30)}")
+        raise UlmfitError(f"no column {shown(absent)}; the columns are {shown(list(df.columns), 30)}")
     part = "unsup" if columns.label is None else part
     splits = _split_names(df[split], split) if split and part is None else [part or "train"] * len(df)
     texts = joined_texts(df, columns.text)
@@ -199,8 +202,8 @@ def _report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dr
         return
     which = f"{rows_named(df.index, rows)} of {where} {'are' if len(rows) > 1 else 'is'} {what}"
     if not drop:
-        raise ValueError(f"{which} ({len(rows):,} of {len(df):,}). Fill them in, or give drop_missing=True"
-                         + (" to leave them out" if what == "empty" else " to use them as unlabelled texts"))
+        raise UlmfitError(f"{which} ({len(rows):,} of {len(df):,}). Fill them in, or give drop_missing=True"
+                          + (" to leave them out" if what == "empty" else " to use them as unlabelled texts"))
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 
 
@@ -222,8 +225,8 @@ def _split_names(values: Iterable[Any], column: str) -> list[str]:
     found = [str(value).strip().lower() for value in values]
     strange = sorted(set(found) - set(SPLIT_NAMES))
     if strange:
-        raise ValueError(f"column {column} must say train, test or unsup; found {shown(strange)}. A validation part "
-                         "is drawn from the training rows later, so call those rows train")
+        raise UlmfitError(f"column {column} must say train, test or unsup; found {shown(strange)}. A validation part "
+                          "is drawn from the training rows later, so call those rows train")
     return [SPLIT_NAMES[value] for value in found]
 
 
@@ -238,13 +241,13 @@ def _check_labels(parts: dict[str, list[Any]], column: str | None, delim: str | 
         return
     classes, rows = _classes(parts, "train", delim)
     if not rows:
-        raise ValueError("no training row is left: a classifier needs labelled rows in the split 'train'")
+        raise UlmfitError("no training row is left: a classifier needs labelled rows in the split 'train'")
     if len(classes) < 2:
-        raise ValueError(f"column {column} has one class only ({shown(classes)}) in its {rows:,} training rows: "
-                         "a classifier needs two or more")
+        raise UlmfitError(f"column {column} has one class only ({shown(classes)}) in its {rows:,} training rows: "
+                          "a classifier needs two or more")
     if len(classes) == rows >= 10 and not delim:
-        raise ValueError(f"column {column} has another value in each of its {rows:,} rows "
-                         f"({shown(sorted(classes), 3)}): is it the column of the labels?")
+        raise UlmfitError(f"column {column} has another value in each of its {rows:,} rows "
+                          f"({shown(sorted(classes), 3)}): is it the column of the labels?")
 
 
 def _unseen_classes(parts: dict[str, list[Any]], delim: str | None) -> list[str]:
@@ -254,23 +257,10 @@ def _unseen_classes(parts: dict[str, list[Any]], delim: str | None) -> list[str]
 
 def _set_test_apart(parts: dict[str, list[Any]], fraction: float, seed: int) -> None:
     if not 0 < fraction < 1:
-        raise ValueError(f"test must be a frame or a fraction between 0 and 1, found {fraction}")
+        raise UlmfitError(f"test must be a frame or a fraction between 0 and 1, found {fraction}")
     if "test" in parts["split"]:
-        raise ValueError("test rows are given twice: by the split column and by test=")
+        raise UlmfitError("test rows are given twice: by the split column and by test=")
     rows = np.array([row for row, part in enumerate(parts["split"]) if part == "train"], dtype=np.int64)
     labels = [parts["label"][row] for row in rows]
     for row in rows[stratified(labels, fraction, np.random.default_rng([seed, 3]))]:
         parts["split"][row] = "test"
-
-
-def rows_named(index: pd.Index, rows: Sequence[int]) -> str:
-    """Some rows of a frame by the names of its index, for a message: 'rows 3, 7 (counted from 0)'."""
-    counted = " (counted from 0)" if index.equals(pd.RangeIndex(len(index))) else ""
-    return f"row{'s' * (len(rows) > 1)} {shown(index[row] for row in rows)}{counted}"
-
-
-def shown(values: Iterable[Any], most: int = 10) -> str:
-    """List some values for a message: 'a, b, c and 12 more'."""
-    every = [str(value) for value in values]
-    rest = len(every) - most
-    return ", ".join(every[:most]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from .dataset import Dataset, build, shown
-from .files import cached_or_downloaded, decode, existing, is_archive, read_members
+from .._errors import UlmfitError
+from .._words import shown
+from .dataset import Dataset, build
+from .downloads import cached_or_downloaded
+from .files import decode, existing, is_archive, read_members
 from .tasks import TASKS, has_tables, load_table_task
 
 log = logging.getLogger(__name__)
@@ -49,12 +52,12 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     synthetic = reviews.pop(("", MARKER), None) is not None
     found = Counter(part for part, _ in reviews)
     if not found:
-        raise ValueError(f"no reviews in {place}: {LAYOUT}")
+        raise UlmfitError(f"no reviews in {place}: {LAYOUT}")
     notes = _check_counts(reviews, place, verify)
     empty = sorted(f"{part}/{stem}.txt" for (part, stem), text in reviews.items() if not text.strip())
     if empty:
-        raise ValueError(f"{place}: expected a text in every review, found {len(empty):,} empty: {shown(empty)}. Fetch "
-                         "the set again, or delete these and accept it as it is with verify=False")
+        raise UlmfitError(f"{place}: expected a text in every review, found {len(empty):,} empty: {shown(empty)}. "
+                          "Fetch the set again, or delete these and accept it as it is with verify=False")
     notes += _cleaned_differently((part, text) for (part, _), text in reviews.items())
     for note in notes:
         log.warning("%s: %s", place, note)
@@ -82,7 +85,7 @@ def _find(path: Path) -> Path:
     """Find the set below a path: in the folder itself, in `imdb` or `aclImdb`, or in an archive so named."""
     if path.is_file():
         if not is_archive(path) and not has_tables(path):
-            raise ValueError(f"{path} is neither a folder nor a .tgz: {LAYOUT}")
+            raise UlmfitError(f"{path} is neither a folder nor a .tgz: {LAYOUT}")
         return path
     for folder in (path, path / "imdb", path / "aclImdb", path / "data" / "imdb"):
         if any((folder / part).is_dir() for part in EXPECTED):
@@ -94,7 +97,7 @@ def _find(path: Path) -> Path:
     if has_tables(path):
         return path
     here = shown(sorted(file.name for file in path.iterdir())) or "nothing"
-    raise ValueError(f"no IMDb set in {path}: {LAYOUT}; found {here}")
+    raise UlmfitError(f"no IMDb set in {path}: {LAYOUT}; found {here}")
 
 
 def _reviews(place: Path) -> Iterator[tuple[tuple[str, str], str]]:
@@ -123,11 +126,11 @@ def _check_counts(reviews: dict[tuple[str, str], str], place: Path, verify: bool
             which = f" (missing: {shown(gone, 3)})" if 0 < len(gone) < expected else ""
             wrong.append(f"{part}: expected {expected} reviews, found {len(stems)}{which}")
     if wrong and verify:
-        raise ValueError(f"the IMDb set in {place} is not whole:\n  " + "\n  ".join(wrong) +
-                         "\nDelete it and fetch it again, or accept it as it is with verify=False "
-                         "(`ulmfit-fastai reproduce imdb --no-verify`).")
+        raise UlmfitError(f"the IMDb set in {place} is not whole:\n  " + "\n  ".join(wrong) +
+                          "\nDelete it and fetch it again, or accept it as it is with verify=False "
+                          "(`ulmfit-fastai reproduce imdb --no-verify`).")
     if not verify and not all(any(p == part for p, _ in reviews) for part in ("train/neg", "train/pos")):
-        raise ValueError(f"{place} has no training reviews of both classes: {LAYOUT}")
+        raise UlmfitError(f"{place} has no training reviews of both classes: {LAYOUT}")
     return [f"not the whole IMDb set: {'; '.join(wrong)}"] if wrong else []
 
 

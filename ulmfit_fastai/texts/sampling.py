@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .._errors import UlmfitError
+
 
 def stratified(labels: Sequence[str], fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Draw about `fraction` of the positions of `labels`, each class in proportion; sorted positions (int64).
@@ -36,8 +38,8 @@ def balanced(rows: np.ndarray, labels: np.ndarray, n: int, rng: np.random.Genera
     """
     classes = sorted(set(labels[rows]))
     if not len(classes) <= n <= len(rows):
-        raise ValueError(f"n_labels must lie between {len(classes)} (one for each class) and {len(rows):,} (the "
-                         f"labelled rows beside the validation part), found {n:,}")
+        raise UlmfitError(f"n_labels must lie between {len(classes)} (one for each class) and {len(rows):,} (the "
+                          f"labelled rows beside the validation part), found {n:,}")
     queues = [rng.permutation(rows[labels[rows] == c]) for c in classes]
     place = np.concatenate([np.arange(len(queue)) for queue in queues])  # a row's turn within its class
     order = np.argsort(place, kind="stable")

@@ -9,15 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from .corpora import read_corpus
-from .dataset import Dataset, from_frame, join_fields
-from .files import decode, existing, read_members, read_table
+from .._errors import UlmfitError
+from .dataset import Dataset, from_frame
+from .files import decode, existing, read_members
 from .imdb import load_imdb
-from .splits import Splits, split_validation
+from .tables import read_table
 from .tasks import TASKS, load_table_task
-
-__all__ = ["TASKS", "Dataset", "Splits", "from_file", "from_folder", "from_frame", "join_fields", "load_imdb",
-           "load_task", "read_corpus", "split_validation"]
 
 
 def load_task(task: str, path: str | os.PathLike[str] | None = None, *, verify: bool = True,
@@ -36,8 +33,8 @@ def load_task(task: str, path: str | os.PathLike[str] | None = None, *, verify: 
     Yelp-full's classes are its stars '1' to '5', those of yelp-bi and IMDb 'neg' and 'pos'.
     """
     if task not in TASKS:
-        raise ValueError(f"no data set is called {task!r}; choose one of {', '.join(TASKS)}, or use from_file or "
-                         "from_frame for your own texts")
+        raise UlmfitError(f"no data set is called {task!r}; choose one of {', '.join(TASKS)}, or use from_file or "
+                          "from_frame for your own texts")
     if task == "imdb":
         return load_imdb(path, verify=verify)
     return load_table_task(TASKS[task], None if path is None else existing(path), verify=verify, train=train)
@@ -63,7 +60,7 @@ def from_file(path: str | os.PathLike[str], *, text: str | Sequence[str], label:
                           name=name or found.name.split(".")[0], drop_missing=drop_missing, label_delim=label_delim,
                           seed=seed, source=str(found))
     except ValueError as error:
-        raise ValueError(f"{found}: {error}") from error
+        raise UlmfitError(f"{found}: {error}") from error
 
 
 def from_folder(path: str | os.PathLike[str], *, test: float | None = None, name: str | None = None,
@@ -77,7 +74,7 @@ def from_folder(path: str | os.PathLike[str], *, test: float | None = None, name
     root = existing(path)
     texts = {name: decode(content, f"{root}: {name}", encoding) for name, content in read_members(root, _is_text)}
     if not texts:
-        raise ValueError(f"no .txt file in {root}; expected train/<class>/*.txt or <class>/*.txt")
+        raise UlmfitError(f"no .txt file in {root}; expected train/<class>/*.txt or <class>/*.txt")
     folders = _below_the_root({name: name.split("/")[:-1] for name in texts})
     tops = {parts[0] for parts in folders.values() if parts}
     part_of = {"train": "train", "test": "test", "valid": "train" if "test" in tops else "test"}
@@ -94,7 +91,7 @@ def from_folder(path: str | os.PathLike[str], *, test: float | None = None, name
         made = from_frame(frame, text="text", label="class", split="split", id="id", test=test, name=name or root.stem,
                           drop_missing=drop_missing, seed=seed, source=str(root))
     except ValueError as error:
-        raise ValueError(f"{root}: {error}") from error
+        raise UlmfitError(f"{root}: {error}") from error
     if "valid" not in tops or "train" not in tops:
         return made
     return replace(made, notes=(f"the folder 'valid' was read as part of the {part_of['valid']} set", *made.notes))

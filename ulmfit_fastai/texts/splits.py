@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._errors import UlmfitError
 from .dataset import Dataset
 from .sampling import balanced, stratified
 
@@ -55,15 +56,15 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
         lm_seed: draws `lm_valid`; None: `seed`.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}")
+        raise UlmfitError(f"protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}")
     if not 0 <= fraction <= 0.5:
-        raise ValueError(f"fraction must lie between 0 and 0.5, found {fraction}")
+        raise UlmfitError(f"fraction must lie between 0 and 0.5, found {fraction}")
     labelled, test, unsup = (dataset.rows(split) for split in ("train", "test", "unsup"))
     labels = dataset.df["label"].to_numpy()
     _check_enough(dataset, len(labelled) + len(unsup), len(labelled))
     if protocol == "tutorial":
         if not len(test):
-            raise ValueError("the protocol 'tutorial' validates on the test set, and there are no test rows")
+            raise UlmfitError("the protocol 'tutorial' validates on the test set, and there are no test rows")
         train, valid = labelled, test
     else:
         rng = np.random.default_rng([seed if valid_seed is None else valid_seed, 0])
@@ -91,8 +92,8 @@ def strata(labels: np.ndarray, dataset: Dataset) -> list[str]:
 
 def _check_enough(dataset: Dataset, texts: int, labelled: int) -> None:
     if texts < FEWEST_TEXTS or 0 < labelled < FEWEST_TEXTS:
-        raise ValueError(f"{dataset.name} has {labelled} labelled and {texts - labelled} unlabelled training texts; "
-                         f"at least {FEWEST_TEXTS} are needed to train on some and validate on others")
+        raise UlmfitError(f"{dataset.name} has {labelled} labelled and {texts - labelled} unlabelled training texts; "
+                          f"at least {FEWEST_TEXTS} are needed to train on some and validate on others")
 
 
 def _lm_rows(labelled: np.ndarray, valid: np.ndarray, unsup: np.ndarray, test: np.ndarray, seed: int,

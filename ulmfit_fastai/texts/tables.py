@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import pandas as pd
 
-from .files import OPENERS, TABLES, bare_suffix, damage_named, existing, other_encoding, read_table
+from .._errors import UlmfitError
+from .files import OPENERS, bare_suffix, damage_named, existing, open_bytes
 
 ROWS = 4096
 WRITERS: dict[str, Callable[[Any], IO[bytes]]] = {
@@ -41,10 +42,10 @@ class TableReader:
         self.path, self.encoding, self.share = existing(path), encoding, 0.0
         self.suffix = bare_suffix(self.path)
         if self.path.is_dir():
-            raise ValueError(f"{self.path} is a folder; expected a file: {', '.join(TABLES)} or .txt")
+            raise UlmfitError(f"{self.path} is a folder; expected a file: {', '.join(TABLES)} or .txt")
         if self.suffix not in (*TABLES, ".txt"):
-            raise ValueError(f"cannot tell the format of {self.path}: expected {', '.join(TABLES)} or .txt, plain or "
-                             f"with {', '.join(OPENERS)}")
+            raise UlmfitError(f"cannot tell the format of {self.path}: expected {', '.join(TABLES)} or .txt, plain or "
+                              f"with {', '.join(OPENERS)}")
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         if self.suffix in PARQUET and self.path.suffix.lower() in PARQUET:
@@ -69,9 +70,9 @@ class TableReader:
             except UnicodeDecodeError as error:
                 raise other_encoding(self.path, self.encoding, error) from error
             except pd.errors.EmptyDataError:
-                raise ValueError(f"{self.path} is empty: expected a line of column names") from None
+                raise UlmfitError(f"{self.path} is empty: expected a line of column names") from None
             except pd.errors.ParserError as error:
-                raise ValueError(f"cannot read {self.path}: {error}") from error
+                raise UlmfitError(f"cannot read {self.path}: {error}") from error
 
     def _frames(self, stream: IO[bytes]) -> Iterator[pd.DataFrame]:
         if self.suffix in (".csv", ".tsv"):
@@ -96,9 +97,9 @@ class TableReader:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.path}: line {number} is no JSON object ({error})") from error
+            raise UlmfitError(f"{self.path}: line {number} is no JSON object ({error})") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{self.path}: line {number} is a {type(row).__name__}, expected an object with names")
+            raise UlmfitError(f"{self.path}: line {number} is a {type(row).__name__}, expected an object with names")
         return row
 
     def _parquet(self) -> Iterator[pd.DataFrame]:
@@ -106,7 +107,7 @@ class TableReader:
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise ValueError(f"reading {self.path} needs a package: pip install pyarrow") from error
+            raise UlmfitError(f"reading {self.path} needs a package: pip install pyarrow") from error
         try:
             file = parquet.ParquetFile(self.path)
             total, done = max(file.metadata.num_rows, 1), 0
@@ -117,7 +118,7 @@ class TableReader:
                 self.share = done / total
                 yield frame
         except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"cannot read {self.path}: {error}") from error
+            raise UlmfitError(f"cannot read {self.path}: {error}") from error
 
 
 class _Absent:
@@ -150,10 +151,10 @@ class TableWriter:
         packed = "" if self.path is None else self.path.suffix.lower()
         if self.suffix not in expected or (packed in OPENERS and packed not in WRITERS) or \
                 (self.suffix in PARQUET and packed in WRITERS):
-            raise ValueError(f"cannot write {self.path}: expected a name that ends in {', '.join(expected)}; the first "
-                             f"four also with {', '.join(WRITERS)}")
+            raise UlmfitError(f"cannot write {self.path}: expected a name that ends in {', '.join(expected)}; the "
+                              f"first four also with {', '.join(WRITERS)}")
         if self.path is not None and self.path.is_dir():
-            raise ValueError(f"{self.path} is a folder: expected the name of a file to write")
+            raise UlmfitError(f"{self.path} is a folder: expected the name of a file to write")
         self.columns: list[Any] | None = None
         self._parquet: Any = None
 
@@ -181,8 +182,8 @@ class TableWriter:
             self.columns = list(frame.columns)
         elif list(frame.columns) != self.columns:
             other = sorted({*map(str, frame.columns)} ^ {*map(str, self.columns or ())})
-            raise ValueError(f"rows {frame.index[0]} and following have other columns than those before "
-                             f"({', '.join(other) or 'another order'}); write JSON lines instead (--out NAME.jsonl)")
+            raise UlmfitError(f"rows {frame.index[0]} and following have other columns than those before "
+                              f"({', '.join(other) or 'another order'}); write JSON lines instead (--out NAME.jsonl)")
         if self.suffix in PARQUET:
             self._add(frame)
         else:
@@ -198,7 +199,7 @@ class TableWriter:
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise ValueError(f"writing {self.path} needs a package: pip install pyarrow") from error
+            raise UlmfitError(f"writing {self.path} needs a package: pip install pyarrow") from error
         frame = frame.map(lambda value: None if value is ABSENT else value) if self._objects(frame) else frame
         try:
             if self._parquet is None:
@@ -207,8 +208,8 @@ class TableWriter:
             else:
                 table = pyarrow.Table.from_pandas(frame, preserve_index=False, schema=self._parquet.schema)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise ValueError(f"cannot write these rows as Parquet ({error}); write JSON lines instead "
-                             "(--out NAME.jsonl)") from error
+            raise UlmfitError(f"cannot write these rows as Parquet ({error}); write JSON lines instead "
+                              "(--out NAME.jsonl)") from error
         self._parquet.write_table(table)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -233,3 +234,70 @@ def _plain(value: Any) -> Any:
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
         return None
     return value.item() if hasattr(value, "item") else value
+
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+
+
+def other_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> ValueError:
+    """What to say of a file that is not in the encoding it was read in: most often a spreadsheet's, of Windows."""
+    return ValueError(f"{path} is not {encoding.removesuffix('-sig')} text ({error.reason}). Give its "
+                      "encoding (cp1252, for example), or convert it.")
+
+
+def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf-8-sig",
+               header: bool = True) -> pd.DataFrame:
+    """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
+
+    CSV cells come as strings: an empty cell is empty, but `NA` and `null` are words that somebody may have written.
+    `header=False` numbers the columns of a CSV file 0, 1, ...; `content` are the bytes of a file in an archive.
+    """
+    suffix = bare_suffix(path)
+    if suffix not in TABLES:
+        raise UlmfitError(f"cannot tell the format of {path}: expected {', '.join(TABLES)}, plain or "
+                          f"with {', '.join(OPENERS)}")
+    with damage_named(path), open_bytes(path, content) as stream:
+        try:
+            if suffix in (".parquet", ".pq"):
+                return pd.read_parquet(io.BytesIO(stream.read()))
+            if suffix in (".csv", ".tsv"):
+                return pd.read_csv(stream, sep="\t" if suffix == ".tsv" else ",", header=0 if header else None,
+                                   dtype=str, keep_default_na=False, encoding=encoding)
+            text = io.TextIOWrapper(stream, encoding)
+            return _json(text) if suffix == ".json" else _json_lines(text)
+        except ImportError as error:
+            raise UlmfitError(f"reading {path} needs a package that is not installed: {error}") from error
+        except UnicodeDecodeError as error:
+            raise other_encoding(path, encoding, error) from error
+        except ValueError as error:  # the parsers of pandas and pyarrow say what is wrong, but not where
+            raise UlmfitError(f"cannot read {path}: {error}") from error
+
+
+def _json(file: IO[str]) -> pd.DataFrame:
+    """Read a list of objects, one a row, or an object with a list for each column."""
+    try:
+        given = json.load(file)
+    except json.JSONDecodeError as error:
+        hint = "; a file with an object on each line is called .jsonl" if error.msg == "Extra data" else ""
+        raise UlmfitError(f"{error}{hint}") from error
+    try:
+        return pd.DataFrame(given)
+    except (ValueError, TypeError, AttributeError) as error:  # in pandas' words: about indices and scalars
+        found = f"an object with the keys {', '.join(list(given)[:5])}" if isinstance(given, dict) else str(given)[:40]
+        raise UlmfitError("expected a list of objects, one a row, or an object with a list for each column, as a table "
+                          f"in JSON is; found {found}") from error
+
+
+def _json_lines(lines: IO[str]) -> pd.DataFrame:
+    """Read one object a line; by json and not pandas, which makes a number of the text "2004" and a date of others."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UlmfitError(f"line {number} is no JSON object ({error})") from error
+            if not isinstance(row, dict):
+                raise UlmfitError(f"line {number} is no JSON object but {line.strip()[:40]}")
+            rows.append(row)
+    return pd.DataFrame(rows)

@@ -15,18 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from .dataset import Dataset, build, shown
-from .files import (
-    TABLES,
-    bare_suffix,
-    cached_or_downloaded,
-    decode,
-    downloaded_file,
-    is_archive,
-    read_members,
-    read_table,
-    sha256,
-)
+from .._errors import UlmfitError
+from .._words import shown
+from .dataset import Dataset, build
+from .downloads import cached_or_downloaded, downloaded_file, sha256
+from .files import bare_suffix, decode, is_archive, read_members
+from .tables import TABLES, read_table
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +114,8 @@ def _fetched(task: Task) -> Path:
         for name, (size, expected) in TREC_FILES.items():
             file = downloaded_file(TREC_ADDRESS + name, size, "trec6")
             if sha256(file.read_bytes()) != expected:
-                raise ValueError(f"{file} is not the original ({size:,} bytes, sha256 {expected[:16]}...): delete it "
-                                 f"and fetch {TREC_ADDRESS}{name} again, or give its path to use it as it is")
+                raise UlmfitError(f"{file} is not the original ({size:,} bytes, sha256 {expected[:16]}...): delete it "
+                                  f"and fetch {TREC_ADDRESS}{name} again, or give its path to use it as it is")
         return file.parent
     from fastai.data.external import URLs
     return cached_or_downloaded(getattr(URLs, task.address), task.size)
@@ -141,8 +135,8 @@ def _tables(place: Path) -> list[tuple[str, bytes | Path]]:
         named = [(name, content) for name, content in found if _part_of_name(name)]
         found = named or found
     if not found:
-        raise ValueError(f"no table in {place}: expected train.csv and test.csv, Parquet or JSON-lines files with "
-                         "these words in their names, or one file with a column `split`")
+        raise UlmfitError(f"no table in {place}: expected train.csv and test.csv, Parquet or JSON-lines files with "
+                          "these words in their names, or one file with a column `split`")
     return sorted(found, key=lambda item: item[0])
 
 
@@ -165,7 +159,7 @@ def _read(name: str, content: bytes | Path, notes: list[str]) -> pd.DataFrame:
     if bare_suffix(path) in (".csv", ".tsv") and _column(frame, LABEL_COLUMNS) is None:
         frame = read_table(path, data, header=False)  # the original files have no header
         if frame.shape[1] < 2:
-            raise ValueError(f"{path}: expected a label and one or more texts in each row, found one column")
+            raise UlmfitError(f"{path}: expected a label and one or more texts in each row, found one column")
         frame.columns = pd.Index(["label", *(f"text {number}" for number in range(1, frame.shape[1]))])
         texts: list[str] | None = list(frame.columns[1:])
     else:
@@ -173,8 +167,8 @@ def _read(name: str, content: bytes | Path, notes: list[str]) -> pd.DataFrame:
                       if all(found := [_column(frame, (name,)) or "" for name in names])), None)
     label = _column(frame, LABEL_COLUMNS)
     if texts is None or label is None:
-        raise ValueError(f"{path}: expected a column {' or '.join(LABEL_COLUMNS[:3])} and a column text (or title and "
-                         f"content); found {shown(frame.columns)}")
+        raise UlmfitError(f"{path}: expected a column {' or '.join(LABEL_COLUMNS[:3])} and a column text (or title and "
+                          f"content); found {shown(frame.columns)}")
     split = _column(frame, ("split",))
     cells = zip(*(frame[column].map(_clean) for column in texts))
     joined = [" ".join(cell for cell in row if cell) for row in cells]
@@ -205,7 +199,7 @@ def _trec(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     lines = [line for line in decode(content, str(path), "latin-1").split("\n") if line.strip()]
     wrong = [number for number, line in enumerate(lines, 1) if ":" not in line.split(" ", 1)[0]]
     if wrong:
-        raise ValueError(f"{path}, line {shown(wrong)}: expected 'DESC:manner How did ...'")
+        raise UlmfitError(f"{path}, line {shown(wrong)}: expected 'DESC:manner How did ...'")
     return pd.DataFrame({"text": [line.split(" ", 1)[1].strip() for line in lines], "label": [
         line.split(":", 1)[0] for line in lines], "split": _part_of_name(path.name) or "train"}, dtype=object)
 
@@ -222,8 +216,8 @@ def _labels(task: Task, column: pd.Series, place: Path) -> list[str]:
         by_name = {str(number): name for number, name in enumerate(task.classes, first)}
     strange = sorted(word for word in distinct if word.lower() not in by_name)
     if strange:
-        raise ValueError(f"{place}: labels must be {shown(task.classes, 14)}, or their numbers from 0 or 1; found "
-                         f"{shown(strange)}")
+        raise UlmfitError(f"{place}: labels must be {shown(task.classes, 14)}, or their numbers from 0 or 1; found "
+                          f"{shown(strange)}")
     return [by_name.get(word.lower(), "") for word in words]
 
 
@@ -242,11 +236,11 @@ def _parts(column: pd.Series, task: Task, place: Path, *, verify: bool, train: s
     """Name each row's part; rows of other parts get none and are named in the notes."""
     names = list(dict.fromkeys(column))
     if train is not None and train not in names:
-        raise ValueError(f"{place} has no part {train!r}; found {shown(names)}")
+        raise UlmfitError(f"{place} has no part {train!r}; found {shown(names)}")
     source = train or _training_part(names)
     if source is None or (verify and (source != "train" or "test" not in names)):
-        raise ValueError(f"{task.name} in {place}: expected the parts train and test, found {shown(names)}. "
-                         + ("Accept a part of the data set with verify=False." if source else "Name the part to train "
+        raise UlmfitError(f"{task.name} in {place}: expected the parts train and test, found {shown(names)}. "
+                          + ("Accept a part of the data set with verify=False." if source else "Name the part to train "
                             "on with train=."))
     known = {name: part for name, part in PARTS.items() if part != "train"} | {source: "train"}
     left = [name for name in names if name not in known]
@@ -276,10 +270,10 @@ def _check_counts(task: Task, frame: pd.DataFrame, place: Path, *, verify: bool,
     if rows["unsup"] != task.unsup:
         wrong.append(f"unsup: expected {task.unsup:,} rows, found {rows['unsup']:,}")
     if wrong and verify:
-        raise ValueError(f"the data set {task.name} in {place} is not whole:\n  " + "\n  ".join(wrong) +
-                         "\nFetch it again, or accept it as it is with verify=False.")
+        raise UlmfitError(f"the data set {task.name} in {place} is not whole:\n  " + "\n  ".join(wrong) +
+                          "\nFetch it again, or accept it as it is with verify=False.")
     if not rows["train"] or len({label for part, label in found if part == "train"}) < 2:
-        raise ValueError(f"{task.name} in {place}: no training rows of two classes or more")
+        raise UlmfitError(f"{task.name} in {place}: no training rows of two classes or more")
     words = {"train": "training", "test": "test", "unsup": "unlabelled"}
     notes += [f"not the whole data set: {rows[part]:,} of {total:,} {words[part]} rows"
               for part, total in task.counts.items() if rows[part] != total]

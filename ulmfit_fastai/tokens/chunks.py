@@ -13,6 +13,7 @@ from functools import lru_cache
 from string import punctuation
 from typing import Any
 
+from .._errors import UlmfitError
 from .rules import SPECIAL_TOKENS
 
 # Runs of letters whose identity cannot matter. Behind a digit it can: spaCy knows units, `10km` is two tokens.
@@ -99,8 +100,8 @@ def blank_tokenizer(lang: str) -> Any:
         return spacy.blank(lang).tokenizer
     except ImportError as error:
         if "E048" in str(error):
-            raise ValueError(f"lang: expected a language's code that spaCy knows, such as en, de or fr ('xx' for any "
-                             f"other), or the file of a SentencePiece model (.model), found {lang!r}") from error
+            raise UlmfitError(f"lang: expected a language's code that spaCy knows, such as en, de or fr ('xx' for any "
+                              f"other), or the file of a SentencePiece model (.model), found {lang!r}") from error
         needed = f": {_NEEDS[lang]}" if lang in _NEEDS else ""
         raise ImportError(f"spaCy needs another package to split texts with lang={lang!r}{needed}. Or let "
                           f"SentencePiece split them, which does without. spaCy says: {error}") from error
@@ -135,7 +136,8 @@ def spacy_tokenizer(lang: str) -> Any:
     from spacy.vocab import Vocab
 
     if type(blank) is not Tokenizer:
-        raise ValueError(f"expected a language whose words stand between spaces, found {lang!r}: split its texts first")
+        raise UlmfitError(f"expected a language whose words stand between spaces, found {lang!r}: split its "
+                          "texts first")
     # A bare vocabulary: with the language's own, spaCy works out twenty attributes of every new word.
     tokenizer = Tokenizer(Vocab(), rules=blank.rules, **_patterns(blank))
     for word in SPECIAL_TOKENS:

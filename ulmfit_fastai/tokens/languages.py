@@ -12,8 +12,6 @@ from .pieces import Pieces, is_model
 from .rules import apply_rules
 from .tokenizer import FastTokenizer
 
-__all__ = ["WholeTextTokenizer", "make_tokenizer"]
-
 MOST_WORDS = 1_000_000  # distinct tokens after which a tokenizer forgets them, so that its memory is bounded
 
 

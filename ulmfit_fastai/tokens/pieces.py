@@ -16,11 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .._errors import UlmfitError
 from .._files import write_bytes_atomic
 from .rules import SPECIAL_TOKENS, apply_rules
-
-__all__ = ["FILE_NAME", "Pieces", "is_model", "joined_pieces", "model_digest", "model_of", "pieces_vocab",
-           "train_pieces"]
 
 FILE_NAME = "spm.model"
 """What a model is called in the folder of the weights that were trained with it."""
@@ -39,8 +37,8 @@ def model_digest(path: str | Path) -> str:
     """16 hex characters of a model file's content; ValueError when there is no such file."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"expected a SentencePiece model at {path}, found no such file; `ulmfit-fastai pretrain "
-                         f"CORPUS --tokenizer sentencepiece` writes one as {FILE_NAME} beside its weights")
+        raise UlmfitError(f"expected a SentencePiece model at {path}, found no such file; `ulmfit-fastai pretrain "
+                          f"CORPUS --tokenizer sentencepiece` writes one as {FILE_NAME} beside its weights")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -81,12 +79,12 @@ class Pieces:
         try:
             self._model.Load(str(path))
         except RuntimeError as error:
-            raise ValueError(f"{path}: expected a SentencePiece model, found a file that is none ({error})") from error
+            raise UlmfitError(f"{path}: expected a SentencePiece model, found a file that is none ({error})") from error
         every = [self._model.IdToPiece(i) for i in range(self._model.GetPieceSize())]
         found = [piece.lstrip("▁") for piece in every[: len(SPECIAL_TOKENS)]]
         if found != list(SPECIAL_TOKENS):
-            raise ValueError(f"{path}: expected the special tokens {', '.join(SPECIAL_TOKENS)} as its first pieces, "
-                             f"found {', '.join(found)}; train the model with fastai or with this package")
+            raise UlmfitError(f"{path}: expected the special tokens {', '.join(SPECIAL_TOKENS)} as its first pieces, "
+                              f"found {', '.join(found)}; train the model with fastai or with this package")
         self._special = dict(zip(every, SPECIAL_TOKENS))
         self.words = [*SPECIAL_TOKENS, *(piece for i, piece in enumerate(every)
                                          if i >= len(SPECIAL_TOKENS) and not self._model.IsUnknown(i))]
@@ -108,7 +106,7 @@ def train_pieces(texts: Iterable[str], path: str | Path, *, max_vocab: int = 16_
     trainer, model = _sentencepiece().SentencePieceTrainer, io.BytesIO()
     lines = _drawn(texts)
     if not lines:
-        raise ValueError("expected at least one text to learn pieces from, found none")
+        raise UlmfitError("expected at least one text to learn pieces from, found none")
     try:
         trainer.Train(
             sentence_iterator=iter(lines), model_writer=model, vocab_size=max_vocab, model_type="unigram",
@@ -117,8 +115,8 @@ def train_pieces(texts: Iterable[str], path: str | Path, *, max_vocab: int = 16_
             hard_vocab_limit=False, minloglevel=2, num_threads=os.cpu_count() or 1,
         )
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{len(lines):,} lines of text did not make {max_vocab:,} pieces: {error}. Give more text, or "
-                         "another max_vocab") from error
+        raise UlmfitError(f"{len(lines):,} lines of text did not make {max_vocab:,} pieces: {error}. Give more text, "
+                          "or another max_vocab") from error
     return write_bytes_atomic(Path(path), model.getvalue())
 
 

@@ -10,31 +10,22 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._errors import UlmfitError
+from .._files import move, temporary_folder, write_json
+from .._progress import _bar
+from .ids import TokenIds
 from .pieces import FILE_NAME as MODEL_FILE
 from .pieces import Pieces, is_model, pieces_vocab
-from .store_files import (
-    cache_root,
-    finish,
-    is_whole,
-    move,
-    read_meta,
-    settings,
-    store_name,
-    temporary_folder,
-    write_header,
-    write_json,
-)
+from .store_files import cache_root, finish, is_whole, read_meta, settings, store_name, write_header
 from .stream import WordTable, encode_batches
 from .stream import tokenize as tokenize
 
@@ -42,57 +33,6 @@ log = logging.getLogger(__name__)
 
 Rows = Sequence[int] | np.ndarray
 _GATHER = 1 << 22  # tokens looked up at a time: bounds what a pass over a memory-mapped store holds
-
-
-def vocab_hash(vocab: Sequence[str]) -> str:
-    """16 hex characters that change with any word of `vocab` or their order (sha256 of the JSON list)."""
-    return hashlib.sha256(json.dumps(list(vocab), ensure_ascii=False).encode("utf8")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, eq=False)
-class TokenIds:
-    """Documents as numbers into `vocab`: all that training needs.
-
-    `ids`: uint16, or uint32 for more than 65,536 words, the documents one after another; `offsets`: int64, n + 1;
-    document i is `ids[offsets[i]:offsets[i + 1]]`.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    vocab: list[str]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens per document (int64)."""
-        return np.diff(self.offsets)
-
-    def doc(self, i: int) -> np.ndarray:
-        """Ids of document `i`."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"document {i} of {len(self)}")
-        return self.ids[self.offsets[i] : self.offsets[i + 1]]
-
-    def save(self, folder: str | Path) -> Path:
-        """Write to `folder` (replaced if it is there); `TokenIds.open` reads it back, memory-mapped."""
-        folder = Path(folder)
-        with temporary_folder(folder.parent, folder.name) as temporary:
-            np.save(temporary / "ids.npy", self.ids)
-            np.save(temporary / "offsets.npy", self.offsets)
-            write_json(temporary / "vocab.json", {"hash": vocab_hash(self.vocab), "words": list(self.vocab)})
-            finish(temporary, ("ids.npy", "offsets.npy", "vocab.json"), {"kind": "ids"})
-            move(temporary, folder)
-        return folder
-
-    @classmethod
-    def open(cls, folder: str | Path) -> TokenIds:
-        """Open what `save` wrote, without spaCy or a store; ValueError when it is not whole."""
-        folder = Path(folder)
-        read_meta(folder, "ids")
-        vocab = json.loads((folder / "vocab.json").read_text("utf8"))["words"]
-        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy"), vocab)
 
 
 class TokenStore:
@@ -140,7 +80,7 @@ class TokenStore:
         A full disk raises OSError, and what was written is removed.
         """
         if isinstance(texts, str):
-            raise ValueError("expected many texts, found one: put it in a list")
+            raise UlmfitError("expected many texts, found one: put it in a list")
         root = cache_root(cache)
         if hasattr(texts, "__len__"):
             texts = texts if isinstance(texts, (list, tuple)) else list(texts)
@@ -215,7 +155,7 @@ class TokenStore:
     def _rows(self, rows: Rows) -> np.ndarray:
         rows = np.asarray(rows, np.int64)
         if len(rows) and not (0 <= rows.min() and rows.max() < len(self)):
-            raise ValueError(f"expected rows of 0 to {len(self) - 1}, found {rows.min()} to {rows.max()}")
+            raise UlmfitError(f"expected rows of 0 to {len(self) - 1}, found {rows.min()} to {rows.max()}")
         return rows
 
     def _parts(self, rows: Rows | None) -> Iterator[np.ndarray]:
@@ -256,7 +196,7 @@ def _build(
                     done += len(encoded.counts)
                     bar(done)
             if not counts:
-                raise ValueError("expected at least one text, found none")
+                raise UlmfitError("expected at least one text, found none")
             offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
             write_header(file, int(offsets[-1]))
         np.save(temporary / "offsets.npy", offsets)
@@ -301,21 +241,3 @@ def _content(texts: Sequence[str]) -> str:
     for text in texts:
         _hash(text, digest)
     return digest.hexdigest()
-
-
-def can_show_bars() -> bool:
-    """Whether output goes to a notebook or a terminal, where a bar can grow."""
-    from fastprogress.fastprogress import IN_NOTEBOOK
-
-    return IN_NOTEBOOK or sys.stdout.isatty()
-
-
-def _bar(total: int | None, progress: bool) -> Any:
-    """A function that shows how many texts are done."""
-    if not progress or not can_show_bars():
-        return lambda done: None
-    from fastprogress.fastprogress import progress_bar
-
-    bar = progress_bar(None, total="noinfer" if total is None else total, leave=False)
-    bar.update(0)
-    return bar.update

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import time
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .._errors import UlmfitError
+from .._files import write_json
 from .pieces import is_model, model_digest
 
 FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
-_LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is taken for a killed run's
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
 
 
 def cache_root(cache: str | Path | None = None) -> Path:
@@ -48,10 +45,6 @@ def store_name(content: str, lang: str) -> str:
     return hashlib.sha256(everything.encode("utf8")).hexdigest()[:20]
 
 
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False), "utf8")
-
-
 def write_header(file: BinaryIO, length: int) -> None:
     """A .npy header of 128 bytes for `length` uint32, so that it can be written again when the length is known."""
     text = f"{{'descr': '<u4', 'fortran_order': False, 'shape': ({length},), }}"
@@ -71,14 +64,14 @@ def read_meta(folder: Path, kind: str) -> dict[str, Any]:
         meta = json.loads((folder / "meta.json").read_text("utf8"))
         found = {name: (folder / name).stat().st_size for name in meta["sizes"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds no finished token {kind} ({error})") from error
+        raise UlmfitError(f"{folder} holds no finished token {kind} ({error})") from error
     if meta.get("format") != FORMAT or meta.get("kind") != kind:
-        raise ValueError(
+        raise UlmfitError(
             f"{folder}: expected a token {kind} of format {FORMAT}, "
             f"found a token {meta.get('kind')} of format {meta.get('format')}; make it anew from the texts"
         )
     if found != meta["sizes"]:
-        raise ValueError(f"{folder} is broken: expected file sizes {meta['sizes']}, found {found}; make it anew")
+        raise UlmfitError(f"{folder} is broken: expected file sizes {meta['sizes']}, found {found}; make it anew")
     return meta
 
 
@@ -89,43 +82,3 @@ def is_whole(folder: Path, kind: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextmanager
-def temporary_folder(root: Path, name: str) -> Iterator[Path]:
-    """A folder in `root` that is removed at the end, whatever happens: `move` it before."""
-    temporary = root / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        temporary.mkdir(parents=True)
-        _remove_left_behind(root)
-        yield temporary
-    except OSError as error:
-        if error.errno in _FULL:
-            raise OSError(
-                error.errno,
-                f"no space left while writing tokens to {root}, about 6 bytes a word. Free some, or take another "
-                "folder (cache=, or the environment variable ULMFIT_CACHE). What had been written was removed",
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def move(temporary: Path, folder: Path) -> None:
-    """Give a finished temporary folder its name, in the place of what stands there."""
-    if folder.exists():
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-        os.replace(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    os.replace(temporary, folder)
-
-
-def _remove_left_behind(root: Path) -> None:
-    """Remove temporary folders of runs that were killed: those nobody has written to for an hour."""
-    for path in root.glob(".*.tmp"):
-        try:
-            newest = max(entry.stat().st_mtime for entry in [path, *path.iterdir()])
-        except OSError:
-            continue  # gone meanwhile: its run has ended
-        if time.time() - newest > _LEFT_BEHIND:
-            shutil.rmtree(path, ignore_errors=True)

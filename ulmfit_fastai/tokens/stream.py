@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._errors import UlmfitError
 from .languages import WholeTextTokenizer, make_tokenizer
 from .pieces import is_model, model_digest
 from .tokenizer import FastTokenizer
@@ -53,7 +54,7 @@ def tokenize(texts: Iterable[str], lang: str = "en", *, n_workers: int | None = 
     The first call imports spaCy. A text that is empty or no string raises ValueError with its row number.
     """
     if isinstance(texts, str):
-        raise ValueError("expected many texts, found one: put it in a list")
+        raise UlmfitError("expected many texts, found one: put it in a list")
     texts = list(texts)
     result: list[list[str]] = []
     if n_workers == 1 or sum(map(len, filter(_is_text, texts))) < FEW_BATCHES * BATCH_CHARS:
@@ -137,7 +138,8 @@ def checked_batches(texts: Iterable[str]) -> Iterator[list[str]]:
             batch, size = [], 0
     if bad:
         rows = ", ".join(map(str, bad)) + (" ..." if len(bad) == 10 else "")
-        raise ValueError(f"expected a text in every row, found none (empty, or no str) in rows {rows}: drop these rows")
+        raise UlmfitError(f"expected a text in every row, found none (empty, or no str) in rows {rows}: drop "
+                          "these rows")
     if batch:
         yield _encodable(batch, row + 1 - len(batch))
 
@@ -152,7 +154,7 @@ def _encodable(batch: list[str], first_row: int) -> list[str]:
     except UnicodeEncodeError as error:
         ends = np.cumsum([len(text) for text in batch])
         row = first_row + int(np.searchsorted(ends, error.start, side="right"))
-        raise ValueError(
+        raise UlmfitError(
             f"row {row} is no valid text, it holds half a character (a lone surrogate): read the file as UTF-8"
         ) from None
     return batch

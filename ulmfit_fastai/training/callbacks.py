@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
-from ..model.sampled_softmax import FULL_FROM
+from ..model.fast.sampled_softmax import FULL_FROM
 from ..recipe.freezing import Stage
-from ..recipe.recipe import Phase
+from ..recipe.parts import Phase
 
 
 @dataclass

@@ -15,15 +15,17 @@ import numpy as np
 import torch
 from fastai.text.learner import LMLearner
 
+from .._errors import UlmfitError
 from ..batches.dataloaders import lm_dataloaders
 from ..model import weights as weight_files
 from ..model.learners import lm_learner
 from ..model.precision import compute_dtype, precision_callbacks
-from ..recipe.recipe import Model, Phase
+from ..recipe.parts import Model, Phase
 from ..results.folder import RunFolder
-from ..texts.sources import read_corpus
+from ..texts.corpora import read_corpus
+from ..tokens.ids import TokenIds
 from ..tokens.pieces import is_model, train_pieces
-from ..tokens.store import TokenIds, TokenStore
+from ..tokens.store import TokenStore
 from ..tokens.store_files import cache_root
 from .callbacks import derived_seed
 
@@ -65,8 +67,8 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
         name = ", ".join(f.name for f in files)
     held_out = 0 if valid is not None else _held_out(len(store), valid_texts)
     if len(store) <= held_out:
-        raise ValueError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
-                         "and one to measure perplexity on")
+        raise UlmfitError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
+                          "and one to measure perplexity on")
     rows = np.arange(len(store) - held_out)
     vocab = store.vocab(rows, max_vocab=max_vocab, min_freq=min_freq)
     ids, valid_rows = store.numericalize(vocab), np.arange(len(rows), len(store))

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from .._words import duration
 from ..batches.documents import PAD
+from ..model.fast.sampled_softmax import FULL_FROM
 from ..model.learners import set_trainable
-from ..model.lm_loss import FusedCrossEntropy
+from ..model.losses import FusedCrossEntropy
 from ..model.precision import autocast_of
-from ..model.sampled_softmax import FULL_FROM
-from .loop import minutes
 
 TIMED_BATCHES = 3
 FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that
@@ -45,10 +45,10 @@ class Plan:
         for s in self.stages:
             lines.append(
                 f"  {s['direction']:9} {s['phase']:11} {s['stage']:12} {s['epochs']:3} x {s['batches']:6,} batches"
-                f"  {minutes(s['seconds']):>12}"
+                f"  {duration(s['seconds']):>12}"
             )
-        lines.append(f"  {'held-out texts predicted once per direction':49}  {minutes(self.test_seconds):>12}")
-        lines.append(f"  in all about {minutes(self.seconds)}")
+        lines.append(f"  {'held-out texts predicted once per direction':49}  {duration(self.test_seconds):>12}")
+        lines.append(f"  in all about {duration(self.seconds)}")
         return "\n".join(lines)
 
 

@@ -15,77 +15,18 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
-from fastprogress import progress_bar
 
-from ..model.layers import FusedCrossEntropy
+from .._errors import UlmfitError
 from ..model.learners import FrozenBatchNorm, hidden_state, set_hidden_state, set_trainable
-from ..recipe.recipe import Phase
-from ..results.folder import RunFolder, load_state, peak_memory_mb, save_state
-from ..tokens.store import can_show_bars
+from ..model.losses import FusedCrossEntropy
+from ..recipe.parts import Phase
+from ..results.checkpoint import load_state, save_state
+from ..results.environment import peak_memory_mb
+from ..results.folder import RunFolder
 from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, SampledLoss, StageSchedule, derived_seed
+from .progress import Progress, in_words
 
 log = logging.getLogger(__name__)
-
-
-class Progress(Callback):
-    """A bar for the stage, with the time left in the stage and, where it is known, in the whole run.
-
-    Where nobody can see a bar grow (output into a file, a pipe), a line in the log every few minutes instead.
-    """
-
-    order = 90
-    log_every = 180.0
-
-    def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[int, float], float | None]):
-        self.label, self.epochs, self.position, self.rest_of_run = label, epochs, position, rest_of_run
-
-    def before_train(self) -> None:
-        steps = len(self.learn.dls.train)
-        self.total = steps * self.epochs
-        self.started, self.first = time.monotonic(), self.position.epoch * steps + self.position.batch
-        if not can_show_bars():
-            self.shown = self.started
-        elif not hasattr(self, "bar"):
-            self.bar = progress_bar(range(self.total), leave=True)
-            self.bar.update(0)  # starts the bar's clock; a first update with another number fails
-            self.shown = 0.0
-
-    def after_batch(self) -> None:
-        if not self.learn.training or time.monotonic() - self.shown < (1 if hasattr(self, "bar") else self.log_every):
-            return
-        self.shown = time.monotonic()
-        done = self.position.epoch * len(self.learn.dls.train) + self.position.batch
-        spent = self.shown - self.started
-        left = spent / max(done - self.first, 1) * (self.total - done)
-        rest = self.rest_of_run(self.position.stage, left)
-        said = f"{self.label}: {minutes(left)} left" + (f", run {minutes(rest)} left" if rest else "")
-        if not hasattr(self, "bar"):
-            log.info("%s (%d %% done)", said, 100 * done // self.total)
-            return
-        self.bar.comment = said
-        self.bar.update(min(done, self.total - 1))
-
-    def after_fit(self) -> None:
-        if hasattr(self, "bar"):
-            self.bar.update(self.total)
-
-
-def in_words(metrics: dict[str, float | None]) -> str:
-    """Metrics of an epoch as a line of the log: train loss 4.017, valid loss 2.753, perplexity 15.7."""
-    parts = []
-    for name, value in metrics.items():
-        if value is not None:
-            shown = f"{value:.1%}" if name == "accuracy" else f"{value:.1f}" if name == "perplexity" else f"{value:.4f}"
-            parts.append(f"{name.replace('_', ' ')} {shown}")
-    return ", ".join(parts)
-
-
-def minutes(seconds: float) -> str:
-    """Seconds as a reader wants them: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    whole = round(seconds / 60)
-    return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60:02d} min"
 
 
 class PhaseFit:
@@ -254,12 +195,12 @@ class PhaseFit:
     def _resume(self) -> dict[str, Any] | None:
         state = load_state(self.folder.state_file, self.learn.dls.device)
         if state is not None and not {"direction", "phase", "recipe_hash", "model"} <= set(state):
-            raise ValueError(f"{self.folder.state_file}: expected a checkpoint, found something else; delete it and "
-                             "run again: the run goes on from the last finished phase")
+            raise UlmfitError(f"{self.folder.state_file}: expected a checkpoint, found something else; delete it and "
+                              "run again: the run goes on from the last finished phase")
         if state is None or (state["direction"], state["phase"]) != (self.direction, self.name):
             return None
         if state["recipe_hash"] != self.folder.run["recipe_hash"]:
-            raise ValueError(
+            raise UlmfitError(
                 f"{self.folder.state_file}: expected a checkpoint of this recipe, found another's; delete it or choose "
                 "another --out"
             )
@@ -297,4 +238,3 @@ def give_memory_back() -> None:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         except (OSError, AttributeError):
             pass  # not glibc: nothing to trim
-

@@ -17,35 +17,33 @@ import numpy as np
 import torch
 from fastai.torch_core import default_device
 
+from .._errors import UlmfitError
 from ..batches.dataloaders import lm_dataloaders
 from ..model import weights as weight_files
 from ..model.generate import generate
 from ..model.learners import lm_learner
 from ..model.weights import LMWeights
 from ..recipe.freezing import full
-from ..recipe.recipe import DIRECTIONS, Dropouts, Model, Optimizer, Phase
+from ..recipe.parts import DIRECTIONS, Dropouts, Model, Optimizer, Phase
 from ..recipe.schedules import Schedule
-from ..results.folder import RunFolder, command_line, describe_device, now, versions
-from ..texts.sources import read_corpus
+from ..results.environment import command_line, describe_device, now, versions
+from ..results.folder import RunFolder
+from ..texts.corpora import read_corpus
+from ..tokens.ids import TokenIds
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
-from ..tokens.store import TokenIds, TokenStore
+from ..tokens.store import TokenStore
 from .callbacks import Budget
 from .corpus import (
     HELD_OUT,
     GeneralText,
     corpus_pieces,
-    corpus_store,
     general_lm,
     general_text,
-    joined,
     save_pretrained,
 )
 from .loop import PhaseFit
 from .runs import interruptible
-
-__all__ = ["SIZES", "Pretraining", "corpus_store", "joined", "perplexity", "pretrain_corpus", "pretrain_ids",
-           "pretraining"]
 
 LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
 """A small model on a large corpus underfits: nearly no dropout."""
@@ -84,7 +82,7 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         if self.tokenizer not in ("spacy", "sentencepiece"):
-            raise ValueError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
+            raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
 
     @property
     def phase(self) -> Phase:
@@ -107,12 +105,12 @@ class Pretraining:
 def pretraining(size: str = "small", **changes: Any) -> Pretraining:
     """The settings of a size ('small' for a laptop, 'full' as in the paper), with fields changed by name."""
     if size not in SIZES:
-        raise ValueError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
+        raise UlmfitError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
     model, max_vocab = SIZES[size]
     return Pretraining(**{"size": size, "model": model, "max_vocab": max_vocab, **changes})
 
 
-def pretrain_corpus(
+def pretrain(
     corpus: str | Path | Sequence[str | Path],
     *,
     size: str = "small",
@@ -180,7 +178,7 @@ def pretrain_ids(
     checkpoint_every: float = 300.0,
     lang: str = "en",
 ) -> Path:
-    """What `pretrain_corpus` does, from numbers: documents `train` and `valid` of `ids`, which hold the vocabulary.
+    """What `pretrain` does, from numbers: documents `train` and `valid` of `ids`, which hold the vocabulary.
 
     `data` says what the corpus is: `name` and `fingerprint`, and `source` where it has one. `lang` is what split it.
     """
@@ -234,7 +232,7 @@ def pretrain_ids(
 def _check_directions(directions: Sequence[str]) -> None:
     wrong = [d for d in directions if d not in DIRECTIONS]
     if wrong or not directions:
-        raise ValueError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
+        raise UlmfitError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
 
 
 def _pretrain(recipe: Pretraining, text: GeneralText, folder: RunFolder, direction: str, *, device: torch.device,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._files import read_json
+from .._errors import UlmfitError
+from .._files import _link, read_json
 from ..recipe.freezing import full
-from ..recipe.recipe import Model, Optimizer, Phase, Recipe
+from ..recipe.parts import Model, Optimizer, Phase
+from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder, RunMismatch
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
     classifier reads have a fixed value in it. Raises ValueError for a recipe without LM fine-tuning.
     """
     if recipe.lm is None:
-        raise ValueError(f"recipe {recipe.name!r} has no LM fine-tuning (lm is None), so there is no language model to "
-                         "share.")
+        raise UlmfitError(f"recipe {recipe.name!r} has no LM fine-tuning (lm is None), so there is no language model "
+                          "to share.")
     pretrains = recipe.weights == "pretrain"
     model = replace(recipe.model, classifier_dropouts=recipe.model.lm_dropouts, head_hidden=Model.head_hidden,
                     head_dropout=Model.head_dropout,
@@ -49,7 +49,7 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
 def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
     """The same for stage 1: what the pretrained language model depends on, besides its corpus."""
     if recipe.weights != "pretrain":
-        raise ValueError(f"recipe {recipe.name!r} does not pretrain: its weights are {recipe.weights!r}.")
+        raise UlmfitError(f"recipe {recipe.name!r} does not pretrain: its weights are {recipe.weights!r}.")
     drops = recipe.model.pretrain_dropouts
     model = replace(recipe.model, lm_dropouts=drops, classifier_dropouts=drops, head_hidden=Model.head_hidden,
                     head_dropout=Model.head_dropout)
@@ -138,19 +138,6 @@ def _refuse_another(other: RunFolder, recipe: Recipe, direction: str, phase: str
         shown = ", ".join(f"{name}: {there!r} there, {here!r} here" for name, there, here in differences[:4])
         raise RunMismatch(f"{other.path}: expected the language model of recipe {recipe.name!r}, found one made in "
                           f"another way ({shown})")
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy, under a temporary name that is then renamed."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str, *, corpus: str | None = None) -> bool:

@@ -1,0 +1,264 @@
+"""Stage 1: alone and within a run, on files and on texts, in both directions, and resumed at any batch."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.folder import RunMismatch
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenStore
+from ulmfit_fastai.training import pretraining, runs
+from ulmfit_fastai.training.callbacks import Budget
+from ulmfit_fastai.training.corpus import general_text
+from ulmfit_fastai.training.pretraining import SIZES, perplexity
+from ulmfit_fastai.training.pretraining import pretrain as pretrain_corpus
+
+ARTICLES = [f"The {animal} lives in the {place} . It eats {food} and sleeps at {time} . "
+            f"A {animal} is seldom seen near the {place} ."
+            for animal in ("fox", "owl", "bear", "hare") for place in ("forest", "hills", "valley")
+            for food in ("berries", "mice", "grass") for time in ("night", "noon")]
+SMALL = {"model": Model(emb_sz=12, n_hid=16, n_layers=2), "max_vocab": 200, "min_freq": 1, "bs": 4, "bptt": 12,
+         "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def jsonl(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "articles.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ARTICLES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def wikitext(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "wiki.valid.tokens"
+    path.write_text("".join(f" \n = {n} = \n \n {text} \n" for n, text in enumerate(ARTICLES[:8])))
+    return path
+
+
+def pretrain(corpus, out, cache, **options):
+    return pretrain_corpus(corpus, out=out, cache=cache, progress=False, device="cpu", **{**SMALL, **options})
+
+
+def independent_perplexity(weights, model, documents):
+    """exp of the mean negative log-probability: the documents in one stream for each of 8 rows, one pass, no code of
+    the loaders or of the loss."""
+    numbers = {word: n for n, word in enumerate(weights.vocab) if word != "xxfake"}
+    step = -1 if weights.direction == "backward" else 1
+    row = [numbers.get(word, 0) for document in documents for word in document[::step]]
+    length = (len(row) - 1) // 8
+    x = torch.tensor(row[: 8 * length]).view(8, length)
+    y = torch.tensor(row[1 : 8 * length + 1]).view(8, length)
+    net = build_language_model(len(weights.vocab), model, fast=False)
+    net.load_state_dict(weights.full_state(), strict=False)
+    net.eval()
+    net.reset()
+    with torch.no_grad():
+        probability = net(x)[0].log_softmax(-1).gather(-1, y[..., None])
+    return math.exp(-float(probability.mean()))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_pretraining_on_json_lines_learns_and_its_perplexity_is_the_independent_one(direction, jsonl, wikitext, cache,
+                                                                                    tmp_path):
+    out = pretrain(jsonl, tmp_path / "run", cache, directions=(direction,), valid=wikitext, evaluate=[wikitext],
+                   epochs=30, lr=0.02)
+    run = json.loads((out / "run.json").read_text())
+    assert run["status"] == "finished" and run["data"]["counts"]["articles"] == len(ARTICLES) + 8
+    weights = weight_files.load_file(out / f"pretrain_{direction}.safetensors")
+    assert weights.direction == direction and weights.meta["tokens"] == run["data"]["tokens"]
+    documents = list(TokenStore.make(pretraining.read_corpus(wikitext), cache=cache, progress=False))
+    expected = independent_perplexity(weights, SMALL["model"], documents)
+    measured = run["metrics"][f"perplexity_{direction}"][wikitext.name]
+    assert measured["perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert measured["tokens"] == sum(map(len, documents))
+    assert expected < 0.4 * len(weights.vocab)
+    untrained = weight_files.from_model(build_language_model(len(weights.vocab), SMALL["model"]), weights.vocab,
+                                        name="random", direction=direction)
+    texts = list(pretraining.read_corpus(wikitext))
+    assert perplexity(untrained, SMALL["model"], texts, cache=cache)["perplexity"] > 2 * expected
+
+
+def test_a_backward_model_knows_the_texts_backward_only(jsonl, cache, tmp_path):
+    out = pretrain(jsonl, tmp_path / "run", cache, directions=("backward",), epochs=30, lr=0.02)
+    weights = weight_files.load_file(out / "pretrain_backward.safetensors")
+    other = weight_files.LMWeights(weights.name, "forward", weights.vocab, weights.state, weights.meta)
+    right, wrong = (perplexity(w, SMALL["model"], ARTICLES, cache=cache)["perplexity"] for w in (weights, other))
+    assert wrong > 1.5 * right
+
+
+class StopAt(Budget):
+    """A budget that is over once it was asked `n` times: a deadline at a known batch."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.n = n
+
+    def over(self):
+        self.n -= 1
+        return self.stopped or self.n < 0
+
+
+def test_pretraining_stopped_at_a_batch_goes_on_to_the_same_weights(jsonl, cache, tmp_path, monkeypatch):
+    options = {"directions": ("forward", "backward"), "epochs": 2}
+    whole = pretrain(jsonl, tmp_path / "whole", cache, **options)
+    for n in (5, 40):
+        monkeypatch.setattr(pretraining, "Budget", lambda *_, n=n: StopAt(n))
+        parts = pretrain(jsonl, tmp_path / "parts", cache, **options)
+        assert json.loads((parts / "run.json").read_text())["status"] == "stopped"
+    monkeypatch.undo()
+    pretrain(jsonl, parts, cache, **options)
+    for direction in options["directions"]:
+        expected, found = (weight_files.load_file(folder / f"pretrain_{direction}.safetensors").state
+                           for folder in (whole, parts))
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_the_held_out_articles_are_the_last_tenth_and_their_words_not_counted(cache):
+    text = general_text([*ARTICLES, *["Unheard words only ."] * 8], max_vocab=200, min_freq=1, cache=cache,
+                        progress=False)
+    assert len(text.train) == 72 and text.valid.tolist() == list(range(72, 80))
+    assert "unheard" not in text.ids.vocab and (text.ids.doc(79) == 0).sum() >= 2
+
+
+def test_a_corpus_of_one_text_is_refused(cache):
+    with pytest.raises(ValueError, match="expected several texts, found 1"):
+        general_text(["Only this ."], max_vocab=100, min_freq=1, cache=cache, progress=False)
+
+
+def test_sizes_and_directions_are_checked_by_name(jsonl, tmp_path):
+    with pytest.raises(ValueError, match="size: expected one of small, full, found 'huge'"):
+        pretrain(jsonl, size="huge", out=tmp_path)
+    with pytest.raises(ValueError, match="directions: expected some of"):
+        pretrain(jsonl, directions=("sideways",), out=tmp_path)
+    assert set(SIZES) == {"small", "full"}
+
+
+# -- within a run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return synthetic_reviews(n_train=40, n_test=20, n_unsup=20, seed=3)
+
+
+def recipe(**changes):
+    return preset("tiny").replace(**{"weights": "pretrain", "precision": "fp32", "pretrain.bs": 4, **changes})
+
+
+def numbers(folder):
+    run = json.loads((folder / "run.json").read_text())
+    tables = [(folder / name).read_text().splitlines() for name in ("predictions.csv", "rates.csv")]
+    history = [line.split(",")[:6] for line in (folder / "history.csv").read_text().splitlines()]
+    return run["metrics"], run["weights"], tables, history
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(reviews, cache, tmp_path_factory):
+    r = recipe(directions=("forward", "backward"))
+    return r, runs.run(r, reviews, tmp_path_factory.mktemp("whole") / "run", corpus=ARTICLES, cache=cache,
+                       progress=False)
+
+
+def test_a_run_pretrains_each_direction_first_and_keeps_what_it_started_from(uninterrupted, reviews, cache):
+    r, out = uninterrupted
+    run = json.loads((out / "run.json").read_text())
+    done = [(s["direction"], s["phase"]) for s in run["stages"]]
+    assert list(dict.fromkeys(done)) == [(d, p) for d in r.directions for p in ("pretrain", "lm", "classifier")]
+    assert run["corpus"]["articles"] == len(ARTICLES) and run["corpus"]["name"] == f"{len(ARTICLES)} texts"
+    words = json.loads((out / "vocab.json").read_text())["words"]
+    for direction in r.directions:
+        general = weight_files.load_file(out / f"pretrain_{direction}.safetensors")
+        assert (general.direction, general.n_hid) == (direction, r.model.n_hid)
+        assert {"fox", "berries"} <= set(general.vocab) and "fox" not in words
+        said = run["weights"][direction]
+        kept = {word for word in words if word in general.vocab and word != "xxfake"}
+        assert said["words_kept"] == len(kept) < said["words"] == len(words)
+        assert said["vocab_hash"] == general.vocab_hash and said["metrics"]["perplexity"] > 1
+        assert said["epochs"] == 1
+
+
+def test_language_model_fine_tuning_starts_from_the_pretrained_rows(uninterrupted, reviews, cache, tmp_path):
+    r, out = uninterrupted
+    work = runs.Run(r, runs.prepare(r, reviews, cache=cache, progress=False), runs.RunFolder(out).read(),
+                    device=torch.device("cpu"), budget=Budget(), progress=False, plan=None)
+    start = work.starting_weights("forward")
+    general = weight_files.load_file(out / "pretrain_forward.safetensors")
+    rows, before = start.state["0.encoder.weight"], general.state["0.encoder.weight"]
+    for word in ("the", "a", "xxbos"):
+        assert torch.equal(rows[start.vocab.index(word)], before[general.vocab.index(word)])
+    learn = work.lm(r.lm, "forward", start)
+    assert torch.equal(learn.model[0].encoder.weight.detach(), rows)
+    lstm = "0.rnns.1.weight_hh_l0_raw"
+    assert torch.equal(learn.model.state_dict()[lstm], general.state[lstm])
+
+
+@pytest.mark.parametrize("stops", [(2,), (9, 3, 25)])
+def test_a_run_stopped_within_pretraining_goes_on_to_the_same_numbers(stops, uninterrupted, reviews, cache, tmp_path,
+                                                                      monkeypatch):
+    r, whole = uninterrupted
+    for n in stops:
+        monkeypatch.setattr(runs, "Budget", lambda *_, n=n: StopAt(n))
+        runs.run(r, reviews, tmp_path / "run", corpus=ARTICLES, cache=cache, progress=False)
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
+    monkeypatch.undo()
+    runs.run(r, reviews, tmp_path / "run", corpus=ARTICLES, cache=cache, progress=False)
+    assert numbers(tmp_path / "run") == numbers(whole)
+
+
+def test_a_recipe_that_pretrains_asks_for_a_corpus_before_anything_is_written(reviews, cache, tmp_path):
+    with pytest.raises(ValueError, match=r"recipe 'tiny' pretrains.*pass corpus= \(--corpus\).*weights='wt103'"):
+        runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=False)
+    with pytest.raises(ValueError, match="nowhere"):
+        runs.run(recipe(), reviews, tmp_path / "run", corpus=tmp_path / "nowhere", cache=cache, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_pretrained_needs_its_corpus_no_more_and_refuses_another(reviews, cache, tmp_path, monkeypatch):
+    r, out = recipe(), tmp_path / "run"
+    monkeypatch.setattr(runs, "Budget", lambda *_: StopAt(2))
+    runs.run(r, reviews, out, corpus=ARTICLES, cache=cache, progress=False)
+    monkeypatch.undo()
+    with pytest.raises(RunMismatch, match="pretrained on another corpus"):
+        runs.run(r, reviews, out, corpus=ARTICLES[1:], cache=cache, progress=False)
+    monkeypatch.setattr(runs, "Budget", lambda *_: StopAt(200))
+    monkeypatch.setattr(runs.Run, "lm", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # killed right after pretraining
+        runs.run(r, reviews, out, corpus=ARTICLES, cache=cache, progress=False)
+    monkeypatch.undo()
+    runs.run(r, reviews, out, cache=cache, progress=False)
+    assert json.loads((out / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_dry_run_plans_the_pretraining_too(reviews, cache, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        runs.run(recipe(directions=("forward", "backward")), reviews, tmp_path / "run", corpus=ARTICLES, cache=cache,
+                 dry_run=True, progress=False)
+    plan = next(record.getMessage() for record in caplog.records if "what this run does" in record.getMessage())
+    phases = [line.split()[1] for line in plan.splitlines() if line.split()[0] in ("forward", "backward")]
+    assert list(dict.fromkeys(phases)) == ["pretrain", "lm", "classifier"] and phases.count("pretrain") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_pretraining_phase_obeys_its_own_dropouts_and_limit_of_texts(reviews, cache, tmp_path):
+    r = recipe(**{"pretrain.max_docs": 10, "model.pretrain_dropouts.weight": 0.37})
+    data = runs.prepare(r, reviews, cache=cache, progress=False)
+    data.general = runs.read_general(r, ARTICLES, cache=cache, progress=False)
+    work = runs.Run(r, data, runs.RunFolder(tmp_path), device=torch.device("cpu"), budget=Budget(), progress=False,
+                    plan=None)
+    learn = work.general_lm(r.pretrain, "forward")
+    assert len(learn.dls.train_ds) == 10 and learn.model[0].rnns[0].weight_p == pytest.approx(0.37)
+    assert np.isin(data.general.valid, np.arange(65, 72)).all()

@@ -1,0 +1,86 @@
+"""The rows that each phase of a run reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ulmfit_fastai.experiments.reproduction import reproduce
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.results.result import seconds_of
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.phases import Run
+from ulmfit_fastai.training.prepare import prepare
+from ulmfit_fastai.training.runs import run
+
+
+def test_after_an_epoch_only_so_many_validation_texts_are_read_and_at_the_end_all(tmp_path):
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
+    recipe = preset("tiny").replace(**{"valid_fraction": 0.5, "lm.valid_docs": 3, "classifier.valid_docs": 5})
+    data = prepare(recipe, reviews, cache=tmp_path, progress=False)
+    work = Run(recipe, data, RunFolder(tmp_path), device=torch.device("cpu"), budget=None, progress=False, plan=None)
+    assert len(work.lm(recipe.lm, "forward", None).dls.valid_ds) == 3
+    seen = work.classifier("forward", None).dls.valid_ds
+    assert len(seen) == 5 and len(data.splits.valid) == 30
+    everything = replace(recipe, classifier=replace(recipe.classifier, valid_docs=None))
+    work.recipe = everything
+    assert len(work.classifier("forward", None).dls.valid_ds) == 30
+
+
+@pytest.mark.parametrize(("n_labels", "protocol", "rows"), [(20, "clean", 20), (None, "clean", 60),
+                                                            (None, "tutorial", 60)])
+def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels, protocol, rows, tmp_path):
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=0)
+    recipe = replace(preset("tiny"), lm=None, n_labels=n_labels, protocol=protocol)
+    folder = run(recipe.replace(**{"classifier.stages": recipe.classifier.stages[:1]}), reviews, tmp_path / "run",
+                 cache=tmp_path, progress=False)
+    record = json.loads((folder / "run.json").read_text())
+    assert [(one["n_train"], one["n"]) for one in record["baselines"]] == [(rows, 20)]
+
+
+def test_a_run_takes_the_language_model_of_another_and_refuses_one_that_it_would_not_make(tmp_path, monkeypatch):
+    monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
+    tiny = preset("tiny").replace(**{"classifier.stages": preset("tiny").classifier.stages[:1]})
+    first = reproduce(reviews, tiny, out=tmp_path / "first", progress=False)
+    second = reproduce(reviews, tiny, out=tmp_path / "second", lm_from=tmp_path / "first", progress=False,
+                       **{"classifier.bs": 4})
+    assert second.run["language_model_of"] == {"forward": "../first"}
+    models = [(result.folder / "lm_forward.safetensors").read_bytes() for result in (first, second)]
+    assert models[0] == models[1] and second.errors and second.recipe.classifier.bs == 4
+    stages = [[stage for stage in result.run["stages"] if stage["phase"] == "lm"] for result in (first, second)]
+    assert stages[0] == stages[1] and stages[0][0]["seconds"] > 0
+    session = second.run["sessions"][0]["seconds"]
+    assert second.seconds == pytest.approx(session + stages[0][0]["seconds"])  # the model cost what it cost
+    assert first.seconds == first.run["sessions"][0]["seconds"]
+    out, how = tmp_path / "third", {"lm_from": tmp_path / "first", "progress": False}
+    for dry_run in (False, True):
+        with pytest.raises(ValueError, match="lm.bptt"):
+            reproduce(reviews, tiny, out=out, dry_run=dry_run, **how, **{"lm.bptt": 7})
+    with pytest.raises(ValueError, match="expected a finished backward language model, found that of forward only"):
+        reproduce(reviews, tiny, out=out, directions=("forward", "backward"), **how)
+    with pytest.raises(ValueError, match="not a run folder"):
+        reproduce("imdb", tiny, data=tmp_path / "no reviews", out=out, **{**how, "lm_from": tmp_path / "nowhere"})
+    with pytest.raises(ValueError, match="own folder"):
+        reproduce(reviews, tiny, out=tmp_path / "first", resume=False, **how)
+    assert not out.exists() and (tmp_path / "first" / "classifier_forward.safetensors").exists()
+    (tmp_path / "first" / "lm_forward.safetensors").unlink()
+    with pytest.raises(ValueError, match="lm_forward.safetensors is not there"):
+        reproduce(reviews, tiny, out=out, **how)
+    shutil.rmtree(tmp_path / "first")  # a run that has the model already needs its source no more
+    assert reproduce(reviews, tiny, out=tmp_path / "second", **how, **{"classifier.bs": 4}).errors == second.errors
+
+
+def test_only_the_phases_taken_from_another_run_are_added_to_a_runs_time():
+    stages = [{"direction": "forward", "phase": phase, "seconds": s} for phase, s in
+              (("pretrain", 100.0), ("lm", 30.0), ("classifier", 20.0))]
+    run = {"stages": stages, "sessions": [{"seconds": 55.0}]}
+    assert seconds_of(run) == 55
+    assert seconds_of({**run, "language_model_of": {"forward": "x"}}) == 55 + 130
+    taken = {"language_model_of": {"forward": "x"}, "language_model_phases": {"forward": ["pretrain"]}}
+    assert seconds_of({**run, **taken}) == 55 + 100

@@ -1,0 +1,231 @@
+"""The commands that run, check and show: demo, imdb, check, average, doctor, report, recipe, pretrain."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .._errors import UlmfitError
+from .options import DIRECTIONS, STOPPED, directions, overrides, show
+
+
+def demo(args: argparse.Namespace) -> int:
+    """The whole method on synthetic reviews: a few minutes on two cores, offline.
+
+    Pretraining, language-model fine-tuning and the classifier, forward and backward, on reviews that the package makes
+    itself. They are made so that word order carries the label. It shows that everything works; its error says nothing
+    about real reviews.
+
+    examples:
+      ulmfit-fastai demo
+      ulmfit-fastai demo --out /tmp/demo
+    """
+    from ..experiments.reproduction import demo as run_demo
+
+    return show(run_demo(out=args.out, device=args.device), args.out)
+
+
+def imdb(args: argparse.Namespace) -> int:
+    """The paper's main result on the real IMDb reviews, resumable.
+
+    Fetches the data and the pretrained weights (or takes what --data and fastai's cache hold), fine-tunes the language
+    model and the classifier in each direction, averages them, and compares the error on the 25,000 test reviews with
+    the paper's. Interrupted, by you or by the time budget, the same command goes on where it stopped.
+
+    presets:
+      fastai       what works best on fastai v2, forward and backward: for a GPU (default)
+      paper        section 4.1 of the paper to the letter, pretraining included: for a GPU and patience
+      paper-wt103  the same from fastai's pretrained weights
+      scripts      the settings of the authors' released code: for a GPU and patience
+      paper-small  the paper's method with the small pretrained model of this package: for small data on a CPU
+      quick        the same small model, forward, one-cycle: an hour on two CPU cores
+      few-labels   the same from 500 labels: minutes on two CPU cores
+      tiny         a model of no use, to see the machinery turn
+    --dry-run measures a few batches and says how long a preset takes on this machine.
+
+    examples:
+      ulmfit-fastai imdb --preset quick --data PATH/imdb.tgz --out runs/imdb-quick
+      ulmfit-fastai imdb --dry-run
+      ulmfit-fastai imdb --direction forward --time-budget 2h
+      ulmfit-fastai imdb --preset paper --corpus wikitext-103 --set classifier.bs=32
+      ulmfit-fastai imdb --preset quick --lm-from runs/imdb --set classifier.optimizer.wd=0.1 --out runs/more-decay
+    """
+    from ..experiments.reproduction import reproduce_imdb
+
+    result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
+                            directions=directions(args.direction), lm_from=args.lm_from, device=args.device,
+                            resume=not args.no_resume, time_budget=args.time_budget, dry_run=args.dry_run,
+                            **overrides(args))
+    return show(result, args.out)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compare runs with the paper; exit code 1 if one falls short.
+
+    For each run folder: the error with its 95 % interval, the paper's, and the verdict, which is `reproduced`,
+    `within tolerance`, `short`, or `no claim` where the run is smaller than the paper's. Runs of one experiment that
+    differ in their seed only are judged together, by their mean. Only `short` gives exit code 1.
+
+    examples:
+      ulmfit-fastai check runs/imdb
+      ulmfit-fastai check runs/trec6-seed1 runs/trec6-seed2 runs/trec6-seed3
+    """
+    from ..results.result import Result
+    from ..results.verdict import check as compare
+    from ..results.verdict import identity
+
+    experiments: list[list[Any]] = []
+    folders = dict.fromkeys(Path(run).resolve() for run in args.runs)  # one named twice is still one run
+    named = {folder: next(run for run in args.runs if Path(run).resolve() == folder) for folder in folders}
+    for result in map(Result.load, named.values()):
+        same = next((seeds for seeds in experiments if identity(seeds[0]) == identity(result)), None)
+        if same is None:
+            experiments.append([result])
+        else:
+            same.append(result)
+    verdicts = [compare(*results) for results in experiments]
+    for results, verdict in zip(experiments, verdicts):
+        print(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
+    return max(verdict.exit_code for verdict in verdicts)
+
+
+def average(args: argparse.Namespace) -> int:
+    """Average a forward and a backward run that were made apart, as the paper does with its two models.
+
+    `imdb` and `reproduce` with both directions do this by themselves; this is for directions trained on two machines or
+    in two sittings. Both must be finished, of the same recipe and texts. --out then holds the averaged predictions and
+    a report, and `check` takes it.
+
+    examples:
+      ulmfit-fastai average runs/imdb-forward runs/imdb-backward --out runs/imdb-both
+    """
+    from ..report.report import write_report
+    from ..results.averaging import average_runs
+
+    result = average_runs(args.runs, args.out)
+    write_report(args.out)
+    return show(result, args.out)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what is installed, which device will be used, and whether data and weights can be had.
+
+    Versions beside the ranges the package is meant for; device and precision; memory and disk; what is in the caches;
+    which hosts answer; and for whatever is missing, where to get it and where to put it. Changes nothing. Exit code 1
+    if something stands in the way of a run.
+
+    examples:
+      ulmfit-fastai doctor
+      ulmfit-fastai doctor --offline
+    """
+    from .doctor import diagnose
+
+    diagnosis = diagnose(network=not args.offline)
+    print(diagnosis.text)
+    return 0 if diagnosis.healthy else 1
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the HTML report of a run again.
+
+    One page that opens offline: the result beside the paper, rates, losses, confusion, time and memory. A finished run
+    has one already; this makes it anew, also for a run that was stopped.
+
+    With --texts it shows the most confident mistakes with the words that led to them: a page to keep to yourself.
+
+    examples:
+      ulmfit-fastai report runs/imdb
+      ulmfit-fastai report runs/imdb --texts
+    """
+    from ..report.report import write_report
+
+    dataset = None
+    if args.texts is not None:
+        from ..results.result import Result
+        from ..texts.imdb import load_imdb
+        from ..texts.sources import load_task
+
+        task, path = Result.load(args.run).task, args.texts or None  # whether they are the run's is checked below
+        dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
+    print(f"report: {write_report(args.run, dataset=dataset, show_texts=True if dataset else None)}")
+    return 0
+
+
+def recipe(args: argparse.Namespace) -> int:
+    """Print a recipe, or the difference between two.
+
+    NAME is a preset (paper, scripts, fastai, quick, ...), a row of the paper's Tables 4 to 7 (table7.chain_thaw), the
+    full method those rows vary (ulmfit), a run folder, or a JSON file of a recipe.
+
+    examples:
+      ulmfit-fastai recipe fastai
+      ulmfit-fastai recipe quick --json > my.json
+      ulmfit-fastai recipe diff paper fastai
+      ulmfit-fastai recipe diff ulmfit table7.chain_thaw --task trec6
+      ulmfit-fastai recipe diff fastai runs/imdb
+    """
+    if args.names[0] == "diff" and len(args.names) == 3:
+        first, second = (find_recipe(name, args.task) for name in args.names[1:])
+        rows = [(field, short(a), short(b)) for field, a, b in first.diff(second)]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        for field, a, b in rows:
+            print(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
+        if not rows:
+            print("no difference")
+        return 0
+    if args.names[0] == "diff" or len(args.names) > 1:
+        raise UlmfitError("expected `recipe NAME` or `recipe diff NAME NAME`, found: recipe " + " ".join(args.names))
+    found = find_recipe(args.names[0], args.task)
+    print(found.to_json() if args.json else found)
+    return 0
+
+
+def short(value: Any, most: int = 50) -> str:
+    """The value as text, cut where it would fill the screen."""
+    text = str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def find_recipe(name: str, task: str) -> Any:
+    """The recipe of that name: a run folder's, a JSON file's, a preset or a row of a table; ValueError if none is."""
+    from .._files import read_json
+    from ..recipe.ablations import named
+    from ..recipe.recipe import Recipe
+
+    path = Path(name)
+    if (path / "run.json").is_file():
+        run = read_json(path / "run.json")
+        if not isinstance(run, dict) or "recipe" not in run:
+            raise UlmfitError(f"{path / 'run.json'} is not the record of a run: expected an object with 'recipe'")
+        return Recipe.from_dict(run["recipe"])
+    if path.suffix == ".json" and path.is_file():
+        return Recipe.from_dict(read_json(path))
+    return named(name, task)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Stage 1: train a language model on a corpus of your own, resumable.
+
+    CORPUS is a file, a folder or a pattern of JSON lines (.jsonl), Parquet, CSV, text (.txt) or WikiText (.tokens),
+    also compressed (.gz .bz2 .xz .zst), or the name wikitext-103 or wikitext-2, which come through fastai's cache.
+    It is streamed, so it may be larger than memory. Another run starts from the result with `--set weights=FOLDER`.
+    --set changes the settings of pretraining: epochs, lr, bs, bptt, limit_words and so on.
+
+    examples:
+      ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
+      ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
+      ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
+    """
+    from ..training.pretraining import pretrain as run_pretraining
+
+    folder = run_pretraining(args.corpus, size=args.size, directions=DIRECTIONS[args.direction], out=args.out,
+                             valid=args.valid, evaluate=args.evaluate, time_budget=args.time_budget,
+                             device=args.device, resume=not args.no_resume,
+                             **{"lang": args.lang, "tokenizer": args.tokenizer, **overrides(args)})
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for direction, texts in run.get("samples", {}).items():
+        print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
+    print(f"language model, {run['status']}: {folder.resolve()}")
+    return STOPPED if run["status"] == "stopped" else 0

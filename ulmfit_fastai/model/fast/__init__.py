@@ -1,0 +1,1 @@
+"""What was made faster than fastai, behind the one switch `Recipe.fast`."""

@@ -1,0 +1,134 @@
+"""Where a language model starts: the bundled weights, fastai's WikiText-103, a run folder, a file."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import UlmfitError
+from .weights import _EMBEDDING, _TIED, DIRECTIONS, LMWeights, load_file
+
+BUNDLED = Path(__file__).parents[1] / "data"
+
+
+def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool = False) -> LMWeights | None:
+    """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors or a fastai pair.
+
+    `wt103` goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`; the `.pth` is
+    read with `weights_only=True` and the `.pkl` by a reader that accepts a plain list of words and nothing else;
+    `allow_pickle=True` lifts both for files that you made yourself.
+    Raises ValueError when nothing usable is there, with what to put where.
+    """
+    if direction not in DIRECTIONS:
+        raise UlmfitError(f"direction: expected one of {DIRECTIONS}, found {direction!r}")
+    if str(source) == "none":
+        return None
+    if str(source) == "wt103":
+        return _load_wt103(direction)
+    if str(source) == "wiki-small":
+        path = BUNDLED / f"wiki-small-{direction}.safetensors"
+        if not path.exists():
+            raise UlmfitError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
+        return load_file(path, vocab=BUNDLED / "wiki-small.vocab.json")
+    path = Path(source)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _same_direction(load_file(path), direction)
+    if path.is_file() and path.suffix == ".pth":
+        return load_fastai_pair(path, direction=direction, allow_pickle=allow_pickle)
+    if path.is_dir():
+        for name in (f"pretrain_{direction}.safetensors", f"lm_{direction}.safetensors"):
+            if (path / name).exists():
+                return _same_direction(load_file(path / name), direction)
+        pth = sorted(path.glob("*.pth"))
+        if pth:
+            return load_fastai_pair(pth[0], direction=direction, allow_pickle=allow_pickle)
+        raise UlmfitError(
+            f"{path}: expected lm_{direction}.safetensors (a run folder) or a .pth with its itos .pkl, found neither"
+        )
+    raise UlmfitError(
+        "weights: expected 'wt103', 'wiki-small', 'none', a run folder, a .safetensors or a .pth that exists; found "
+        f"{str(source)!r}"
+    )
+
+
+def _same_direction(weights: LMWeights, direction: str) -> LMWeights:
+    if weights.direction != direction:
+        raise UlmfitError(f"{weights.meta.get('path')}: expected {direction} weights, found {weights.direction} ones")
+    return weights
+
+
+class _ListOfWords(pickle.Unpickler):
+    """Unpickles lists and strings; anything that would import a name is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise UlmfitError(f"expected a plain list of words, found a pickle that imports {module}.{name}")
+
+
+def load_fastai_pair(
+    pth: str | Path, itos: str | Path | None = None, *, direction: str = "forward", allow_pickle: bool = False
+) -> LMWeights:
+    """A stock fastai language model: `pth` (state dict) and `itos` (pickled list of words, default: beside it)."""
+    pth = Path(pth)
+    if itos is None:
+        found = [p for p in (pth.with_suffix(".pkl"), *sorted(pth.parent.glob("*itos*.pkl"))) if p.exists()]
+        found = found or sorted(pth.parent.glob("*.pkl"))
+        if not found:
+            raise UlmfitError(f"{pth}: expected its word list {pth.with_suffix('.pkl').name} beside it, found none")
+        itos = found[0]
+    with open(itos, "rb") as handle:
+        try:
+            words = list((pickle.Unpickler if allow_pickle else _ListOfWords)(handle).load())
+        except (pickle.UnpicklingError, EOFError) as error:
+            raise UlmfitError(f"{itos}: expected a pickled list of words, found {error}; fetch it again") from error
+        except ValueError as error:
+            raise UlmfitError(f"{itos}: {error}; pass allow_pickle=True only if you trust the file") from error
+    try:
+        state = torch.load(pth, map_location="cpu", weights_only=not allow_pickle)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UlmfitError(f"{pth}: expected a fastai language model's state dict, found {str(error)[:200]}") from error
+    state = {key: value for key, value in state.get("model", state).items() if isinstance(value, Tensor)}
+    if _EMBEDDING not in state or state[_EMBEDDING].shape[0] != len(words):
+        rows = state[_EMBEDDING].shape[0] if _EMBEDDING in state else "no embedding"
+        raise UlmfitError(f"{pth}: expected an embedding of {len(words)} words (as in {itos}), found {rows}")
+    raw = {key for key in state if key.endswith("_raw")}
+    copies = {key.replace("_raw", "").replace(".weight_hh", ".module.weight_hh") for key in raw}
+    tied = "1.decoder.weight" in state and torch.equal(state["1.decoder.weight"], state[_EMBEDDING])
+    drop = set(_TIED if tied else _TIED[:1]) | copies
+    kept = {key: value.float() for key, value in state.items() if key not in drop}
+    return LMWeights(pth.stem, direction, words, kept, {"path": str(pth), "tied": tied})
+
+
+def _wt103(direction: str) -> tuple[str, Path]:
+    """The address of fastai's WikiText-103 weights and their folder in its cache."""
+    from fastai.data.external import URLs, fastai_path
+
+    url = URLs.WT103_FWD if direction == "forward" else URLs.WT103_BWD
+    return url, fastai_path("model") / Path(url).stem
+
+
+def have_wt103(direction: str) -> bool:
+    """Whether 'wt103' can be loaded without a download."""
+    return any(_wt103(direction)[1].glob("*.pth"))
+
+
+def _load_wt103(direction: str) -> LMWeights:
+    from fastai.data.external import untar_data
+
+    url, folder = _wt103(direction)
+    if not list(folder.glob("*.pth")):
+        try:
+            folder = untar_data(url, c_key="model")
+        except Exception as error:  # urllib, fastdownload and tarfile raise many types; all mean "not to be had"
+            raise UlmfitError(
+                f"weights 'wt103' {direction}: not in {folder} and the download failed ({error}). Fetch {url} (about "
+                f"180 MB) and unpack it into {folder.parent}, or use weights='wiki-small', a path, or 'none'"
+            ) from error
+    pair = sorted(Path(folder).glob("*.pth"))
+    if not pair:
+        raise UlmfitError(f"{folder}: expected a .pth and a .pkl in it, found none; delete the folder and try again")
+    loaded = load_fastai_pair(pair[0], direction=direction)
+    return LMWeights("wt103", direction, loaded.vocab, loaded.state, {**loaded.meta, "url": url})

@@ -1,0 +1,10 @@
+from .freezing import Stage as Stage
+from .freezing import gradual as gradual
+from .parts import Dropouts as Dropouts
+from .parts import Model as Model
+from .parts import Optimizer as Optimizer
+from .parts import Phase as Phase
+from .presets import preset as preset
+from .rates import simulate as simulate
+from .recipe import Recipe as Recipe
+from .schedules import Schedule as Schedule

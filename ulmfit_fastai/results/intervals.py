@@ -1,0 +1,50 @@
+"""Confidence intervals of an error rate."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist, fmean, stdev
+
+from .._errors import UlmfitError
+
+CONFIDENCE = 0.95
+
+
+def wilson_interval(wrong: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval in % for an error of `wrong` in `n` texts (Wilson 1927): sampling of the test set only."""
+    if n < 1 or not 0 <= wrong <= n:
+        raise UlmfitError(f"expected 0 <= wrong <= n and n >= 1, found wrong = {wrong} and n = {n}.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p, z2 = wrong / n, z * z
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
+
+
+def half_width(error: float, n: int, confidence: float = CONFIDENCE) -> float:
+    """Binomial half-width in percentage points of an error of `error` % measured on `n` texts."""
+    if n < 1 or not 0 <= error <= 100:
+        raise UlmfitError(f"expected an error in % and n >= 1, found {error} and {n}.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    return 100 * z * math.sqrt(error / 100 * (1 - error / 100) / n)
+
+
+def interval(errors: float | tuple[float, ...] | list[float], n: int,
+             confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval in % of an error measured on `n` texts with one or several seeds.
+
+    One seed: Wilson's, which counts the sampling of the test set only. Several, on the same test set: around their
+    mean, the root of the squares of the sampling half-width (which more seeds don't shrink) and of Student's half-width
+    of the mean over the seeds. With two seeds that is wide, as two seeds say little about their spread.
+    """
+    values = [float(errors)] if isinstance(errors, (int, float)) else [float(e) for e in errors]
+    if not values:
+        raise UlmfitError("errors is empty; expected at least one error in %.")
+    if len(values) == 1:
+        return wilson_interval(round(values[0] / 100 * n), n, confidence)
+    from scipy.stats import t
+
+    mean = fmean(values)
+    seeds = t.ppf(0.5 + confidence / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = math.hypot(half_width(mean, n, confidence), seeds)
+    return max(0.0, mean - half), min(100.0, mean + half)

@@ -1,0 +1,10 @@
+from .corpora import read_corpus as read_corpus
+from .dataset import Dataset as Dataset
+from .dataset import from_frame as from_frame
+from .imdb import load_imdb as load_imdb
+from .sources import from_file as from_file
+from .sources import from_folder as from_folder
+from .sources import load_task as load_task
+from .splits import Splits as Splits
+from .splits import split_validation as split_validation
+from .synthetic import synthetic_reviews as synthetic_reviews
