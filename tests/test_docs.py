@@ -50,5 +50,7 @@ def test_the_api_pages_are_built_with_a_page_for_every_module(tmp_path):
     assert done.returncode == 0, done.stderr
     start = (tmp_path / "ulmfit_fastai.html").read_text(encoding="utf-8")
     assert [name for name in ulmfit_fastai.__all__ if f'id="{name}"' not in start] == []
-    modules = {path.stem for path in (ROOT / "ulmfit_fastai").glob("*.py") if not path.stem.startswith("__")}
-    assert {page.stem for page in (tmp_path / "ulmfit_fastai").glob("*.html")} == modules
+    package = ROOT / "ulmfit_fastai"
+    modules = {path.relative_to(package).with_suffix("") for path in package.glob("*/*.py") if path.stem[0] != "_"}
+    pages = {page.relative_to(tmp_path / "ulmfit_fastai").with_suffix("") for page in tmp_path.glob("*/*/*.html")}
+    assert modules <= pages

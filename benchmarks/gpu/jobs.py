@@ -1,8 +1,8 @@
-"""The GPU jobs, each one command, time-boxed and resumable: `python benchmarks/gpu/jobs.py JOB --out FOLDER`.
+"""The GPU jobs, each one command, time-boxed and resumable: `python -m benchmarks.gpu.jobs JOB --out FOLDER`.
 
 Packs (see pack.py) lie in --packs, work in progress in --work, on the GPU's machine; what is worth keeping comes back
 in --out: run.json, history, rates, predictions (ids and probabilities, no texts); with --weights the pretrained weights
-too, in 8 bits and in pieces of at most 15 MB, which `python benchmarks/gpu/jobs.py join FOLDER` puts together again.
+too, in 8 bits and in pieces of at most 15 MB, which `python -m benchmarks.gpu.jobs join FOLDER` puts together again.
 """
 
 from __future__ import annotations

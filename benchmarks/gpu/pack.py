@@ -1,8 +1,8 @@
 """Make the packs that the GPU jobs train on: general text (stage 1), IMDb and TREC-6, as compressed word numbers.
 
-    python benchmarks/gpu/pack.py wiki PATH_TO_ARTICLES --out .gpu/wiki [--valid FILE] [--vocab 60000]
-    python benchmarks/gpu/pack.py imdb PATH_TO_IMDB --out .gpu/imdb [--vocab 60000]
-    python benchmarks/gpu/pack.py trec6 PATH_TO_TREC6 --out .gpu/trec6
+    python -m benchmarks.gpu.pack wiki PATH_TO_ARTICLES --out .gpu/wiki [--valid FILE] [--vocab 60000]
+    python -m benchmarks.gpu.pack imdb PATH_TO_IMDB --out .gpu/imdb [--vocab 60000]
+    python -m benchmarks.gpu.pack trec6 PATH_TO_TREC6 --out .gpu/trec6
 
 A pack has about a byte a token (IMDb 33 MB), in parts of 16 million tokens, so that it can be sent in several goes.
 """

@@ -30,12 +30,13 @@ from ulmfit_fastai.training.corpus import GeneralText
 
 STAGES = json.dumps({"classifier.stages": [dataclasses.asdict(stage) | {"epochs": 1 + 2 * (i == 3)}
                                            for i, stage in enumerate(preset("tiny").classifier.stages)]})
-JOBS = Path(__file__).parents[2] / "benchmarks" / "gpu"
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 def call(script: str, *args: object, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, str(JOBS / script), *map(str, args)], capture_output=True, text=True)
+    command = [sys.executable, "-m", f"benchmarks.gpu.{script}", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == code, done.stderr[-2000:]
     return done.stderr + done.stdout
 
@@ -49,18 +50,17 @@ def packs(tmp_path_factory):
     write_pack(folder / "imdb", store.numericalize(vocab), dataset=reviews)
     lines = [json.dumps({"text": text}) + "\n" for text in reviews.df["text"]]
     (folder / "articles.jsonl").write_text("".join(lines), "utf8")
-    call("pack.py", "wiki", folder / "articles.jsonl", "--out", folder / "wiki", "--vocab", 1500, "--held-out", 10)
+    call("pack", "wiki", folder / "articles.jsonl", "--out", folder / "wiki", "--vocab", 1500, "--held-out", 10)
     return folder
 
 
 @pytest.fixture
-def jobs(monkeypatch):
-    monkeypatch.syspath_prepend(JOBS)
-    return importlib.import_module("jobs")
+def jobs():
+    return importlib.import_module("benchmarks.gpu.jobs")
 
 
 def job(packs, tmp_path, name, *more):
-    return call("jobs.py", *arguments(packs, tmp_path, name), *more)
+    return call("jobs", *arguments(packs, tmp_path, name), *more)
 
 
 def arguments(packs, tmp_path, name):
@@ -72,7 +72,7 @@ def test_a_stopped_job_goes_on_and_the_next_one_starts_from_its_weights(packs, t
     job(packs, tmp_path, "full-forward", "--minutes", 0)
     assert json.loads((tmp_path / "work" / "full-forward" / "run.json").read_text())["status"] == "stopped"
     job(packs, tmp_path, "full-forward", "--weights")
-    call("jobs.py", "join", tmp_path / "out")
+    call("jobs", "join", tmp_path / "out")
     back = pretrained.load(tmp_path / "out" / "full-forward", "forward")
     assert back is not None and back.emb_sz == 16 and len(back.vocab) <= 1000
     job(packs, tmp_path, "imdb-forward")
@@ -90,7 +90,7 @@ def test_a_job_killed_at_a_random_moment_goes_on_to_the_same_numbers(name, packs
         shutil.copytree(tmp_path / "work" / "full-forward", tmp_path / "killed" / "work" / "full-forward")
     whole, killed = tmp_path / "work" / name, tmp_path / "killed" / "work" / name
     job(packs, tmp_path, name)
-    line = [sys.executable, JOBS / "jobs.py", *map(str, arguments(packs, tmp_path / "killed", name))]
+    line = [sys.executable, "-m", "benchmarks.gpu.jobs", *map(str, arguments(packs, tmp_path / "killed", name))]
     after = random.Random(time.time()).uniform(0.1, 1.5)  # another moment each time, from when it has begun
     while not kill_when_begun(line, killed / "run.json", after):
         shutil.rmtree(killed)  # the job had ended before, on a fast machine: kill it earlier
@@ -148,7 +148,7 @@ def test_as_many_articles_are_chosen_as_fit(seconds, articles, epochs, jobs, mon
 
 
 def test_smoke_tells_what_half_precision_costs(tmp_path):
-    call("jobs.py", "smoke", "--tiny", "--out", tmp_path / "out", "--device", "cpu")
+    call("jobs", "smoke", "--tiny", "--out", tmp_path / "out", "--device", "cpu")
     found = json.loads((tmp_path / "out" / "smoke.json").read_text())
     assert found["stock fp32"]["worst"] < 1e-4 < found["ours bf16"]["worst"] < 0.02
 
@@ -191,6 +191,6 @@ def test_a_pack_of_trec6_keeps_its_rows_and_rare_words(tmp_path):
     lines = [{"split": split, "label": label, "text": f"question {split} {label} {i} ?"}
              for split, n in (("train", 8), ("test", 2)) for label in range(6) for i in range(n)]
     (tmp_path / "trec6.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
-    call("pack.py", "trec6", tmp_path / "trec6.jsonl", "--out", tmp_path / "pack", "--no-verify")
+    call("pack", "trec6", tmp_path / "trec6.jsonl", "--out", tmp_path / "pack", "--no-verify")
     ids, dataset, _ = read_pack(tmp_path / "pack")
     assert dataset is not None and dataset.counts["train"] == 48 and len(ids) == 60 and "question" in ids.vocab

@@ -351,7 +351,7 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
 
 # ------------------------------------------------------------------------------------------------ weights to start from
 def test_without_bundled_weights_it_says_that_it_starts_from_nothing(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(weight_files, "BUNDLED", tmp_path)
+    monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     with caplog.at_level(logging.WARNING):
         assert with_weights(preset("quick"), None, "en").weights == "none"
     assert "no pretrained language model" in caplog.text
@@ -361,7 +361,7 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     learnt = tiny(lm_epochs=1, epochs=1, out=tmp_path / "run").fit(TEXTS, LABELS)
     lm = pretrained.load(tmp_path / "run")
     weight_files.save(lm, tmp_path / "wiki-small-forward.safetensors", vocab_path=tmp_path / "wiki-small.vocab.json")
-    monkeypatch.setattr(weight_files, "BUNDLED", tmp_path)
+    monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     found = with_weights(preset("quick"), None, "en")
     assert found.weights == "wiki-small" and found.model.n_hid == learnt.recipe_.model.n_hid == 48
     assert with_weights(preset("quick"), None, "de").weights == "none"

@@ -25,8 +25,7 @@ from ulmfit_fastai.recipe.rates import simulate
 from ulmfit_fastai.recipe.schedules import cosine, one_cycle, stlr
 from ulmfit_fastai.results.folder import RunFolder, RunMismatch
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.training import estimate, runs
-from ulmfit_fastai.training import loop as training
+from ulmfit_fastai.training import estimate, progress, runs
 from ulmfit_fastai.training.callbacks import Budget, derived_seed
 from ulmfit_fastai.training.loop import PhaseFit
 
@@ -523,11 +522,12 @@ def test_lost_predictions_are_made_again(reviews, cache, tmp_path):
 
 
 def test_texts_without_words_still_have_a_result(cache, tmp_path):
+    from ulmfit_fastai.experiments.baselines import tfidf_baseline
     from ulmfit_fastai.texts.dataset import from_frame
 
     frame = pd.DataFrame({"text": ["...", "!!!", "?", "a"] * 10, "label": ["x", "y"] * 20})
     folder = runs.run(recipe(), from_frame(frame, text="text", label="label", test=0.2), tmp_path / "run", cache=cache,
-                      progress=False)
+                      progress=False, baseline=tfidf_baseline)
     run = json.loads((folder / "run.json").read_text())
     assert run["status"] == "finished" and "baseline could not be made" in run["warnings"][0]
 
@@ -536,8 +536,8 @@ def test_texts_without_words_still_have_a_result(cache, tmp_path):
 
 def test_without_a_terminal_the_log_says_how_long_it_takes_and_nothing_is_drawn(reviews, cache, tmp_path, monkeypatch,
                                                                                 capsys, caplog):
-    monkeypatch.setattr(training.Progress, "log_every", 0.0)
-    monkeypatch.setattr(training, "can_show_bars", lambda: False)
+    monkeypatch.setattr(progress.Progress, "log_every", 0.0)
+    monkeypatch.setattr(progress, "can_show_bars", lambda: False)
     with caplog.at_level("INFO", logger="ulmfit_fastai"):
         runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=True, until="lm")
     assert any(re.fullmatch(r"forward lm, all: .* left.* \(\d+ % done\)", line) for line in caplog.messages)
@@ -546,4 +546,4 @@ def test_without_a_terminal_the_log_says_how_long_it_takes_and_nothing_is_drawn(
 
 def test_an_epoch_is_logged_in_words():
     metrics = {"train_loss": 4.01706916, "valid_loss": None, "perplexity": 15.692, "accuracy": 0.91}
-    assert training.in_words(metrics) == "train loss 4.0171, perplexity 15.7, accuracy 91.0%"
+    assert progress.in_words(metrics) == "train loss 4.0171, perplexity 15.7, accuracy 91.0%"

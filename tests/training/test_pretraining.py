@@ -141,9 +141,9 @@ def test_a_corpus_of_one_text_is_refused(cache):
 
 def test_sizes_and_directions_are_checked_by_name(jsonl, tmp_path):
     with pytest.raises(ValueError, match="size: expected one of small, full, found 'huge'"):
-        pretrain(jsonl, size="huge", out=tmp_path)
+        pretrain_corpus(jsonl, size="huge", out=tmp_path)
     with pytest.raises(ValueError, match="directions: expected some of"):
-        pretrain(jsonl, directions=("sideways",), out=tmp_path)
+        pretrain_corpus(jsonl, directions=("sideways",), out=tmp_path)
     assert set(SIZES) == {"small", "full"}
 
 

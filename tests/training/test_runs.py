@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.experiments.reproduction import reproduce
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
@@ -38,7 +39,7 @@ def test_the_bag_of_words_beside_a_run_has_the_labels_that_the_run_has(n_labels,
     reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=0)
     recipe = replace(preset("tiny"), lm=None, n_labels=n_labels, protocol=protocol)
     folder = run(recipe.replace(**{"classifier.stages": recipe.classifier.stages[:1]}), reviews, tmp_path / "run",
-                 cache=tmp_path, progress=False)
+                 cache=tmp_path, progress=False, baseline=tfidf_baseline)
     record = json.loads((folder / "run.json").read_text())
     assert [(one["n_train"], one["n"]) for one in record["baselines"]] == [(rows, 20)]
 
