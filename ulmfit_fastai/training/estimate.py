@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from torch import Tensor
 
 from .._words import duration
 from ..batches.documents import PAD
@@ -15,6 +19,8 @@ from ..model.fast.sampled_softmax import FULL_FROM
 from ..model.learners import set_trainable
 from ..model.losses import FusedCrossEntropy
 from ..model.precision import autocast_of
+from ..recipe.parts import Phase
+from ..recipe.recipe import Recipe
 
 TIMED_BATCHES = 3
 FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that
@@ -52,30 +58,33 @@ class Plan:
         return "\n".join(lines)
 
 
-def estimate(work: Any, *, skip: list[str] | tuple[str, ...] = ()) -> Plan:
-    """Time a few batches of each phase of a `runs.Run`, with random weights; phases in `skip` are done already."""
+def estimate(recipe: Recipe, learners: Mapping[str, Callable[[], Learner]], *, predicted: int,
+             skip: Sequence[str] = ()) -> Plan:
+    """Time a few batches of each phase of a recipe, with random weights.
+
+    Args:
+        learners: builds the Learner of a phase, by the phase's name; each is called once at most.
+        predicted: how many texts each direction predicts at the end.
+        skip: phases that are done already, as "forward/lm".
+    """
     plan = Plan()
-    recipe, directions = work.recipe, work.recipe.directions
-    todo = [(d, name) for d in directions for name in recipe.phases if f"{d}/{name}" not in skip]
+    todo = [(d, name) for d in recipe.directions for name in recipe.phases if f"{d}/{name}" not in skip]
     todo = [(d, name) for d, name in todo if name != "pretrain" or f"{d}/lm" not in skip]
     timed: dict[str, list[dict[str, Any]]] = {}
-    if any(name == "pretrain" for _, name in todo):
-        timed["pretrain"] = time_phase(work.general_lm(recipe.pretrain, directions[0]), recipe.pretrain)
-    if any(name == "lm" for _, name in todo):
-        timed["lm"] = time_phase(work.lm(recipe.lm, directions[0], None), recipe.lm)
-    if any(name == "classifier" for _, name in todo):
-        timed["classifier"] = time_phase(work.classifier(directions[0], None), recipe.classifier)
+    for name in recipe.phases:
+        phase = recipe.phase(name)
+        if phase is not None and name in {name for _, name in todo}:
+            timed[name] = time_phase(learners[name](), phase)
+    if "classifier" in timed:
         stage = timed["classifier"][-1]
         texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
-        predicted = len(work.test_rows) + len(work.data.splits.valid)
-        plan.test_seconds = predicted / texts_a_second * len(directions)
-    for direction, name in todo:
-        for stage in timed.get(name, []):
-            plan.stages.append({"direction": direction, "phase": name, **stage})
+        plan.test_seconds = predicted / texts_a_second * len(recipe.directions)
+    plan.stages = [{"direction": direction, "phase": name, **stage} for direction, name in todo
+                   for stage in timed[name]]
     return plan
 
 
-def time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
+def time_phase(learn: Learner, phase: Phase) -> list[dict[str, Any]]:
     """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
     loader = learn.dls.train
     n_groups = len(learn.splitter(learn.model))
@@ -97,7 +106,10 @@ def time_phase(learn: Any, phase: Any) -> list[dict[str, Any]]:
     return stages
 
 
-def _spread(loader: Any) -> list[Any]:
+Batch = tuple[Tensor, Tensor]
+
+
+def _spread(loader: DataLoader) -> list[Batch]:
     """A few batches from all over the epoch: the classifier's batches differ in length, the first being the longest."""
     chosen = []
     for share in range(TIMED_BATCHES):
@@ -107,7 +119,7 @@ def _spread(loader: Any) -> list[Any]:
     return chosen
 
 
-def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words: int | None) -> tuple[float, float]:
+def _cost(learn: Learner, batches: list[Batch], groups: tuple[int, ...], sampled_words: int | None) -> tuple[float, float]:
     """Seconds of a batch: the mean over a stage that samples words in its loss most of the time, and with all words."""
     cost = _seconds_a_batch(learn, batches, groups)
     if sampled_words is None or not isinstance(learn.loss_func, FusedCrossEntropy):
@@ -118,7 +130,7 @@ def _cost(learn: Any, batches: list[Any], groups: tuple[int, ...], sampled_words
     return FULL_FROM * sampled + (1 - FULL_FROM) * cost, cost
 
 
-def _seconds_a_batch(learn: Any, batches: list[Any], groups: tuple[int, ...]) -> float:
+def _seconds_a_batch(learn: Learner, batches: list[Batch], groups: tuple[int, ...]) -> float:
     """Seconds of a batch of the epoch's mean number of tokens; a few batches alone may be far shorter or longer."""
     set_trainable(learn, groups)
     learn.model.to(learn.dls.device).train()

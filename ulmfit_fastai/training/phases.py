@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fastai.text.learner import LMLearner, TextLearner
 
+from .._files import disk_full_is_said, write_bytes_atomic
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
-from ..model import pretrained
 from ..model import weights as weight_files
 from ..model.learners import classifier_learner, lm_learner
 from ..model.precision import autocast_of, compute_dtype, precision_callbacks
@@ -25,29 +25,27 @@ from ..results.folder import RunFolder
 from ..results.metrics import joined, metrics_of
 from ..results.predictions import write_predictions
 from ..texts.dataset import Dataset
-from .callbacks import Budget, derived_seed
-from .corpus import general_lm, save_pretrained
+from .callbacks import derived_seed
 from .estimate import Plan
-from .loop import PhaseFit
 from .prepare import Prepared, pretraining_left, some_rows
+from .session import Conditions
+from .starting import OpenedWeights
+from .work import Work
 
 Baseline = Callable[[Dataset, np.ndarray, np.ndarray], dict[str, Any]]
 """Something simpler on the same rows, for comparison: (data set, rows to train on, test rows) -> a record with 'name',
 'error' (%), 'n' and whatever else it has to say, as `experiments.baselines.tfidf_baseline`."""
 
 
-class Stopped(Exception):
-    """The time budget ended, or the run was interrupted, after the state was written; run again to go on."""
-
-
-class Run:
+class Run(Work):
     """The phases of one run, in order; each is skipped when the folder already has its weights."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, folder: RunFolder, *, device: torch.device, budget: Budget,
-                 progress: bool, plan: Plan | None, until: str | None = None) -> None:
-        self.recipe, self.data, self.folder, self.device, self.until = recipe, data, folder, device, until
-        self.budget, self.progress, self.plan = budget, progress, plan
+    def __init__(self, recipe: Recipe, data: Prepared, folder: RunFolder, conditions: Conditions, *,
+                 plan: Plan | None = None, until: str | None = None, opened: OpenedWeights | None = None) -> None:
+        super().__init__(recipe, folder, conditions, general=data.general, plan=plan)
+        self.data, self.until, self.opened = data, until, opened or OpenedWeights()
         self.vocab_file = folder.path / "vocab.json"
+        self.outputs: dict[tuple[str, str], np.ndarray] = {}  # (part, direction) -> what was predicted
 
     @property
     def test_rows(self) -> np.ndarray:
@@ -56,14 +54,8 @@ class Run:
 
     # -- learners -------------------------------------------------------------------------------------------------
 
-    def general_lm(self, phase: Phase, direction: str) -> Any:
-        assert self.data.general is not None, "run() asks for a corpus when the recipe pretrains"
-        text = self.data.general
-        text = replace(text, train=some_rows(text.train, phase.max_docs, self.recipe.language_seed))
-        return general_lm(text, self.recipe.model_for("pretrain"), phase, direction, seed=self.recipe.language_seed,
-                          precision=self.recipe.precision, device=self.device, fast=self.recipe.fast)
-
-    def lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> Any:
+    def build_lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> LMLearner:
+        """The Learner of LM fine-tuning; random weights where there are none to start from."""
         rows = self.data.splits
         dls = lm_dataloaders(
             self.data.ids, train=some_rows(rows.lm_train, phase.max_docs, self.recipe.language_seed),
@@ -76,7 +68,8 @@ class Run:
         return lm_learner(dls, self.recipe.model, phase, weights=weights, fast=self.recipe.fast, compute_dtype=dtype,
                           cbs=precision_callbacks(self.recipe.precision, self.device))
 
-    def classifier(self, direction: str, encoder: LMWeights | None) -> Any:
+    def build_classifier(self, direction: str, encoder: LMWeights | None) -> TextLearner:
+        """The classifier's Learner; its encoder is random where there is none to start from."""
         phase, rows = self.recipe.classifier, self.data.splits
         dls = classifier_dataloaders(
             self.data.ids, self.data.targets.values, classes=list(self.data.dataset.classes) or None,
@@ -93,52 +86,50 @@ class Run:
 
     # -- phases ---------------------------------------------------------------------------------------------------
 
-    def direction(self, direction: str) -> None:
+    def train_direction(self, direction: str) -> None:
+        """Everything of one direction that the folder doesn't have yet, or up to the phase `until`."""
         if pretraining_left(self.recipe, self.folder, direction):
             self.pretrain(direction)
         if self.until == "pretrain":
             return
         if self.recipe.lm is not None and not self.folder.phase_done(direction, "lm"):
-            start = self.starting_weights(direction)
-            learn = self.lm(self.recipe.lm, direction, start)
-            self.fit(learn, self.recipe.lm, "lm", direction, classifies=False)
-            tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name,
-                                            direction=direction, recipe_hash=self.recipe.hash)
-            weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
-            self.folder.mark_phase(direction, "lm")
-            self._forget(learn)
+            self.fine_tune(self.recipe.lm, direction)
         if self.until == "lm":
             return
         if not self.folder.phase_done(direction, "classifier"):
-            learn = self.classifier(direction, self.encoder(direction))
-            self.fit(learn, self.recipe.classifier, "classifier", direction, classifies=True)
-            model = weight_files.Classifier.from_model(
-                learn.model, self.data.ids.vocab, self.data.dataset.classes, direction=direction,
-                meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash},
-            )
-            model.save(self.folder.weights_file("classifier", direction), vocab_path=self.vocab_file)
-            self.folder.mark_phase(direction, "classifier")
-            self._forget(learn)
+            self.train_classifier(direction)
         if not self.folder.phase_done(direction, "predict"):
             self.predict(direction)
             self.folder.mark_phase(direction, "predict")
 
-    def pretrain(self, direction: str) -> None:
-        """Stage 1 on the corpus, in the corpus's own vocabulary."""
-        phase, text = self.recipe.pretrain, self.data.general
-        assert phase is not None and text is not None
-        learn = self.general_lm(phase, direction)
-        self.fit(learn, phase, "pretrain", direction, classifies=False)
-        save_pretrained(learn, text, self.folder, direction, name=f"pretrained on {text.about['name']}",
-                        epochs=phase.epochs, recipe_hash=self.recipe.hash)
-        self._forget(learn)
+    def fine_tune(self, phase: Phase, direction: str) -> None:
+        """Stage 2: the general-domain language model learns these texts."""
+        learn = self.build_lm(phase, direction, self.match_starting_weights(direction))
+        self.fit(learn, phase, "lm", direction)
+        tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name, direction=direction,
+                                        recipe_hash=self.recipe.hash)
+        weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
+        self.folder.mark_phase(direction, "lm")
+        self.forget(learn)
 
-    def starting_weights(self, direction: str) -> LMWeights | None:
+    def train_classifier(self, direction: str) -> None:
+        """Stage 3: a classifier on the language model's encoder."""
+        learn = self.build_classifier(direction, self.load_encoder(direction))
+        self.fit(learn, self.recipe.classifier, "classifier", direction)
+        model = weight_files.Classifier.from_model(
+            learn.model, self.data.ids.vocab, self.data.dataset.classes, direction=direction,
+            meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash},
+        )
+        model.save(self.folder.weights_file("classifier", direction), vocab_path=self.vocab_file)
+        self.folder.mark_phase(direction, "classifier")
+        self.forget(learn)
+
+    def match_starting_weights(self, direction: str) -> LMWeights | None:
         """Stage 1: the general-domain language model, matched to the words of these texts."""
         if self.recipe.weights == "pretrain":
             loaded: LMWeights | None = weight_files.load_file(self.folder.weights_file("pretrain", direction))
         else:
-            loaded = pretrained.load(self.recipe.weights, direction)
+            loaded = self.opened.take(self.recipe.weights, direction)
         if loaded is None:
             return None
         matched = loaded.for_vocab(self.data.ids.vocab)
@@ -149,79 +140,96 @@ class Run:
         }
         return matched
 
-    def encoder(self, direction: str) -> LMWeights | None:
+    def load_encoder(self, direction: str) -> LMWeights | None:
+        """What the classifier starts from: the fine-tuned language model, or where none is fine-tuned, the general one.
+        """
         if self.recipe.lm is None:
-            return self.starting_weights(direction)
+            return self.match_starting_weights(direction)
         return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
 
-    def fit(self, learn: Any, phase: Phase, name: str, direction: str, *, classifies: bool) -> None:
-        def rest(stage: int, left: float) -> float | None:
-            return None if self.plan is None else self.plan.rest_of_run(direction, name, stage, left)
-
-        seed = self.recipe.seed if classifies else self.recipe.language_seed
-        done = PhaseFit(
-            learn, phase.for_direction(direction), self.folder, name=name, direction=direction, seed=seed,
-            classifies=classifies, budget=self.budget, progress=self.progress, rest_of_run=rest,
-        ).fit()
-        if not done:
-            raise Stopped
-        self.folder.save_tables()
-
     def predict(self, direction: str) -> None:
-        """Class probabilities of the validation and test rows; the only place where the test set is read."""
-        rows, targets = self.data.splits, self.data.targets
+        """Outputs for the validation and test rows; the only place where the test set is read."""
+        targets = self.data.targets
         started = time.monotonic()
-        learn = self.classifier(direction, None)
+        learn = self.build_classifier(direction, None)
         saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
                                              vocab=self.vocab_file)
         learn.model.load_state_dict(saved.state)
-        for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
-            if len(numbers):
+        for part, rows in self.held_out.items():
+            if len(rows):
                 with autocast_of(learn):  # in the types it was trained in
-                    probs = predict_rows(learn.model, self.data.ids, numbers, direction=direction,
+                    found = predict_rows(learn.model, self.data.ids, rows, direction=direction,
                                          bptt=self.recipe.classifier.bptt, device=self.device, kind=targets.kind,
                                          centre=targets.centre, spread=targets.spread)
-                with open(self.folder.path / "state" / f"{part}_{direction}.npy.tmp", "wb") as handle:
-                    np.save(handle, probs)
-                Path(handle.name).replace(self.folder.path / "state" / f"{part}_{direction}.npy")
+                self._keep(part, direction, found)
         self.folder.run.setdefault("seconds", {})[f"predict_{direction}"] = round(time.monotonic() - started, 1)
-        self._forget(learn)
+        self.forget(learn)
 
-    def _forget(self, learn: Any) -> None:
-        """Free a learner's memory before the next phase builds its own."""
-        learn.dls, learn.model, learn.opt = None, None, None
-        self.folder.state_file.unlink(missing_ok=True)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    @property
+    def held_out(self) -> dict[str, np.ndarray]:
+        """The rows that are predicted, by the part they are of."""
+        return {"validation": self.data.splits.valid, "test": self.test_rows}
+
+    def _keep(self, part: str, direction: str, outputs: np.ndarray) -> None:
+        """Hold outputs for the end of the run, and write them for a run that is killed before it."""
+        self.outputs[part, direction] = outputs
+        content = io.BytesIO()
+        np.save(content, outputs)
+        with disk_full_is_said(self.folder.path):
+            write_bytes_atomic(self.folder.path / "state" / f"{part}_{direction}.npy", content.getvalue())
+
+    def _outputs_of(self, part: str) -> dict[str, np.ndarray] | None:
+        """What every direction predicted, here or in an earlier session; None where one of them is missing."""
+        found = {}
+        for direction in self.recipe.directions:
+            path = self.folder.path / "state" / f"{part}_{direction}.npy"
+            if (part, direction) in self.outputs:
+                found[direction] = self.outputs[part, direction]
+            elif path.exists():
+                found[direction] = np.load(path)
+            else:
+                return None
+        return found
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def finish(self, *, baseline: Baseline | None) -> None:
-        dataset, rows, targets = self.data.dataset, self.data.splits, self.data.targets
+    def finish(self, *, baseline: Baseline | None = None) -> None:
+        """Measure what was predicted, and beside it something simpler; the run is finished then."""
+        self.folder.run["metrics"] = self.measure()
+        if baseline is not None and len(self.test_rows) and not self.folder.run["baselines"]:
+            self.compare_with(baseline)
+        self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
+        self.folder.save_tables()
+        self.folder.save()
+
+    def measure(self) -> dict[str, Any]:
+        """Metrics of each direction and of both together, on the validation rows and the test rows; writes the latter's
+        predictions.
+        """
+        dataset, targets = self.data.dataset, self.data.targets
         metrics: dict[str, Any] = {"validation": {}}
-        for part, numbers in (("validation", rows.valid), ("test", self.test_rows)):
-            files = {d: self.folder.path / "state" / f"{part}_{d}.npy" for d in self.recipe.directions}
-            if not len(numbers) or not all(path.exists() for path in files.values()):
+        for part, rows in self.held_out.items():
+            outputs = self._outputs_of(part) if len(rows) else None
+            if outputs is None:
                 continue
-            probs = {d: np.load(path) for d, path in files.items()}
-            every = {**probs, "averaged": joined(probs, targets.kind)} if len(probs) > 1 else probs
-            found = {d: metrics_of(targets.kind, p, targets.truth(numbers)) for d, p in every.items()}
+            every = {**outputs, "averaged": joined(outputs, targets.kind)} if len(outputs) > 1 else outputs
+            found = {d: metrics_of(targets.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found
             else:
                 metrics.update(found)
-                ids = dataset.df["id"].iloc[numbers].tolist()
-                labels = targets.values[numbers]
-                write_predictions(self.folder.path / "predictions.csv", ids, labels, dataset.classes, probs)
-        self.folder.run["metrics"] = metrics
-        if baseline is not None and len(self.test_rows) and not self.folder.run["baselines"]:
-            train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
-            if self.recipe.n_labels is None:  # a bag of words needs no texts held out: all labels, as the run has them
-                train = np.setdiff1d(np.union1d(train, rows.valid), self.test_rows)  # 'tutorial' validates on the test
-            try:
-                self.folder.run["baselines"] = [baseline(dataset, train, self.test_rows)]
-            except ValueError as error:  # texts without a word that it counts: the run is none the worse
-                self.folder.run["warnings"].append(f"the TF-IDF baseline could not be made: {error}")
-        self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
-        self.folder.save_tables()
-        self.folder.save()
+                ids = dataset.df["id"].iloc[rows].tolist()
+                write_predictions(self.folder.path / "predictions.csv", ids, targets.values[rows], dataset.classes,
+                                  outputs)
+        return metrics
+
+    def compare_with(self, baseline: Baseline) -> None:
+        """Measure something simpler on the run's own rows."""
+        rows = self.data.splits
+        train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
+        if self.recipe.n_labels is None:  # a bag of words needs no texts held out: all labels, as the run has them
+            train = np.setdiff1d(np.union1d(train, rows.valid), self.test_rows)  # 'tutorial' validates on the test
+        try:
+            self.folder.run["baselines"] = [baseline(self.data.dataset, train, self.test_rows)]
+        except ValueError as error:  # texts without a word that it counts: the run is none the worse
+            self.folder.run["warnings"].append(f"the TF-IDF baseline could not be made: {error}")

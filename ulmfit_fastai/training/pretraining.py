@@ -1,49 +1,45 @@
-"""Stage 1: a language model of general text, pretrained on any corpus, in either direction."""
+"""Stage 1 on its own: a language model of general text, pretrained on any corpus, in either direction.
+
+It is a `Recipe` that ends with its first phase. What a recipe leaves open, which texts are read and what splits them,
+is `Reading`; run.json has it beside the corpus, under `data.reading`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import inspect
 import math
 import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
+from .._files import read_json
 from ..batches.dataloaders import lm_dataloaders
 from ..model import weights as weight_files
 from ..model.generate import generate
 from ..model.learners import lm_learner
 from ..model.weights import LMWeights
+from ..recipe.fields import build
 from ..recipe.freezing import full
-from ..recipe.parts import DIRECTIONS, Dropouts, Model, Optimizer, Phase
+from ..recipe.parts import Dropouts, Model, Optimizer, Phase
+from ..recipe.recipe import Recipe
 from ..recipe.schedules import Schedule
 from ..results.environment import command_line, describe_device, now, versions
-from ..results.folder import RunFolder
+from ..results.folder import RunFolder, RunMismatch
 from ..texts.corpora import read_corpus
-from ..tokens.ids import TokenIds
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
 from ..tokens.store import TokenStore
-from .callbacks import Budget
-from .corpus import (
-    HELD_OUT,
-    GeneralText,
-    corpus_pieces,
-    general_lm,
-    general_text,
-    save_pretrained,
-)
-from .loop import PhaseFit
-from .runs import interruptible
+from .corpus import HELD_OUT, GeneralText, corpus_pieces, general_text
+from .session import Conditions, session
+from .sharing import ANY_CLASSIFIER
+from .work import Work
 
 LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
 """A small model on a large corpus underfits: nearly no dropout."""
@@ -54,27 +50,13 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """Everything stage 1 depends on besides its corpus."""
+class Reading:
+    """How a corpus is read: what stage 1 depends on besides its recipe and the files."""
 
-    size: str = "small"
-    model: Model = SIZES["small"][0]
-    max_vocab: int = 16_000
-    min_freq: int = 3
-    epochs: int = 1
-    lr: float = 5e-3
-    """Peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet."""
-    bs: int = 64
-    bptt: int = 70
-    sampled_words: int | None = None
-    """Words that compete in the loss while training, as in `recipe.Phase`; None: all."""
-    wd: float = 0.01
     limit_words: int | None = None
     """Read no more than about this many words of the corpus; None: all of it."""
     valid_texts: int = HELD_OUT
     """Articles held out at the end of the corpus, when no validation file is given."""
-    seed: int = 0
-    precision: str = "auto"
     lang: str = "en"
     """The corpus's language: spaCy's code."""
     tokenizer: str = "spacy"
@@ -84,30 +66,42 @@ class Pretraining:
         if self.tokenizer not in ("spacy", "sentencepiece"):
             raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
 
-    @property
-    def phase(self) -> Phase:
-        schedule = Schedule(kind="one_cycle", pct_start=0.1, div=10.0, div_final=100.0)
-        return Phase(
-            stages=full(self.epochs, self.lr, discriminative=1.0, schedule=schedule),
-            optimizer=Optimizer(moms=(0.8, 0.7, 0.8), wd=self.wd, clip=0.25), bs=self.bs, bptt=self.bptt, alpha=0.0,
-            beta=0.0, sampled_words=self.sampled_words,
-        )
 
-    def to_dict(self) -> dict[str, Any]:
-        later = {"lang": "en", "tokenizer": "spacy"}  # fields that came later: runs without them keep their hash
-        return {key: value for key, value in dataclasses.asdict(self).items() if later.get(key) != value}
+def pretraining(size: str = "small", *, model: Model | None = None, max_vocab: int | None = None, min_freq: int = 3,
+            epochs: int = 1, lr: float = 5e-3, bs: int = 64, bptt: int = 70, sampled_words: int | None = None,
+            wd: float = 0.01, seed: int = 0, precision: str = "auto",
+            directions: Sequence[str] = ("forward",)) -> Recipe:
+    """The recipe of stage 1 for a size: 'small' for a laptop, 'full' as in the paper.
 
-    @property
-    def hash(self) -> str:
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def pretraining(size: str = "small", **changes: Any) -> Pretraining:
-    """The settings of a size ('small' for a laptop, 'full' as in the paper), with fields changed by name."""
+    Args:
+        model, max_vocab: others than the size's. The model trains with its `lm_dropouts`.
+        min_freq: words seen fewer times become xxunk.
+        lr: peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet.
+        sampled_words: words that compete in the loss while training, as in `recipe.Phase`; None: all.
+    """
     if size not in SIZES:
         raise UlmfitError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
-    model, max_vocab = SIZES[size]
-    return Pretraining(**{"size": size, "model": model, "max_vocab": max_vocab, **changes})
+    model = SIZES[size][0] if model is None else model
+    words = SIZES[size][1] if max_vocab is None else max_vocab
+    schedule = Schedule(kind="one_cycle", pct_start=0.1, div=10.0, div_final=100.0)
+    phase = Phase(stages=full(epochs, lr, discriminative=1.0, schedule=schedule),
+                  optimizer=Optimizer(moms=(0.8, 0.7, 0.8), wd=wd, clip=0.25), bs=bs, bptt=bptt, alpha=0.0, beta=0.0,
+                  sampled_words=sampled_words)
+    drops = model.lm_dropouts
+    model = dataclasses.replace(model, pretrain_dropouts=drops, classifier_dropouts=drops)
+    return Recipe(name=size, weights="pretrain", pretrain=phase, lm=None, classifier=ANY_CLASSIFIER, model=model,
+                  directions=tuple(directions), max_vocab=words, min_freq=min_freq, seed=seed, precision=precision)
+
+
+def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
+    """The settings of `pretrain` by name, as what a recipe has of them and how the corpus is read."""
+    reading = {item.name for item in dataclasses.fields(Reading)}
+    names = [*inspect.signature(pretraining).parameters, *sorted(reading)]
+    strange = [name for name in changes if name not in names]
+    if strange:
+        raise UlmfitError(f"{strange[0]}: no such setting of pretraining; expected one of {', '.join(names)}")
+    recipe = pretraining(**{name: value for name, value in changes.items() if name not in reading})
+    return recipe, Reading(**{name: value for name, value in changes.items() if name in reading})
 
 
 def pretrain(
@@ -128,125 +122,120 @@ def pretrain(
 ) -> Path:
     """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
 
-    `corpus` is a file or folder that `read_corpus` reads (JSON-lines, text, WikiText .tokens, Parquet; compressed or
-    not), or several. `valid` is a held-out file; without it the last articles are held out. `evaluate` names further
-    files whose perplexity is measured at the end. `changes` are fields of `Pretraining` (`epochs=2`, `lr=3e-3`, ...).
     Resumable at any batch and time-boxed like every run; returns the folder, whose run.json says 'stopped' when the
     time budget ended it. Perplexities are per token of fastai's tokens, unknown words counted as xxunk.
-    With `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the weights
-    are used.
+
+    Args:
+        corpus: a file or folder that `read_corpus` reads (JSON-lines, text, WikiText .tokens, Parquet; compressed or
+            not), or several.
+        valid: a held-out file; without it the last articles are held out.
+        evaluate: further files whose perplexity is measured at the end.
+        changes: settings of `pretraining` and `Reading` (`epochs=2`, `lr=3e-3`, `lang="de"`, ...). With
+            `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the
+            weights are used.
+
     Source: paper, section 3.1.
     """
-    recipe = pretraining(size, **changes)
-    _check_directions(directions)
-    started = time.monotonic()
+    recipe, reading = settings({"size": size, "directions": directions, **changes})
+    conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
+                               progress=progress, cache=cache)
+    _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
     paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
-    lang = recipe.lang
-    if recipe.tokenizer == "sentencepiece":
-        model = Path(out) / PIECES_FILE
-        if not (resume and model.exists()):
-            model = corpus_pieces(paths, max_vocab=recipe.max_vocab, lang=lang, limit_words=recipe.limit_words,
-                                  held_out=0 if valid is not None else recipe.valid_texts, cache=cache)
-        lang = str(model)
+    lang = reading.lang
+    if reading.tokenizer == "sentencepiece":
+        lang = str(_pieces(paths, recipe, reading, Path(out), valid=valid, resume=resume, cache=cache))
     text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
-                        valid_texts=recipe.valid_texts, limit_words=recipe.limit_words, cache=cache, progress=progress,
-                        lang=lang)
-    if time_budget is not None:
-        time_budget -= time.monotonic() - started
-    return pretrain_ids(
-        text.ids, train=text.train, valid=text.valid, recipe=recipe, directions=directions, out=out, data=text.about,
-        evaluate=evaluate, resume=resume, time_budget=time_budget, device=device, progress=progress, cache=cache,
-        checkpoint_every=checkpoint_every, lang=lang,
-    )
+                        valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
+                        progress=progress, lang=lang)
+    return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
 
 
-def pretrain_ids(
-    ids: TokenIds,
-    *,
-    train: np.ndarray,
-    valid: np.ndarray,
-    recipe: Pretraining,
-    directions: Sequence[str] = ("forward",),
-    out: str | Path,
-    data: dict[str, Any],
-    evaluate: Sequence[str | Path] = (),
-    resume: bool = True,
-    time_budget: float | None = None,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-    cache: Path | None = None,
-    checkpoint_every: float = 300.0,
-    lang: str = "en",
-) -> Path:
-    """What `pretrain` does, from numbers: documents `train` and `valid` of `ids`, which hold the vocabulary.
+def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, *, valid: str | Path | None,
+            resume: bool, cache: Path | None) -> Path:
+    """The SentencePiece model that splits the corpus: the run folder's, or one that is learnt from the articles."""
+    if resume and (out / PIECES_FILE).exists():
+        return out / PIECES_FILE
+    return corpus_pieces(paths, max_vocab=recipe.max_vocab, lang=reading.lang, limit_words=reading.limit_words,
+                         held_out=0 if valid is not None else reading.valid_texts, cache=cache)
 
-    `data` says what the corpus is: `name` and `fingerprint`, and `source` where it has one. `lang` is what split it.
-    """
-    _check_directions(directions)
-    started = time.monotonic()
-    device = torch.device(device) if device is not None else default_device()
-    text = GeneralText(ids, train, valid, data, lang)
+
+def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: Conditions, *,
+                reading: Reading = Reading(), evaluate: Sequence[str | Path] = (), resume: bool = True) -> Path:
+    """What `pretrain` does, from a corpus in numbers: a recipe as `pretraining` makes it, in its directions."""
     folder = RunFolder(out)
-    described = {"counts": {"articles": len(train) + len(valid), "tokens": int(ids.offsets[-1])}, "synthetic": False,
-                 "notes": [], "source": data["name"], "classes": [], **data}
-    folder.open({
-        "task": "pretrain", "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
-        "data": described, "versions": versions(), "device": describe_device(device), "command": command_line(),
-    }, resume=resume)
-    if is_model(lang) and Path(lang).resolve() != (folder.path / PIECES_FILE).resolve():
-        shutil.copy(lang, folder.path / PIECES_FILE)
+    recorded = _recorded(out, recipe, reading, resume=resume)
+    folder.open(_header(text, reading, recorded, conditions), resume=resume)
+    if is_model(text.lang) and Path(text.lang).resolve() != (folder.path / PIECES_FILE).resolve():
+        shutil.copy(text.lang, folder.path / PIECES_FILE)
     if folder.run["status"] == "finished":
         return folder.path
-    budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
-    folder.run["status"] = "running"
-    folder.run["sessions"].append({"started": now(), "device": describe_device(device)})
-    try:
-        with interruptible(budget):
-            for direction in directions:
-                if not folder.phase_done(direction, "pretrain") and not _pretrain(
-                    recipe, text, folder, direction, device=device, budget=budget, progress=progress
-                ):
-                    folder.run["status"] = "stopped"
-                    return folder.path
-                if evaluate and f"perplexity_{direction}" not in folder.run["metrics"]:
-                    weights = weight_files.load_file(folder.weights_file("pretrain", direction))
-                    folder.run["metrics"][f"perplexity_{direction}"] = {
-                        Path(p).name: perplexity(weights, recipe.model, read_corpus(p), device=device, cache=cache)
-                        for p in evaluate
-                    }
-                samples = folder.run.setdefault("samples", {})
-                if direction not in samples:
-                    weights = weight_files.load_file(folder.weights_file("pretrain", direction))
-                    samples[direction] = generate(weights, ["", "", ""], seed=recipe.seed)
-        folder.run["status"], folder.run["finished"] = "finished", now()
-    except BaseException:  # an error or Ctrl-C: the folder says so, and the same command goes on from the checkpoint
-        folder.run["status"] = "stopped"
-        raise
-    finally:
-        folder.run["sessions"][-1]["seconds"] = round(time.monotonic() - started, 1)
-        folder.save_tables()
-        folder.save()
+    work = Work(recipe, folder, conditions, general=text)
+    with session(folder, conditions):
+        for direction in recipe.directions:
+            if not folder.phase_done(direction, "pretrain"):
+                work.pretrain(direction, name=f"{recipe.name}, {text.about['name']}")
+            _try_out(work, direction, evaluate)
+        folder.run.update(status="finished", finished=now(), until="pretrain")
     return folder.path
 
 
-def _check_directions(directions: Sequence[str]) -> None:
-    wrong = [d for d in directions if d not in DIRECTIONS]
-    if wrong or not directions:
-        raise UlmfitError(f"directions: expected some of {DIRECTIONS}, found {tuple(directions)}")
+def _header(text: GeneralText, reading: Reading, recipe: Mapping[str, Any], conditions: Conditions) -> dict[str, Any]:
+    """What run.json says of it from its start."""
+    data = {"counts": {"articles": len(text.train) + len(text.valid), "tokens": int(text.ids.offsets[-1])},
+            "synthetic": False, "notes": [], "source": text.about["name"], "classes": [], **text.about,
+            "reading": dataclasses.asdict(reading)}
+    return {"task": "pretrain", **recipe, "data": data, "versions": versions(),
+            "device": describe_device(conditions.device), "command": command_line()}
 
 
-def _pretrain(recipe: Pretraining, text: GeneralText, folder: RunFolder, direction: str, *, device: torch.device,
-              budget: Budget, progress: bool) -> bool:
-    """Train one direction; False when the time budget ended it."""
-    phase = recipe.phase
-    learn = general_lm(text, recipe.model, phase, direction, seed=recipe.seed, precision=recipe.precision,
-                       device=device)
-    done = PhaseFit(learn, phase, folder, name="pretrain", direction=direction, seed=recipe.seed, classifies=False,
-                    budget=budget, progress=progress).fit()
-    if done:
-        save_pretrained(learn, text, folder, direction, name=f"{recipe.size}, {text.about['name']}",
-                        epochs=recipe.epochs, recipe_hash=recipe.hash)
-    return done
+def _recorded(out: str | Path, recipe: Recipe, reading: Reading, *, resume: bool) -> dict[str, Any]:
+    """The recipe as run.json has it or is to have it; RunMismatch where the folder was begun with other settings.
+
+    A folder from before stage 1 was a recipe keeps its own record of the settings, so that its checkpoint fits it.
+    """
+    found = Path(out) / "run.json"
+    kept = read_json(found) if resume and found.exists() else {}
+    if isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept):
+        _refuse_others(out, *_settings_of(kept, recipe), recipe, reading)
+        return {name: kept[name] for name in ("recipe", "recipe_hash", "seeds") if name in kept}
+    return {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed]}
+
+
+def _settings_of(run: Mapping[str, Any], recipe: Recipe) -> tuple[Recipe, Reading]:
+    """What a run.json of `pretrain` was begun with; before stage 1 was a recipe, its settings stood there by name.
+
+    Those leave the directions open, so that they are the ones that are asked for now.
+    """
+    then = run["recipe"]
+    if "size" in then:
+        return settings({**then, "model": build(Model, then["model"], "model"), "directions": recipe.directions})
+    return Recipe.from_dict(then), Reading(**run["data"].get("reading", {}))
+
+
+def _refuse_others(out: str | Path, their_recipe: Recipe, their_reading: Reading, recipe: Recipe, reading: Reading
+                   ) -> None:
+    """RunMismatch, naming what differs, unless the settings are the same."""
+    theirs, ours = dataclasses.asdict(their_reading), dataclasses.asdict(reading)
+    differing = [*their_recipe.diff(recipe), *((name, theirs[name], ours[name]) for name in ours)]
+    shown = [f"{name}: {there!r} there, {here!r} here" for name, there, here in differing if there != here]
+    if shown:
+        raise RunMismatch(f"{out} holds a pretraining with other settings ({', '.join(shown[:4])}); choose another "
+                          "--out, or --no-resume to start anew")
+
+
+def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None:
+    """Perplexity on other files, and what the model writes, into run.json unless they are there."""
+    run, samples = work.folder.run, work.folder.run.setdefault("samples", {})
+    measured = f"perplexity_{direction}" in run["metrics"] or not evaluate
+    if measured and direction in samples:
+        return
+    weights = weight_files.load_file(work.folder.weights_file("pretrain", direction))
+    if not measured:
+        run["metrics"][f"perplexity_{direction}"] = {
+            Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path), device=work.device,
+                                        cache=work.conditions.cache) for path in evaluate}
+    if direction not in samples:
+        samples[direction] = generate(weights, ["", "", ""], seed=work.recipe.seed)
 
 
 def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence[str], *, bs: int = 8, bptt: int = 70,
@@ -262,7 +251,8 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
     store = TokenStore.make(texts, cache=cache, progress=False, lang=weights.lang)
     ids = store.numericalize(weights.vocab)
     every = np.arange(len(store))
-    phase = Pretraining(bs=bs, bptt=bptt).phase
+    phase = pretraining(bs=bs, bptt=bptt).pretrain
+    assert phase is not None
     dls = lm_dataloaders(ids, train=every, valid=every, direction=weights.direction, bs=bs, bptt=bptt, device=device)
     learn = lm_learner(dls, model, phase, weights=weights)
     learn.model.to(device).eval()

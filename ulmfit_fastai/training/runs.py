@@ -3,39 +3,216 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from fastai.torch_core import default_device
+from fastai.learner import Learner
 
 from .._errors import UlmfitError
-from .._words import duration
-from ..model import pretrained
 from ..recipe.recipe import Recipe
-from ..results.environment import command_line, describe_device, now, versions
+from ..results.environment import command_line, describe_device, versions
 from ..results.folder import RunFolder, RunMismatch
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
-from .callbacks import Budget
-from .corpus import Corpus
+from .corpus import Corpus, GeneralText
 from .estimate import Plan, estimate
-from .phases import Baseline, Run, Stopped
+from .phases import Baseline, Run
 from .prepare import prepare, pretraining_left, read_general
+from .session import Conditions, session
 from .sharing import adopt_language_model, language_model_in
+from .starting import OpenedWeights
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, on what and where to: the arguments of `run` that its steps share."""
+
+    recipe: Recipe
+    dataset: Dataset
+    folder: RunFolder
+    conditions: Conditions
+    corpus: Corpus | None
+    ids: TokenIds | None
+    lm_from: Mapping[str, str | Path]
+    until: str | None
+    opened: OpenedWeights
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What run.json says of a run from its start."""
+        data = self.dataset
+        return {
+            "task": data.name, "recipe": self.recipe.to_dict(), "recipe_hash": self.recipe.hash,
+            "seeds": [self.recipe.seed],
+            "data": {"name": data.name, "fingerprint": data.fingerprint, "counts": data.counts,
+                     "classes": list(data.classes), "synthetic": data.synthetic, "notes": list(data.notes),
+                     "source": data.source},
+            "versions": versions(), "device": describe_device(self.conditions.device), "command": command_line(),
+        }
+
+
+def run(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    corpus: Corpus | None = None,
+    ids: TokenIds | None = None,
+    resume: bool = True,
+    time_budget: float | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    dry_run: bool = False,
+    baseline: Baseline | None = None,
+    cache: Path | None = None,
+    checkpoint_every: float = 300.0,
+    lm_from: Mapping[str, str | Path] | None = None,
+    until: str | None = None,
+    plan: bool = True,
+    opened: OpenedWeights | None = None,
+) -> Path:
+    """Run a recipe on a dataset and leave everything in the folder `out`; returns its path.
+
+    Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
+
+    Args:
+        corpus: what a recipe with weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a
+            list.
+        ids: the texts already numericalised (from a pack), for a machine without them.
+        time_budget: seconds after which it stops in good order: run.json then says 'stopped'.
+        dry_run: say what would be done and how long it would take on this machine, measured on a few batches, and
+            train nothing.
+        baseline: measures something simpler on the same rows, for comparison, when the run ends.
+        checkpoint_every: seconds between two checkpoints within an epoch.
+        lm_from: direction -> run folder: takes the language models of other runs, fine-tuned or pretrained, which must
+            be what this run would make itself (see sharing.py).
+        until: 'pretrain' or 'lm' ends with the language models.
+        plan: False leaves out the measuring of a few batches, from which the progress bars know the time left in the
+            run.
+        opened: starting weights that are in memory already.
+
+    Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
+    """
+    conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
+                               progress=progress, cache=cache)
+    order = Order(recipe, dataset, RunFolder(out), conditions, corpus, ids, lm_from or {}, until,
+                  opened or OpenedWeights())
+    general = _look_ahead(order, resume=resume)
+    if not dry_run and _open(order, general, resume=resume):
+        return order.folder.path
+    work = _prepare(order, general)
+    if dry_run or (progress and plan):
+        work.plan = plan_of(work, skip=_not_planned(order))
+        log.info("%s", work.plan)
+    if not dry_run:
+        _train(work, baseline)
+    return order.folder.path
+
+
+def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
+    """Read what else the run needs, and return the corpus of stage 1 if it needs one.
+
+    What cannot be had is a ValueError now, before the folder is touched and the texts are tokenised.
+    """
+    recipe, folder = order.recipe, order.folder
+    if resume and (folder.path / "run.json").exists():
+        folder.read()
+    general = None
+    if any(pretraining_left(recipe, folder, d) for d in recipe.directions if d not in order.lm_from):
+        general = read_general(recipe, order.corpus, cache=order.conditions.cache, progress=order.conditions.progress)
+    if recipe.weights != "pretrain":
+        for direction in recipe.directions:
+            if direction not in order.lm_from and not _has_started(recipe, folder, direction):
+                order.opened.look_at(recipe.weights, direction)
+    for direction, source in order.lm_from.items():
+        borrowed_phases(folder, recipe, direction, source, order.dataset.fingerprint)
+    return general
+
+
+def _has_started(recipe: Recipe, folder: RunFolder, direction: str) -> bool:
+    """Whether a direction needs its starting weights no more."""
+    return folder.phase_done(direction, "classifier" if recipe.lm is None else "lm")
+
+
+def _open(order: Order, general: GeneralText | None, *, resume: bool) -> bool:
+    """Open the run folder and put the borrowed language models into it; True when there is nothing left to do."""
+    folder = order.folder
+    folder.open(order.header, resume=resume)
+    if predictions_are_gone(folder):  # then they are made again, from the classifiers
+        log.warning("%s: predictions.csv is missing; predicting again", folder.path)
+        done = folder.run.get("phases_done", [])
+        folder.run["phases_done"] = [name for name in done if not name.endswith("/predict")]
+    elif folder.run["status"] == "finished" and folder.run.get("until") in (None, order.until):
+        log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
+        return True
+    if general is not None and folder.run.setdefault("corpus", general.about) != general.about:
+        raise RunMismatch(f"{folder.path} was pretrained on another corpus ({folder.run['corpus']['name']}, not "
+                          f"{general.about['name']} as it is now); choose another --out")
+    for direction, source in order.lm_from.items():
+        adopt_language_model(folder, order.recipe, direction, source)
+    return False
 
 
 def predictions_are_gone(folder: RunFolder) -> bool:
     """Whether the run was measured on test texts, but what was predicted for them is not there."""
     measured = any(name in folder.run.get("metrics", {}) for name in ("forward", "backward"))
     return folder.run["status"] == "finished" and measured and not (folder.path / "predictions.csv").exists()
+
+
+def _prepare(order: Order, general: GeneralText | None) -> Run:
+    """Texts and labels in numbers, and the phases over them."""
+    conditions = order.conditions
+    data = prepare(order.recipe, order.dataset, ids=order.ids, cache=conditions.cache, progress=conditions.progress)
+    data.general = general
+    return Run(order.recipe, data, order.folder, conditions, until=order.until, opened=order.opened)
+
+
+def _not_planned(order: Order) -> list[str]:
+    """The phases that take no time any more, or aren't asked for."""
+    recipe, folder = order.recipe, order.folder
+    borrowed = [f"{direction}/{name}" for direction, source in order.lm_from.items()
+                for name in borrowed_phases(folder, recipe, direction, source, order.dataset.fingerprint)]
+    unwanted = [f"{direction}/classifier" for direction in recipe.directions if order.until is not None]
+    return [*folder.run.get("phases_done", []), *borrowed, *unwanted]
+
+
+def _train(work: Run, baseline: Baseline | None) -> None:
+    """The session: every phase that is left, to the end or until it is stopped."""
+    data, targets, record = work.data, work.data.targets, work.folder.run["data"]
+    record["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
+    record["vocabulary"] = len(data.ids.vocab)
+    record["labels"] = {"kind": targets.kind, "centre": targets.centre, "spread": targets.spread}
+    with session(work.folder, work.conditions):
+        for direction in work.recipe.directions:
+            work.train_direction(direction)
+        work.finish(baseline=baseline if work.until is None else None)
+
+
+def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
+             device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
+             skip: Sequence[str] = ()) -> Plan:
+    """How long a run would take here, measured on a few batches; `skip` names phases to leave out ("forward/lm")."""
+    data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
+    if recipe.weights == "pretrain":
+        data.general = read_general(recipe, corpus, cache=cache, progress=progress)
+    return plan_of(Run(recipe, data, RunFolder("unused"), Conditions.of(device=device, progress=False)), skip=skip)
+
+
+def plan_of(work: Run, *, skip: Sequence[str] = ()) -> Plan:
+    """How long the phases of a run would take on its device."""
+    recipe, direction = work.recipe, work.recipe.directions[0]
+    learners: dict[str, Callable[[], Learner]] = {"classifier": partial(work.build_classifier, direction, None)}
+    if recipe.lm is not None:
+        learners["lm"] = partial(work.build_lm, recipe.lm, direction, None)
+    if recipe.pretrain is not None:
+        learners["pretrain"] = partial(work.build_general_lm, recipe.pretrain, direction)
+    return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
 
 
 def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,
@@ -57,136 +234,3 @@ def refuse_other_models(lm_from: Mapping[str, str | Path], recipe: Recipe, out: 
         folder.read()
     for direction, source in lm_from.items():
         borrowed_phases(folder, recipe, direction, source, None)
-
-
-def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
-             device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
-             skip: Sequence[str] = ()) -> Plan:
-    """How long a run would take here, measured on a few batches; `skip` names phases to leave out ("forward/lm")."""
-    data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
-    if recipe.weights == "pretrain":
-        data.general = read_general(recipe, corpus, cache=cache, progress=progress)
-    work = Run(recipe, data, RunFolder("unused"), device=torch.device(device) if device else default_device(),
-               budget=Budget(), progress=False, plan=None)
-    return estimate(work, skip=list(skip))
-
-
-@contextmanager
-def interruptible(budget: Budget) -> Iterator[None]:
-    """SIGTERM (a queue, a container) stops at the next batch with the state written, as a time budget does."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTERM"):
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        budget.stopped = True
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def run(
-    recipe: Recipe,
-    dataset: Dataset,
-    out: str | Path,
-    *,
-    corpus: Corpus | None = None,
-    ids: TokenIds | None = None,
-    resume: bool = True,
-    time_budget: float | None = None,
-    device: str | torch.device | None = None,
-    progress: bool = True,
-    dry_run: bool = False,
-    baseline: Baseline | None = None,
-    cache: Path | None = None,
-    checkpoint_every: float = 300.0,
-    lm_from: Mapping[str, str | Path] | None = None,
-    until: str | None = None,
-    plan: bool = True,
-) -> Path:
-    """Run a recipe on a dataset and leave everything in the folder `out`; returns its path.
-
-    Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
-    `time_budget` (seconds) stops in good order: run.json then says 'stopped'. `dry_run` says what would be done and how
-    long it would take on this machine, measured on a few batches, and trains nothing. `corpus` is what a recipe with
-    weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a list. `ids` are the texts
-    already numericalised (from a pack), for a machine without them.
-    `lm_from` (direction -> run folder) takes the language models of other runs, fine-tuned or pretrained, which must be
-    what this run would make itself (see sharing.py); `until`, 'pretrain' or 'lm', ends with the language models.
-    `baseline` measures something simpler on the same rows, for comparison, when the run ends.
-    `plan=False` leaves out the measuring of a few batches, from which the progress bars know the time left in the run.
-    Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
-    """
-    started = time.monotonic()
-    device = torch.device(device) if device is not None else default_device()
-    folder = RunFolder(out)
-    header = {
-        "task": dataset.name, "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed],
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "counts": dataset.counts,
-                 "classes": list(dataset.classes), "synthetic": dataset.synthetic, "notes": list(dataset.notes),
-                 "source": dataset.source},
-        "versions": versions(), "device": describe_device(device),
-        "command": command_line(),
-    }
-    if resume and (folder.path / "run.json").exists():
-        folder.read()
-    general = None  # what cannot be had is said now, not after the texts were tokenised
-    if any(pretraining_left(recipe, folder, d) for d in recipe.directions if d not in (lm_from or {})):
-        general = read_general(recipe, corpus, cache=cache, progress=progress)
-    if recipe.weights != "pretrain":
-        for direction in recipe.directions:
-            pretrained.load(recipe.weights, direction)
-    borrowed = {direction: borrowed_phases(folder, recipe, direction, source, dataset.fingerprint)
-                for direction, source in (lm_from or {}).items()}
-    if not dry_run:
-        folder.open(header, resume=resume)
-        if predictions_are_gone(folder):  # then they are made again, from the classifiers
-            log.warning("%s: predictions.csv is missing; predicting again", folder.path)
-            done = folder.run.get("phases_done", [])
-            folder.run["phases_done"] = [name for name in done if not name.endswith("/predict")]
-        elif folder.run["status"] == "finished" and folder.run.get("until") in (None, until):
-            log.info("%s holds this very run, finished on %s", folder.path, folder.run["finished"])
-            return folder.path
-        if general is not None and folder.run.setdefault("corpus", general.about) != general.about:
-            raise RunMismatch(f"{folder.path} was pretrained on another corpus ({folder.run['corpus']['name']}, not "
-                              f"{general.about['name']} as it is now); choose another --out")
-        for direction, source in (lm_from or {}).items():
-            adopt_language_model(folder, recipe, direction, source)
-    data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
-    data.general = general
-    budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
-    work = Run(recipe, data, folder, device=device, budget=budget, progress=progress, plan=None, until=until)
-    if dry_run or (progress and plan):
-        skip = [*folder.run.get("phases_done", []), *(f"{d}/{name}" for d in borrowed for name in borrowed[d]),
-                *(f"{d}/classifier" for d in recipe.directions if until is not None)]
-        work.plan = estimate(work, skip=skip)
-        log.info("%s", work.plan)
-        if dry_run:
-            return folder.path
-    folder.run["data"]["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
-    folder.run["data"]["vocabulary"] = len(data.ids.vocab)
-    folder.run["data"]["labels"] = {"kind": data.targets.kind, "centre": data.targets.centre,
-                                    "spread": data.targets.spread}
-    folder.run["status"] = "running"
-    session: dict[str, Any] = {"started": now(), "device": describe_device(device), "versions": versions()}
-    folder.run["sessions"].append(session)
-    folder.save()
-    try:
-        with interruptible(budget):
-            for direction in recipe.directions:
-                work.direction(direction)
-            work.finish(baseline=baseline if until is None else None)
-    except Stopped:
-        folder.run["status"] = "stopped"
-        spent = duration(time.monotonic() - started)
-        log.warning("stopped in good order after %s; run the same command again to go on", spent)
-    except BaseException:  # an error or Ctrl-C: the folder says so, and the same command goes on from the checkpoint
-        folder.run["status"] = "stopped"
-        raise
-    finally:
-        session["seconds"] = round(time.monotonic() - started, 1)
-        folder.save()
-    return folder.path

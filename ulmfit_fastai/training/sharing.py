@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 PHASES = ("pretrain", "lm")
 """What can be shared: everything up to the end of LM fine-tuning."""
-_ANY_CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
+ANY_CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
+"""What stands in a recipe for a classifier that is never trained."""
 
 
 def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
@@ -42,7 +43,7 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
     seeds: dict[str, Any] = {} if recipe.lm_texts == "labelled" else {"seed": recipe.language_seed, "lm_seed": None}
     return replace(recipe, name="language model", model=model, directions=(direction,), evaluate="test",
                    n_labels=recipe.n_labels if recipe.lm_texts == "labelled" else None,
-                   pretrain=recipe.pretrain if pretrains else None, classifier=_ANY_CLASSIFIER, class_weights=None,
+                   pretrain=recipe.pretrain if pretrains else None, classifier=ANY_CLASSIFIER, class_weights=None,
                    **seeds)
 
 
@@ -55,7 +56,7 @@ def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
                     head_dropout=Model.head_dropout)
     return replace(recipe, name="pretrained language model", model=model, directions=(direction,), evaluate="test",
                    protocol="clean", valid_fraction=0.1, n_labels=None, lm_texts="all", lm=None,
-                   classifier=_ANY_CLASSIFIER, class_weights=None, seed=recipe.language_seed, lm_seed=None)
+                   classifier=ANY_CLASSIFIER, class_weights=None, seed=recipe.language_seed, lm_seed=None)
 
 
 def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:

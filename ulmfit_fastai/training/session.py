@@ -1,0 +1,93 @@
+"""A session of a run: on what it trains and for how long, what run.json says of it, and how it stops in good order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.torch_core import default_device
+
+from .._words import duration
+from ..results.environment import describe_device, now, versions
+from ..results.folder import RunFolder
+from .callbacks import Budget
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The time ended, or the work was interrupted, with everything so far kept: the same call goes on with it."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """On what a run trains, for how long, and what is seen of it; but for the device, no number depends on these."""
+
+    device: torch.device
+    budget: Budget = field(default_factory=Budget)
+    progress: bool = False
+    cache: Path | None = None
+    """Where tokens are kept; None: the user's cache."""
+    started: float = field(default_factory=time.monotonic)
+    """When the call began, in seconds of `time.monotonic`: tokenising counts too."""
+
+    @classmethod
+    def of(cls, *, device: str | torch.device | None = None, time_budget: float | None = None,
+           checkpoint_every: float = 300.0, progress: bool = True, cache: Path | None = None) -> Conditions:
+        """From what a user says: a device by name (None: the best there is), seconds to stop after and to save after.
+        """
+        started = time.monotonic()
+        budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
+        return cls(torch.device(device) if device is not None else default_device(), budget, progress, cache, started)
+
+
+@contextmanager
+def session(folder: RunFolder, conditions: Conditions) -> Iterator[None]:
+    """Train within it, and run.json says when, on what and how long; the status is 'stopped' however it is left early.
+
+    `Stopped` ends here. Any other error, and Ctrl-C, go on to the caller; the same command goes on from the checkpoint.
+    Who comes to the end says 'finished' himself.
+    """
+    device = describe_device(conditions.device)
+    record: dict[str, Any] = {"started": now(), "device": device, "versions": versions()}
+    folder.run["status"] = "running"
+    folder.run["sessions"].append(record)
+    folder.save()
+    try:
+        with interruptible(conditions.budget):
+            yield
+    except Stopped:
+        folder.run["status"] = "stopped"
+        log.warning("stopped in good order after %s; run the same command again to go on",
+                    duration(time.monotonic() - conditions.started))
+    except BaseException:
+        folder.run["status"] = "stopped"
+        raise
+    finally:
+        record["seconds"] = round(time.monotonic() - conditions.started, 1)
+        folder.save()
+
+
+@contextmanager
+def interruptible(budget: Budget) -> Iterator[None]:
+    """SIGTERM (a queue, a container) stops at the next batch with the state written, as a time budget does."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGTERM"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        budget.stopped = True
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
