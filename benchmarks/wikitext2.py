@@ -26,7 +26,9 @@ from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.tokens.store import TokenStore
-from ulmfit_fastai.training.pretraining import perplexity, pretrain_ids, pretraining
+from ulmfit_fastai.training.corpus import GeneralText
+from ulmfit_fastai.training.pretraining import perplexity, pretrain_on, pretraining
+from ulmfit_fastai.training.session import Conditions
 
 from .bundle_weights import ROOT, held_out
 
@@ -37,9 +39,9 @@ def train(corpus: dict[str, list[str]], bundled: LMWeights, out: Path, **setting
     store, rows = TokenStore.make(texts, progress=False), np.arange(len(texts))
     model = replace(pretraining("small").model, emb_sz=bundled.emb_sz, n_hid=bundled.n_hid, n_layers=bundled.n_layers)
     fingerprint = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-    return pretrain_ids(store.numericalize(bundled.vocab), train=rows[: len(corpus["train"])],
-                        valid=rows[len(corpus["train"]) :], recipe=pretraining("small", model=model, **settings),
-                        out=out, data={"name": "WikiText-2", "fingerprint": fingerprint})
+    text = GeneralText(store.numericalize(bundled.vocab), rows[: len(corpus["train"])], rows[len(corpus["train"]) :],
+                       {"name": "WikiText-2", "fingerprint": fingerprint})
+    return pretrain_on(text, pretraining("small", model=model, **settings), out, Conditions.of())
 
 
 def compare(trained: LMWeights, bundled: LMWeights, texts: dict[str, list[str]]) -> dict[str, Any]:

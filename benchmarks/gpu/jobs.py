@@ -37,30 +37,32 @@ from ulmfit_fastai.results.environment import describe_device, versions
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.training.corpus import GeneralText, general_lm
 from ulmfit_fastai.training.estimate import Plan, time_phase
-from ulmfit_fastai.training.pretraining import SIZES, Pretraining, pretrain_ids, pretraining
+from ulmfit_fastai.training.pretraining import SIZES, pretrain_on, pretraining
 from ulmfit_fastai.training.runs import plan_run, run
+from ulmfit_fastai.training.session import Conditions
 
 log = logging.getLogger("jobs")
 PIECE = 15 * 2**20
 
 
-def stage_1(args: argparse.Namespace, size: str) -> tuple[Pretraining, GeneralText]:
-    """The articles' pack, and the settings for a model of this size."""
+def stage_1(args: argparse.Namespace, size: str, direction: str) -> tuple[Recipe, GeneralText]:
+    """The articles' pack, and the recipe for a model of this size."""
     ids, _, about = read_pack(args.packs / "wiki")
     model, vocab = SIZES[size]
     if args.tiny:
         model, vocab = replace(model, emb_sz=16, n_hid=24, n_layers=2), 1000
-    recipe = pretraining(size, model=model, max_vocab=vocab, epochs=args.epochs, bs=args.bs, precision=args.precision)
+    recipe = pretraining(size, model=model, max_vocab=vocab, epochs=args.epochs, bs=args.bs, precision=args.precision,
+                         directions=(direction,))
     data = {"name": ", ".join(about["corpus"]), "fingerprint": about["fingerprint"]}
     return recipe, GeneralText(smaller_vocab(ids, vocab), np.arange(about["train"]), np.arange(*about["valid"]), data)
 
 
 def pretrain(args: argparse.Namespace, size: str, direction: str) -> None:
     """Stage 1 on the articles' pack: epochs and rate from the command line, so that a schedule ends within the box."""
-    recipe, text = stage_1(args, size)
+    recipe, text = stage_1(args, size, direction)
     out = args.work / f"{size}-{direction}"
-    pretrain_ids(text.ids, train=text.train, valid=text.valid, recipe=recipe, directions=(direction,), out=out,
-                 data=text.about, time_budget=args.seconds, device=args.device, progress=False, checkpoint_every=120)
+    pretrain_on(text, recipe, out, Conditions.of(time_budget=args.seconds, device=args.device, progress=False,
+                                                 checkpoint_every=120))
     bring_back(out, args.out / f"{size}-{direction}", weights=args.weights or size == "small")
 
 
@@ -139,7 +141,7 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
                         "test": plan.test_seconds})
     lm, classifier, test = (chosen["seconds"][name] for name in ("lm", "classifier", "test"))
     if not finished(folders["full"]):
-        recipe, text = stage_1(args, "full")
+        recipe, text = stage_1(args, "full", direction)
         if "articles" not in chosen:
             least = sum(whole - (phase.stages[-1].epochs - 1) * epoch
                         for (whole, epoch), phase in ((lm, base.lm), (classifier, base.classifier)))
@@ -147,14 +149,14 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
             if seconds < 0.1 * args.seconds:
                 log.warning("too small a box: LM, classifier and test take %.0f s at least", least + test)
             choose(**what_fits(recipe, text, direction, device, max(seconds, 0.0)))
-        pretrain_ids(text.ids, train=text.train[: chosen["articles"]], valid=text.valid,
-                     recipe=replace(recipe, epochs=chosen["pretrain_epochs"]), directions=(direction,),
-                     out=folders["full"], data=text.about, time_budget=left(), device=device, progress=False,
-                     checkpoint_every=120)
+        assert recipe.pretrain is not None
+        recipe = replace(recipe, pretrain=with_epochs(recipe.pretrain, chosen["pretrain_epochs"]))
+        pretrain_on(replace(text, train=text.train[: chosen["articles"]]), recipe, folders["full"],
+                    Conditions.of(time_budget=left(), device=device, progress=False, checkpoint_every=120))
         bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights, rates=False)
     if not finished(folders["full"]):
         return log.info("stopped in stage 1: the same command goes on")
-    how: dict[str, Any] = {"ids": ids, "device": device, "progress": False, "checkpoint_every": 120, "baseline": False}
+    how: dict[str, Any] = {"ids": ids, "device": device, "progress": False, "checkpoint_every": 120}
     if "lm_epochs" not in chosen:
         choose(lm_epochs=fitting(0.9 * left() - classifier[0] - test, lm, base.lm))
     most = base.lm.stages[-1].epochs
@@ -176,14 +178,16 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
              "stopped in the classifier: the same command goes on")
 
 
-def what_fits(recipe: Pretraining, text: GeneralText, direction: str, device: torch.device,
+def what_fits(recipe: Recipe, text: GeneralText, direction: str, device: torch.device,
               seconds: float) -> dict[str, int]:
     """How many articles, and how often, the language model can read in this time; twenty articles at least."""
-    learn = general_lm(text, recipe.model, recipe.phase, direction, seed=recipe.seed, precision=recipe.precision,
-                       device=device)
-    stage, = time_phase(learn, recipe.phase)
+    phase = recipe.pretrain
+    assert phase is not None
+    learn = general_lm(text, recipe.model_for("pretrain"), phase, direction, seed=recipe.seed,
+                       precision=recipe.precision, device=device)
+    stage, = time_phase(learn, phase)
     read = np.cumsum(text.ids.lengths[text.train])
-    speed = recipe.epochs * read[-1] / stage["seconds"]
+    speed = phase.epochs * read[-1] / stage["seconds"]
     log.info("stage 1: %.0f tokens a second", speed)
     epochs = int(seconds * speed // read[-1])
     return {"articles": len(read) if epochs else max(20, int(np.searchsorted(read, seconds * speed, side="right"))),

@@ -27,15 +27,12 @@ from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus, source_of
 from ..training.runs import plan_run, run
+from ..training.session import Stopped
 from ..training.sharing import is_finished, language_model_recipe, pretraining_recipe
 
 log = logging.getLogger(__name__)
 
 NAMES = {"pretrain": "pretraining", "lm": "language model"}
-
-
-class OutOfTime(Exception):
-    """The time budget ended, or the run was interrupted; what is finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def run_grid(
             runs.make(current, out)
             missing.pop(current.folder)
             after_cell()
-        except OutOfTime:
+        except Stopped:
             log.warning("stopped with %d runs missing; the same command goes on", len(missing))
             break
         except FloatingPointError as error:
@@ -138,7 +135,7 @@ class _Runs:
         self.to_the_end(cell.recipe, out / cell.folder, lm_from=sources)
 
     def to_the_end(self, recipe: Recipe, folder: Path, **how: Any) -> None:
-        """Run; OutOfTime unless the run is finished then."""
+        """Run; Stopped unless the run is finished then."""
         if self.finished(recipe, folder):
             return
         if is_finished(folder, recipe, self.dataset.fingerprint):  # but for what stage 1 has read
@@ -146,14 +143,14 @@ class _Runs:
                               "choose another --out")
         left = None if self.deadline is None else self.deadline - time.monotonic()
         if left is not None and left <= 0:
-            raise OutOfTime
+            raise Stopped
         try:
             run(recipe, self.dataset, folder, time_budget=left, plan=False, **how, **self.options)
         except RunMismatch as error:
             found, advice, _ = str(error).partition("; choose another --out")  # "or --no-resume": for single runs
             raise RunMismatch(found + advice) from None
         if not self.finished(recipe, folder):
-            raise OutOfTime
+            raise Stopped
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,8 @@ def _spread(loader: DataLoader) -> list[Batch]:
     return chosen
 
 
-def _cost(learn: Learner, batches: list[Batch], groups: tuple[int, ...], sampled_words: int | None) -> tuple[float, float]:
+def _cost(learn: Learner, batches: list[Batch], groups: tuple[int, ...], sampled_words: int | None
+          ) -> tuple[float, float]:
     """Seconds of a batch: the mean over a stage that samples words in its loss most of the time, and with all words."""
     cost = _seconds_a_batch(learn, batches, groups)
     if sampled_words is None or not isinstance(learn.loss_func, FusedCrossEntropy):
