@@ -33,6 +33,7 @@ from ulmfit_fastai.recipe.fitting import fitted
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.tokens import stream as token_stream
 from ulmfit_fastai.training.prepare import rows_for
+from ulmfit_fastai.training.starting import OpenedWeights
 
 TEXTS, LABELS = reviews()
 
@@ -353,7 +354,7 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
 def test_without_bundled_weights_it_says_that_it_starts_from_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert with_weights(preset("quick"), None, "en").weights == "none"
+        assert with_weights(preset("quick"), None, "en", OpenedWeights()).weights == "none"
     assert "no pretrained language model" in caplog.text
 
 
@@ -362,11 +363,12 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     lm = pretrained.load(tmp_path / "run")
     weight_files.save(lm, tmp_path / "wiki-small-forward.safetensors", vocab_path=tmp_path / "wiki-small.vocab.json")
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
-    found = with_weights(preset("quick"), None, "en")
+    found = with_weights(preset("quick"), None, "en", OpenedWeights())
     assert found.weights == "wiki-small" and found.model.n_hid == learnt.recipe_.model.n_hid == 48
-    assert with_weights(preset("quick"), None, "de").weights == "none"
-    assert with_weights(preset("quick").replace(directions=("forward", "backward")), None, "en").weights == "none"
-    assert with_weights(preset("quick"), "none", "en").weights == "none"
+    assert with_weights(preset("quick"), None, "de", OpenedWeights()).weights == "none"
+    both = preset("quick").replace(directions=("forward", "backward"))
+    assert with_weights(both, None, "en", OpenedWeights()).weights == "none"
+    assert with_weights(preset("quick"), "none", "en", OpenedWeights()).weights == "none"
 
 
 def test_few_texts_borrow_the_words_of_the_pretrained_model(tmp_path):
@@ -386,7 +388,7 @@ def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("fastai.data.external.untar_data", lambda *_, **__: pytest.fail("tried to download"))
     monkeypatch.setattr(own_recipe.pretrained, "have_wt103", lambda direction: False)
     with pytest.raises(ValueError, match="weights='wt103' to download"):
-        with_weights(preset("fastai"), None, "en")
+        with_weights(preset("fastai"), None, "en", OpenedWeights())
 
 
 # ------------------------------------------------------------------------------------------------ stopping and going on

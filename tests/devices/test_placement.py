@@ -12,10 +12,11 @@ from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.training.callbacks import Budget, widest
+from ulmfit_fastai.training.callbacks import widest
 from ulmfit_fastai.training.corpus import general_text
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import Prepared, prepare
+from ulmfit_fastai.training.session import Conditions
 
 META = torch.device("meta")
 
@@ -29,7 +30,7 @@ def tiny(**changes: Any) -> tuple[Recipe, Prepared]:
 
 
 def work_on(device: torch.device, recipe: Recipe, data: Prepared) -> Run:
-    return Run(recipe, data, RunFolder("unused"), device=device, budget=Budget(), progress=False, plan=None)
+    return Run(recipe, data, RunFolder("unused"), Conditions(device))
 
 
 def learners(work: Run) -> dict[str, Any]:
@@ -37,9 +38,9 @@ def learners(work: Run) -> dict[str, Any]:
     lm = work.recipe.lm
     assert lm is not None
     return {f"{name} {direction}": learn for direction in ("forward", "backward") for name, learn in {
-        "pretraining": work.general_lm(lm, direction),
-        "language model": work.lm(lm, direction, None),
-        "classifier": work.classifier(direction, None),
+        "pretraining": work.build_general_lm(lm, direction),
+        "language model": work.build_lm(lm, direction, None),
+        "classifier": work.build_classifier(direction, None),
     }.items()}
 
 
@@ -57,7 +58,7 @@ def test_the_weights_of_every_learner_lie_on_the_run_s_device(fast: bool) -> Non
 
 def test_the_classifier_that_predicts_has_its_weights_where_its_batches_are(tmp_path: Path) -> None:
     recipe, data = tiny()
-    learn = work_on(META, recipe, data).classifier("forward", None)
+    learn = work_on(META, recipe, data).build_classifier("forward", None)
     assert {p.device for p in learn.model.parameters()} == {META}
 
 

@@ -33,7 +33,7 @@ from ulmfit_fastai.results.folder import RunFolder, RunMismatch
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import from_frame
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.training import phases, runs
+from ulmfit_fastai.training import runs, session, work
 from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.prepare import rows_for
 from ulmfit_fastai.training.sharing import adopt_language_model, language_model_recipe
@@ -78,8 +78,8 @@ class Fits:
             self.count[name] += 1
             return original(*args, name=name, **settings)
 
-        original = phases.PhaseFit
-        patch.setattr(phases, "PhaseFit", counted)
+        original = work.PhaseFit
+        patch.setattr(work, "PhaseFit", counted)
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ class StopAt(Budget):
 @pytest.mark.parametrize("n", [2, 12])  # in the language model; in the classifier
 def test_stopped_within_a_run_it_goes_on_to_the_same_table(n, table7, reviews, options, tmp_path, monkeypatch):
     table, _ = table7
-    monkeypatch.setattr(runs, "Budget", lambda *_: StopAt(n))
+    monkeypatch.setattr(session, "Budget", lambda *_: StopAt(n))
     part = ablate("table7", reviews, out=tmp_path, rows=["full_discr"], **options)
     assert part.missing == {"table7.full_discr-seed0": "not run yet"}
     monkeypatch.undo()

@@ -24,7 +24,7 @@ from ulmfit_fastai.tokens.pieces import Pieces, joined_pieces, model_digest, mod
 from ulmfit_fastai.tokens.rules import SPECIAL_TOKENS, apply_rules
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.tokens.stream import tokenize
-from ulmfit_fastai.training.pretraining import Pretraining, pretrain, pretraining
+from ulmfit_fastai.training.pretraining import pretrain, settings
 
 NOUNS = "Haus Film Kamera Drehbuch Geschichte Spannung Musik Liebe Krieg Stadt Dorf Bild Ton Licht Schatten".split()
 PRAISE, BLAME = "schön spannend herrlich wunderbar".split(), "langweilig traurig furchtbar öde".split()
@@ -179,13 +179,13 @@ def test_weights_know_their_pieces_and_refuse_others(pretrained, texts, other, t
 def test_pretraining_learns_pieces_first_and_leaves_the_model_beside_the_weights(pretrained, corpus, texts):
     run = weight_files.read_json(pretrained / "run.json")
     weights = load(pretrained)
-    assert run["status"] == "finished" and run["recipe"]["tokenizer"] == "sentencepiece"
+    assert run["status"] == "finished" and run["data"]["reading"]["tokenizer"] == "sentencepiece"
     assert model_of(weights.vocab) == model_digest(pretrained / "spm.model")
     assert weights.vocab[:9] == list(SPECIAL_TOKENS) and len(weights.vocab) <= 304
     assert all("▁" not in text and "xx" not in text for text in run["samples"]["forward"])
     same = {"out": pretrained, "cache": pretrained / "elsewhere", "progress": False, "device": "cpu", **SMALL}
     assert pretrain(corpus, **same) == pretrained  # without the cache, by the model in the folder
-    with pytest.raises(RunMismatch):
+    with pytest.raises(RunMismatch, match="tokenizer: 'sentencepiece' there, 'spacy' here"):
         pretrain(corpus, **{**same, "tokenizer": "spacy"})
 
 
@@ -197,12 +197,12 @@ def test_held_out_articles_teach_no_pieces(tmp_path):
     assert not {"q", "z", "▁z"} & set(load(folder).vocab)
 
 
-def test_settings_of_earlier_runs_keep_their_hash():
-    assert {"lang", "tokenizer"}.isdisjoint(pretraining("small").to_dict())
+def test_what_splits_texts_is_no_part_of_the_recipe_and_checked_by_name():
     changes: list[dict] = [{}, {"lang": "de"}, {"tokenizer": "sentencepiece"}]
-    assert len({pretraining("small", **change).hash for change in changes}) == 3
+    found = [settings(change) for change in changes]
+    assert len({recipe.hash for recipe, _ in found}) == 1 and len({reading for _, reading in found}) == 3
     with pytest.raises(ValueError, match="tokenizer: expected 'spacy' or 'sentencepiece', found 'words'"):
-        Pretraining(tokenizer="words")
+        settings({"tokenizer": "words"})
 
 
 def test_a_classifier_of_pieces_learns_predicts_and_comes_back_the_same(pretrained, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
+from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.model.learners import group_table, set_trainable
 from ulmfit_fastai.recipe.freezing import chain_thaw, gradual
 from ulmfit_fastai.recipe.presets import preset
@@ -25,9 +26,10 @@ from ulmfit_fastai.recipe.rates import simulate
 from ulmfit_fastai.recipe.schedules import cosine, one_cycle, stlr
 from ulmfit_fastai.results.folder import RunFolder, RunMismatch
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.training import estimate, progress, runs
+from ulmfit_fastai.training import estimate, progress, runs, session
 from ulmfit_fastai.training.callbacks import Budget, derived_seed
 from ulmfit_fastai.training.loop import PhaseFit
+from ulmfit_fastai.training.session import Conditions
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,7 @@ def work(recipe_, reviews, cache, out, **budget):
     folder = RunFolder(out)
     folder.open({"recipe": recipe_.to_dict(), "recipe_hash": recipe_.hash, "data": {"fingerprint": "x"}})
     data = runs.prepare(recipe_, reviews, cache=cache, progress=False)
-    return runs.Run(recipe_, data, folder, device=torch.device("cpu"), budget=Budget(**budget), progress=False,
-                    plan=None)
+    return runs.Run(recipe_, data, folder, Conditions(torch.device("cpu"), Budget(**budget)))
 
 
 def fit(learn, phase, folder, *, name="classifier", classifies=True, callbacks=(), **budget):
@@ -83,7 +84,7 @@ def test_every_group_has_the_rate_of_the_closed_form_at_every_step(name, reviews
     r = recipe()
     r = r.replace(**{"classifier.stages": STAGES[name], "classifier.optimizer.moms": (0.7,)})
     w = work(r, reviews, cache, tmp_path / "run")
-    learn, watch = w.classifier("forward", None), Watch()
+    learn, watch = w.build_classifier("forward", None), Watch()
     fit(learn, r.classifier, w.folder, callbacks=[watch])
     expected = simulate(r.classifier, 4, len(learn.dls.train))
     assert len(watch.rows) == len(expected) // 4
@@ -96,7 +97,7 @@ def test_every_group_has_the_rate_of_the_closed_form_at_every_step(name, reviews
 def test_cycled_momentum_reaches_the_optimiser(reviews, cache, tmp_path):
     r = recipe()
     w = work(r, reviews, cache, tmp_path / "run")
-    learn, watch = w.classifier("forward", None), Watch()
+    learn, watch = w.build_classifier("forward", None), Watch()
     fit(learn, r.classifier, w.folder, callbacks=[watch])
     assert {round(row[0][1], 3) for row in watch.rows} >= {0.8} and min(row[0][1] for row in watch.rows) < 0.75
 
@@ -104,7 +105,7 @@ def test_cycled_momentum_reaches_the_optimiser(reviews, cache, tmp_path):
 def test_variable_length_batches_rescale_the_rate(reviews, cache, tmp_path):
     r = recipe(**{"lm.variable_bptt": True})
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.lm(r.lm, "forward", None)
+    learn = w.build_lm(r.lm, "forward", None)
     seen = []
 
     class Lengths(Callback):
@@ -126,7 +127,7 @@ def test_gradients_are_clipped_to_the_norm_of_the_recipe_and_keep_their_directio
     limit = 0.05
     r = recipe(**{f"{name}.optimizer.clip": limit})
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.lm(r.lm, "forward", None) if name == "lm" else w.classifier("forward", None)
+    learn = w.build_lm(r.lm, "forward", None) if name == "lm" else w.build_classifier("forward", None)
     pairs = []
 
     def gradients():
@@ -157,7 +158,7 @@ def test_gradients_are_clipped_to_the_norm_of_the_recipe_and_keep_their_directio
 def test_what_is_frozen_stays_bit_for_bit(fast, reviews, cache, tmp_path):
     r = recipe(fast=fast, **{"classifier.optimizer.wd": 0.1, "classifier.optimizer.moms": (0.7,)})
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.classifier("forward", None)
+    learn = w.build_classifier("forward", None)
     whole = r.classifier.stages[-1]
     fit(learn, r.replace(**{"classifier.stages": (whole,)}).classifier, w.folder)  # gives Adam momentum to go on with
     groups = learn.splitter(learn.model)
@@ -183,13 +184,13 @@ def fresh(folder, path):
 
 def test_the_group_table_shows_layers_parameters_and_rates(reviews, cache, tmp_path):
     w = work(recipe(), reviews, cache, tmp_path / "run")
-    learn = w.classifier("forward", None)
+    learn = w.build_classifier("forward", None)
     set_trainable(learn, (2, 3))
     table = group_table(learn)
     assert table["layers"].tolist() == ["embedding", "LSTM 1", "LSTM 2", "head"]
     assert table["trainable"].tolist() == [False, False, True, True]
     assert table["parameters"].sum() == sum(p.numel() for p in learn.model.parameters())
-    lm_table = group_table(w.lm(recipe().lm, "forward", None))
+    lm_table = group_table(w.build_lm(recipe().lm, "forward", None))
     assert lm_table["layers"].tolist()[:2] == ["LSTM 1", "LSTM 2"] and "embedding" in lm_table["layers"][2]
     with pytest.raises(ValueError, match="from 0 to 3, found"):
         set_trainable(learn, (4,))
@@ -198,7 +199,7 @@ def test_the_group_table_shows_layers_parameters_and_rates(reviews, cache, tmp_p
 def test_an_epochs_loss_counts_every_token_once(reviews, cache, tmp_path):
     r = recipe()
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.lm(r.lm, "forward", None)
+    learn = w.build_lm(r.lm, "forward", None)
     fit(learn, r.lm, w.folder, name="lm", classifies=False)
     model = learn.model.eval()
     model.reset()
@@ -217,7 +218,7 @@ def test_early_stopping_goes_back_to_the_best_epoch(reviews, cache, tmp_path):
     long = stage.__class__("all", 12, 0.3, None, 1.0)  # a rate at which it gets worse before long
     r = r.replace(**{"classifier.stages": (long,), "classifier.early_stopping": 2, "classifier.optimizer.moms": (0.7,)})
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.classifier("forward", None)
+    learn = w.build_classifier("forward", None)
     fit(learn, r.classifier, w.folder)
     losses = [row["valid_loss"] for row in w.folder.history]
     assert len(losses) == int(np.argmin(losses)) + 3 < 12
@@ -232,7 +233,7 @@ def test_early_stopping_goes_back_to_the_best_epoch(reviews, cache, tmp_path):
 def test_a_loss_that_is_no_number_stops_with_a_message(reviews, cache, tmp_path):
     r = recipe()
     w = work(r, reviews, cache, tmp_path / "run")
-    learn = w.classifier("forward", None)
+    learn = w.build_classifier("forward", None)
     with torch.no_grad():
         learn.model[1].layers[0][0].weight.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="no longer a number.*lower rate"):
@@ -277,7 +278,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_numbers(
 ):
     r, expected = uninterrupted
     for n in stops:
-        monkeypatch.setattr(runs, "Budget", lambda *_, n=n: StopAt(n))
+        monkeypatch.setattr(session, "Budget", lambda *_, n=n: StopAt(n))
         runs.run(r, reviews, tmp_path / "run", cache=cache, progress=False)
         assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
     monkeypatch.undo()
@@ -410,12 +411,12 @@ def test_a_plan_times_the_loss_of_training_and_scales_a_batch_to_the_mean_one(re
     w = work(recipe(fast=True), reviews, cache, tmp_path / "run")
     clock = itertools.count()
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # a batch takes a second
-    learn = w.classifier("forward", None)
+    learn = w.build_classifier("forward", None)
     longest = next(iter(learn.dls.train))
     mean, tokens = learn.dls.train_ds.lengths.sum() / len(learn.dls.train), int((longest[0] != 1).sum())
     assert tokens > 1.05 * mean
     assert estimate._seconds_a_batch(learn, [longest], (0, 1, 2, 3)) == pytest.approx(mean / tokens)
-    learn, fused = w.lm(w.recipe.lm, "forward", None), []
+    learn, fused = w.build_lm(w.recipe.lm, "forward", None), []
     learn.model[1].register_forward_hook(lambda decoder, *_: fused.append(decoder.fused))
     estimate._seconds_a_batch(learn, [next(iter(learn.dls.train))], (0, 1, 2))
     assert fused == [True, True]
@@ -506,7 +507,7 @@ def test_a_file_that_is_no_checkpoint_is_named(content, reviews, cache, tmp_path
     w = work(recipe(), reviews, cache, tmp_path / "run")
     torch.save(content, w.folder.state_file)
     with pytest.raises(ValueError, match="state.pt: expected a checkpoint, found .*; delete it and run"):
-        fit(w.classifier("forward", None), w.recipe.classifier, w.folder)
+        fit(w.build_classifier("forward", None), w.recipe.classifier, w.folder)
 
 
 def test_lost_predictions_are_made_again(reviews, cache, tmp_path):

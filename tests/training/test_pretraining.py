@@ -16,11 +16,12 @@ from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunMismatch
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens.store import TokenStore
-from ulmfit_fastai.training import pretraining, runs
+from ulmfit_fastai.training import pretraining, runs, session
 from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.corpus import general_text
 from ulmfit_fastai.training.pretraining import SIZES, perplexity
 from ulmfit_fastai.training.pretraining import pretrain as pretrain_corpus
+from ulmfit_fastai.training.session import Conditions
 
 ARTICLES = [f"The {animal} lives in the {place} . It eats {food} and sleeps at {time} . "
             f"A {animal} is seldom seen near the {place} ."
@@ -116,7 +117,7 @@ def test_pretraining_stopped_at_a_batch_goes_on_to_the_same_weights(jsonl, cache
     options = {"directions": ("forward", "backward"), "epochs": 2}
     whole = pretrain(jsonl, tmp_path / "whole", cache, **options)
     for n in (5, 40):
-        monkeypatch.setattr(pretraining, "Budget", lambda *_, n=n: StopAt(n))
+        monkeypatch.setattr(session, "Budget", lambda *_, n=n: StopAt(n))
         parts = pretrain(jsonl, tmp_path / "parts", cache, **options)
         assert json.loads((parts / "run.json").read_text())["status"] == "stopped"
     monkeypatch.undo()
@@ -142,7 +143,7 @@ def test_a_corpus_of_one_text_is_refused(cache):
 def test_sizes_and_directions_are_checked_by_name(jsonl, tmp_path):
     with pytest.raises(ValueError, match="size: expected one of small, full, found 'huge'"):
         pretrain_corpus(jsonl, size="huge", out=tmp_path)
-    with pytest.raises(ValueError, match="directions: expected some of"):
+    with pytest.raises(ValueError, match="directions is .*sideways.*expected"):
         pretrain_corpus(jsonl, directions=("sideways",), out=tmp_path)
     assert set(SIZES) == {"small", "full"}
 
@@ -194,13 +195,13 @@ def test_a_run_pretrains_each_direction_first_and_keeps_what_it_started_from(uni
 def test_language_model_fine_tuning_starts_from_the_pretrained_rows(uninterrupted, reviews, cache, tmp_path):
     r, out = uninterrupted
     work = runs.Run(r, runs.prepare(r, reviews, cache=cache, progress=False), runs.RunFolder(out).read(),
-                    device=torch.device("cpu"), budget=Budget(), progress=False, plan=None)
-    start = work.starting_weights("forward")
+                    Conditions(torch.device("cpu")))
+    start = work.match_starting_weights("forward")
     general = weight_files.load_file(out / "pretrain_forward.safetensors")
     rows, before = start.state["0.encoder.weight"], general.state["0.encoder.weight"]
     for word in ("the", "a", "xxbos"):
         assert torch.equal(rows[start.vocab.index(word)], before[general.vocab.index(word)])
-    learn = work.lm(r.lm, "forward", start)
+    learn = work.build_lm(r.lm, "forward", start)
     assert torch.equal(learn.model[0].encoder.weight.detach(), rows)
     lstm = "0.rnns.1.weight_hh_l0_raw"
     assert torch.equal(learn.model.state_dict()[lstm], general.state[lstm])
@@ -211,7 +212,7 @@ def test_a_run_stopped_within_pretraining_goes_on_to_the_same_numbers(stops, uni
                                                                       monkeypatch):
     r, whole = uninterrupted
     for n in stops:
-        monkeypatch.setattr(runs, "Budget", lambda *_, n=n: StopAt(n))
+        monkeypatch.setattr(session, "Budget", lambda *_, n=n: StopAt(n))
         runs.run(r, reviews, tmp_path / "run", corpus=ARTICLES, cache=cache, progress=False)
         assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
     monkeypatch.undo()
@@ -229,13 +230,13 @@ def test_a_recipe_that_pretrains_asks_for_a_corpus_before_anything_is_written(re
 
 def test_a_run_that_has_pretrained_needs_its_corpus_no_more_and_refuses_another(reviews, cache, tmp_path, monkeypatch):
     r, out = recipe(), tmp_path / "run"
-    monkeypatch.setattr(runs, "Budget", lambda *_: StopAt(2))
+    monkeypatch.setattr(session, "Budget", lambda *_: StopAt(2))
     runs.run(r, reviews, out, corpus=ARTICLES, cache=cache, progress=False)
     monkeypatch.undo()
     with pytest.raises(RunMismatch, match="pretrained on another corpus"):
         runs.run(r, reviews, out, corpus=ARTICLES[1:], cache=cache, progress=False)
-    monkeypatch.setattr(runs, "Budget", lambda *_: StopAt(200))
-    monkeypatch.setattr(runs.Run, "lm", lambda *_: 1 / 0)
+    monkeypatch.setattr(session, "Budget", lambda *_: StopAt(200))
+    monkeypatch.setattr(runs.Run, "build_lm", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # killed right after pretraining
         runs.run(r, reviews, out, corpus=ARTICLES, cache=cache, progress=False)
     monkeypatch.undo()
@@ -257,8 +258,7 @@ def test_the_pretraining_phase_obeys_its_own_dropouts_and_limit_of_texts(reviews
     r = recipe(**{"pretrain.max_docs": 10, "model.pretrain_dropouts.weight": 0.37})
     data = runs.prepare(r, reviews, cache=cache, progress=False)
     data.general = runs.read_general(r, ARTICLES, cache=cache, progress=False)
-    work = runs.Run(r, data, runs.RunFolder(tmp_path), device=torch.device("cpu"), budget=Budget(), progress=False,
-                    plan=None)
-    learn = work.general_lm(r.pretrain, "forward")
+    work = runs.Run(r, data, runs.RunFolder(tmp_path), Conditions(torch.device("cpu")))
+    learn = work.build_general_lm(r.pretrain, "forward")
     assert len(learn.dls.train_ds) == 10 and learn.model[0].rnns[0].weight_p == pytest.approx(0.37)
     assert np.isin(data.general.valid, np.arange(65, 72)).all()

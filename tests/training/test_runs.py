@@ -18,19 +18,20 @@ from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import prepare
 from ulmfit_fastai.training.runs import run
+from ulmfit_fastai.training.session import Conditions
 
 
 def test_after_an_epoch_only_so_many_validation_texts_are_read_and_at_the_end_all(tmp_path):
     reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
     recipe = preset("tiny").replace(**{"valid_fraction": 0.5, "lm.valid_docs": 3, "classifier.valid_docs": 5})
     data = prepare(recipe, reviews, cache=tmp_path, progress=False)
-    work = Run(recipe, data, RunFolder(tmp_path), device=torch.device("cpu"), budget=None, progress=False, plan=None)
-    assert len(work.lm(recipe.lm, "forward", None).dls.valid_ds) == 3
-    seen = work.classifier("forward", None).dls.valid_ds
+    work = Run(recipe, data, RunFolder(tmp_path), Conditions(torch.device("cpu")))
+    assert len(work.build_lm(recipe.lm, "forward", None).dls.valid_ds) == 3
+    seen = work.build_classifier("forward", None).dls.valid_ds
     assert len(seen) == 5 and len(data.splits.valid) == 30
     everything = replace(recipe, classifier=replace(recipe.classifier, valid_docs=None))
     work.recipe = everything
-    assert len(work.classifier("forward", None).dls.valid_ds) == 30
+    assert len(work.build_classifier("forward", None).dls.valid_ds) == 30
 
 
 @pytest.mark.parametrize(("n_labels", "protocol", "rows"), [(20, "clean", 20), (None, "clean", 60),

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.metaestimators import available_if
 
 from .._errors import UlmfitError
 from .._files import read_json
-from ..batches.targets import class_name
 from ..model.weights import Classifier
 from ..predict.model_card import model_card
 from ..predict.text_model import Config, TextModel, about
@@ -31,26 +25,26 @@ from ..recipe.fitting import default_preset, fitted, with_epochs
 from ..recipe.presets import PRESETS
 from ..recipe.presets import preset as named
 from ..recipe.recipe import Recipe
-from ..results.evaluation import Evaluation
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from ..tokens.store import TokenStore
 from ..training.prepare import rows_for
 from ..training.runs import plan_run, run
-from .labels import TASKS, OwnLabels, class_weights, known_values, read_labels
-from .learner import fastai_learner
+from ..training.session import Stopped
+from ..training.starting import OpenedWeights
+from .labels import TASKS, OwnLabels, class_weights, read_labels
 from .start import refuse_no_validation, valid_fraction, vocabulary, with_weights
-from .texts import is_frame, labels_of, own_dataset, plain_texts, text_frame
+from .texts import is_frame, labels_of, own_dataset, text_frame
+from .trained import Trained
 
 if TYPE_CHECKING:
-    from ..predict.explanation import Explanation
     from ..training.estimate import Plan
 
 log = logging.getLogger(__name__)
 
 
-class Unfinished(UlmfitError):
-    """The time budget ended before the training did; the same call goes on with it."""
+class Unfinished(UlmfitError, Stopped):
+    """The time budget ended before the training did; the same call of `fit` goes on with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +55,10 @@ class Work:
     ids: TokenIds
     recipe: Recipe
     config: Config
+    opened: OpenedWeights
 
 
-def _gives_probabilities(estimator: ULMFiT) -> bool:
-    """Whether there are classes: otherwise the estimator has no `predict_proba`, as scikit-learn wants it."""
-    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else TASKS.get(estimator.task)
-    if kind == "regression":
-        raise AttributeError("a model of numbers has no predict_proba; use predict")
-    return True
-
-
-class ULMFiT(BaseEstimator):
+class ULMFiT(Trained):
     """Text classifier by ULMFiT: a language model is fine-tuned on your texts, then a classifier on your labels.
 
     A scikit-learn estimator: it can be cloned, searched and put at the end of a pipeline. Texts are a list, a Series,
@@ -168,7 +155,7 @@ class ULMFiT(BaseEstimator):
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
             run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
-                time_budget=self.time_budget, resume=self.resume)
+                time_budget=self.time_budget, resume=self.resume, opened=work.opened)
             self._take(_trained(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
@@ -193,22 +180,23 @@ class ULMFiT(BaseEstimator):
                               source=X.attrs.get("source") if isinstance(X, pd.DataFrame) else None)
         store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
                                 progress=self.progress, lang=self.lang)
-        recipe = self._recipe(dataset, labels, n_tokens=int(store.offsets[-1]))
+        opened = OpenedWeights()
+        recipe = self._recipe(dataset, labels, opened, n_tokens=int(store.offsets[-1]))
         rows = rows_for(recipe, dataset)
         refuse_no_validation(rows.valid)
-        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train))
+        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train, opened))
         config = Config(kind=labels.kind, classes=labels.classes, directions=recipe.directions, label=label,
                         text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
-        return Work(dataset, ids, recipe, config)
+        return Work(dataset, ids, recipe, config, opened)
 
-    def _recipe(self, dataset: Dataset, labels: OwnLabels, *, n_tokens: int) -> Recipe:
+    def _recipe(self, dataset: Dataset, labels: OwnLabels, opened: OpenedWeights, *, n_tokens: int) -> Recipe:
         """The preset with everything asked for, fitted to the texts."""
         name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
         recipe = name if isinstance(name, Recipe) else named(name, dataset.name)
         if self.directions is not None:
             given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
             recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
-        recipe = with_weights(recipe, self.weights, self.lang)
+        recipe = with_weights(recipe, self.weights, self.lang, opened)
         if not isinstance(self.preset, Recipe):
             recipe = replace(recipe, n_labels=None)  # all the labels that are given
             recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
@@ -221,117 +209,6 @@ class ULMFiT(BaseEstimator):
                          seed=0 if self.random_state is None else int(self.random_state),
                          class_weights=class_weights(self.class_weight, labels))
         return recipe.replace(**self.settings) if self.settings else recipe
-
-    def _take(self, model: TextModel) -> None:
-        self.model_ = model
-        self.recipe_ = model.recipe
-        self.metrics_ = model.metrics.get("validation") or model.metrics
-        if model.config.kind != "regression":
-            self.classes_ = np.array(model.config.classes, dtype=None if _alike(model.config.classes) else object)
-        elif hasattr(self, "classes_"):
-            del self.classes_
-
-    # -- predicting -----------------------------------------------------------------------------------------------
-
-    def predict(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
-        """The class of each text, in the order of `X`; for several classes a text, an array of tuples (or rows of 0
-        and 1, if it was fitted with those); for regression, float64 numbers.
-
-        `X`: a list of texts, or a DataFrame with the columns that the model was trained on.
-        """
-        return self.decide(self._outputs(X, text))
-
-    @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
-        """Probabilities of the classes, float64 (texts, classes), columns as in `classes_`.
-
-        For one class a text, rows sum to 1; for several, each is the probability that the class applies.
-        """
-        return self._outputs(X, text)
-
-    def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Probabilities (or numbers) of any number of texts, some thousands at a time, in their order.
-
-        Memory stays the same however many there are. `decide` makes classes of what this gives.
-        """
-        return self._model().stream(texts)
-
-    def decide(self, outputs: np.ndarray) -> np.ndarray:
-        """Classes (or numbers) of the probabilities that `predict_proba` and `predict_stream` give."""
-        config = self._model().config
-        if config.kind == "regression":
-            return outputs[:, 0]
-        if config.kind == "single":
-            return self.classes_[outputs.argmax(axis=1)]
-        chosen = outputs >= 0.5
-        if config.indicator:
-            return chosen.astype(np.int64)
-        lists = np.empty(len(outputs), dtype=object)
-        lists[:] = [tuple(config.classes[i] for i in np.flatnonzero(row)) for row in chosen]
-        return lists
-
-    def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
-        return self._model().outputs(plain_texts(X, self.columns(X, text)))
-
-    def columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
-        """The columns of `X` that texts are read from: those asked for, else the model's own."""
-        own = self._model().config.text
-        if text is not None or own is None:
-            return text
-        if is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
-            return None
-        return own
-
-    def _model(self) -> TextModel:
-        if not hasattr(self, "model_"):
-            raise NotFittedError("this ULMFiT is not fitted yet: call fit, or ULMFiT.load(folder)")
-        return self.model_
-
-    # -- judging --------------------------------------------------------------------------------------------------
-
-    def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
-                 label: str | None = None) -> Evaluation:
-        """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
-        config = self._model().config
-        _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
-        task = {kind: task for task, kind in TASKS.items()}[config.kind]
-        values, classes = known_values(read_labels(y, task), config.kind, config.classes)
-        outputs = self._outputs(X, text)
-        if len(values) != len(outputs):
-            raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
-        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(config.classes))))
-        return Evaluation.of(config.kind, outputs, values, classes)
-
-    def held_out(self) -> str:
-        """How well it did on the texts that `fit` held out, in a line."""
-        return Evaluation.summary_of(self.metrics_.get("averaged") or next(iter(self.metrics_.values())))
-
-    def score(self, X: Any, y: Any) -> float:
-        """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
-        found = self.evaluate(X, y)
-        return found["r2"] if self.model_.config.kind == "regression" else found["accuracy"]
-
-    def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
-        """Which words moved the decision on one text, towards `target` (default: the predicted class)."""
-        from ..predict.integrated_gradients import explain
-
-        model = self._model()
-        if not isinstance(text, str):
-            text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
-        return explain(model.as_trained("explain"), text, vocab=model.vocab, classes=model.config.names,
-                       kind=model.config.kind, bptt=model.bptt, lang=model.config.lang, steps=steps,
-                       centre=model.config.centre, spread=model.config.spread,
-                       target=None if target is None else class_name(target))
-
-    # -- files ----------------------------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path, *, licence: str = "unknown") -> Path:
-        """Write the model to a folder of safetensors and JSON with a model card, as Hugging Face's hub takes it.
-
-        `licence` goes into the card: an identifier such as 'apache-2.0'. The folder holds no texts.
-        """
-        model = self._model()
-        return model.save(folder, card=model_card(model, name=Path(folder).resolve().name, licence=licence))
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:
@@ -348,33 +225,6 @@ class ULMFiT(BaseEstimator):
                      lang=config.lang, random_state=recipe.seed, device=device)
         loaded._take(model)
         return loaded
-
-    def export(self, path: str | Path, *, direction: str | None = None) -> Path:
-        """Write one direction as fastai's own pickle, for `load_learner`.
-
-        Whoever loads a pickle runs what is in it: pass such a file on only to those who trust you, and load only your
-        own. `save` writes a folder that is safe to load.
-        """
-        learn = self.learner_for(direction or next(iter(self._model().models)))
-        warnings.warn("export writes a pickle, and loading a pickle runs the code in it: load only files that you "
-                      "trust. save() writes a folder that is safe to load", UserWarning, stacklevel=2)
-        path = Path(path).resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        learn.export(path)
-        return path
-
-    @property
-    def learner(self) -> Any:
-        """The fastai Learner of the first direction, with the model's weights; `learner_for` gives the other."""
-        return self.learner_for(next(iter(self._model().models)))
-
-    def learner_for(self, direction: str) -> Any:
-        """A fastai Learner of one direction, sharing the model's weights, on the texts of `fit`.
-
-        After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
-        further training needs DataLoaders of your own.
-        """
-        return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
 
     # -- scikit-learn ---------------------------------------------------------------------------------------------
 
@@ -414,9 +264,3 @@ def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> Tex
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
                                               vocab=folder / "vocab.json") for direction in config.directions}
     return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)
-
-
-def _alike(values: Sequence[Any]) -> bool:
-    """Whether the classes are all text, or all numbers: then numpy has a type for them."""
-    return all(isinstance(v, str) for v in values) or not any(isinstance(v, str) for v in values)
-

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from fastai.text.learner import TextLearner
 
 from .._errors import UlmfitError
 from ..batches.dataloaders import classifier_dataloaders
@@ -18,7 +17,7 @@ from ..training.prepare import rows_for
 
 
 def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = None,
-                   ids: TokenIds | None = None) -> Any:
+                   ids: TokenIds | None = None) -> TextLearner:
     """A `TextLearner` that shares the model's weights of one direction, on the texts it was trained on.
 
     Without `dataset` and `ids`, as after loading, its DataLoaders hold two texts without words instead: `predict`,

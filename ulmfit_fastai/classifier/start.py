@@ -19,11 +19,12 @@ from ..recipe.recipe import Recipe
 from ..texts.dataset import Dataset
 from ..tokens.pieces import is_model, model_of
 from ..tokens.store import TokenStore
+from ..training.starting import OpenedWeights
 
 log = logging.getLogger(__name__)
 
 
-def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray) -> list[str]:
+def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray, opened: OpenedWeights) -> list[str]:
     """The words of the texts in `rows`; of few texts, also those that only the pretrained language model knows.
 
     A few hundred texts have few of the words that are met later. The pretrained model's vectors of the others are no
@@ -32,7 +33,7 @@ def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray) -> list[str]
     own = store.vocab(rows, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
     if recipe.weights == "none" or model_of(own) or store.offsets[-1] >= RARE_WORDS[0][0]:
         return own
-    loaded = pretrained.load(recipe.weights, recipe.directions[0])
+    loaded = opened.look_at(recipe.weights, recipe.directions[0])
     words = list(dict.fromkeys(word for word in (*own, *(loaded.vocab if loaded else ())) if word != "xxfake"))
     return padded(words[: max(recipe.max_vocab, len(own))])
 
@@ -59,7 +60,7 @@ def refuse_no_validation(valid: np.ndarray) -> None:
                           "to see how well the others are learnt")
 
 
-def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recipe:
+def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: OpenedWeights) -> Recipe:
     """The recipe with its starting weights decided, and the sizes of its model taken from them.
 
     None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for.
@@ -70,7 +71,7 @@ def with_weights(recipe: Recipe, weights: str | Path | None, lang: str) -> Recip
             raise UlmfitError("weights='pretrain' needs a corpus: pretrain first (`ulmfit-fastai pretrain CORPUS --out "
                               "FOLDER`), then give weights='FOLDER'")
         return replace(recipe, weights="none", pretrain=None)
-    found = pretrained.load(chosen, recipe.directions[0])
+    found = opened.look_at(chosen, recipe.directions[0])
     assert found is not None, "only 'none' gives no weights"
     if not is_model(lang) and found.lang != lang:  # a SentencePiece model that isn't theirs is refused later
         log.warning("the weights %s are of texts with lang=%r, yours have lang=%r: few of their words will be known",

@@ -94,7 +94,7 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
         raise UlmfitError(f"expected one label for each of the {len(frame):,} texts, found {len(labels.values):,}")
     checked = from_frame(frame, text=chosen, label=None, drop_missing=drop_missing)
     more = [] if unlabelled is None else _unlabelled(unlabelled, chosen)
-    kept = [row for row, text in enumerate(joined_texts(frame, chosen)) if text]
+    kept = [int(row.removeprefix("unsup-")) for row in checked.df["id"]]  # `from_frame` calls rows by their number
     bare = [row for row in kept if labels.values[row] is None]
     notes = list(checked.notes)
     if bare:
