@@ -31,6 +31,7 @@ from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.predict import text_model as saved_model
 from ulmfit_fastai.recipe.fitting import fitted
 from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.texts import dataset
 from ulmfit_fastai.tokens import stream as token_stream
 from ulmfit_fastai.training.prepare import rows_for
 from ulmfit_fastai.training.starting import OpenedWeights
@@ -251,6 +252,21 @@ def test_a_column_keeps_its_name_and_a_list_will_do_too(model):
         model.predict(frame)
 
 
+def test_each_text_is_joined_once(monkeypatch):
+    rows = []
+    joined = dataset.join_fields
+    monkeypatch.setattr(dataset, "join_fields", lambda row: rows.append(row) or joined(row))
+    frame = pd.DataFrame({"title": TEXTS[:12], "body": TEXTS[12:24]})
+    found = own_dataset(frame, read_labels(LABELS[:12], "auto"), columns=["title", "body"], unlabelled=frame[:3])
+    assert len(rows) == 12 + 3 and len(found) == 15
+
+
+def test_rows_left_out_take_no_label_of_another_with_them():
+    texts, labels = ["a", "", "c", None, "e", "f"], ["x", "y", "x", "x", "y", "y"]
+    found = own_dataset(pd.DataFrame({"text": texts}), read_labels(labels, "auto"), columns=["text"], drop_missing=True)
+    assert found.df[["text", "label"]].values.tolist() == [["a", "x"], ["c", "x"], ["e", "y"], ["f", "y"]]
+
+
 def test_missing_texts_and_labels_are_named_or_left_out():
     texts, labels = [*TEXTS[:12], None, "  "], [*LABELS[:12], "good", "bad"]
     with pytest.raises(ValueError, match=r"rows 12, 13 \(counted from 0\) of column text are empty \(2 of 14\)"):
@@ -325,14 +341,15 @@ def test_the_rarest_class_of_a_text_decides_where_it_is_held_out():
 def test_all_labels_are_used_whatever_the_preset_was_made_for():
     dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)
     assert preset("few-labels").n_labels == 500
-    assert tiny(preset="few-labels", weights="none")._recipe(dataset, labels, n_tokens=500).n_labels is None
+    few = tiny(preset="few-labels", weights="none")
+    assert few._recipe(dataset, labels, OpenedWeights(), n_tokens=500).n_labels is None
 
 
 @pytest.mark.parametrize(("n", "name"), [(40, "few-labels"), (1_999, "few-labels"), (2_000, "quick")])
 def test_without_a_preset_the_number_of_labels_decides(n, name):
     labels = read_labels(["a", "b"] * (n // 2) + ["a"] * (n % 2))
     dataset = own_dataset([f"text {i}" for i in range(n)], labels, columns=None)
-    recipe = ULMFiT(weights="none", lang="de")._recipe(dataset, labels, n_tokens=2_000_000)
+    recipe = ULMFiT(weights="none", lang="de")._recipe(dataset, labels, OpenedWeights(), n_tokens=2_000_000)
     assert recipe.name == name and recipe.n_labels is None
     assert [stage.lr for stage in recipe.classifier.stages] == [stage.lr for stage in preset(name).classifier.stages]
 
@@ -346,7 +363,7 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     assert few.classifier.stages[:-1] == quick.classifier.stages[:-1]
     assert fitted(preset("tiny"), n_train=300, n_tokens=9_000).classifier.epochs == preset("tiny").classifier.epochs
     mine = replace(quick, seed=5)
-    assert tiny(preset=mine)._recipe(own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS),
+    assert tiny(preset=mine)._recipe(own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS), OpenedWeights(),
                                      n_tokens=500).classifier == mine.classifier
 
 
@@ -369,6 +386,16 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     both = preset("quick").replace(directions=("forward", "backward"))
     assert with_weights(both, None, "en", OpenedWeights()).weights == "none"
     assert with_weights(preset("quick"), "none", "en", OpenedWeights()).weights == "none"
+
+
+def test_the_weights_are_opened_once_a_fit_and_direction(tmp_path, monkeypatch):
+    folder = tiny(lm_epochs=1, epochs=1, directions="both", out=tmp_path / "run").fit(TEXTS, LABELS).out
+    read, names = pretrained.load_file, []
+    monkeypatch.setattr(pretrained, "load_file", lambda path: names.append(path.name) or read(path))
+    for lm_epochs in (0, 1):
+        tiny(lm_epochs=lm_epochs, epochs=1, directions="both", weights=folder).fit(TEXTS, LABELS)
+        assert sorted(names) == ["lm_backward.safetensors", "lm_forward.safetensors"]
+        names.clear()
 
 
 def test_few_texts_borrow_the_words_of_the_pretrained_model(tmp_path):

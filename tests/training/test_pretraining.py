@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.recipe.fields import plain
 from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunMismatch
+from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training import pretraining, runs, session
@@ -126,6 +129,61 @@ def test_pretraining_stopped_at_a_batch_goes_on_to_the_same_weights(jsonl, cache
         expected, found = (weight_files.load_file(folder / f"pretrain_{direction}.safetensors").state
                            for folder in (whole, parts))
         assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def as_it_was_before(folder, **settings):
+    """Turn a folder into one from before stage 1 was a recipe: settings by name, under a hash of their own."""
+    run = json.loads((folder / "run.json").read_text())
+    flat = {"size": "small", "epochs": 1, "lr": 5e-3, "wd": 0.01, "valid_texts": 200, "seed": 0, **SMALL, **settings}
+    run["recipe"], run["recipe_hash"] = {**flat, "model": plain(SMALL["model"])}, "0123456789abcdef"
+    del run["data"]["reading"]
+    (folder / "run.json").write_text(json.dumps(run))
+    if (folder / "state" / "state.pt").exists():
+        state = torch.load(folder / "state" / "state.pt", weights_only=True)
+        torch.save({**state, "recipe_hash": run["recipe_hash"]}, folder / "state" / "state.pt")
+    return run
+
+
+def test_a_folder_from_before_stage_1_was_a_recipe_goes_on_and_is_usable(jsonl, cache, tmp_path, monkeypatch):
+    whole = pretrain(jsonl, tmp_path / "whole", cache, epochs=2)
+    monkeypatch.setattr(session, "Budget", lambda *_: StopAt(5))
+    folder = pretrain(jsonl, tmp_path / "earlier", cache, epochs=2)
+    monkeypatch.undo()
+    begun = as_it_was_before(folder, epochs=2)
+    with pytest.raises(RunMismatch, match="pretrain.stages.0.epochs: 2 there, 3 here"):
+        pretrain(jsonl, folder, cache, epochs=3)
+    with pytest.raises(RunMismatch, match="valid_texts: 200 there, 9 here"):
+        pretrain(jsonl, folder, cache, epochs=2, valid_texts=9)
+    assert json.loads((folder / "run.json").read_text()) == begun
+    pretrain(jsonl, folder, cache, epochs=2)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["status"] == "finished" and run["recipe"] == begun["recipe"] and len(run["sessions"]) == 2
+    expected, found = (pretrained.load(place) for place in (whole, folder))
+    assert all(torch.equal(found.state[key], value) for key, value in expected.state.items())
+    assert run["samples"] == json.loads((whole / "run.json").read_text())["samples"]
+    content = (folder / "run.json").read_bytes()
+    pretrain(jsonl, folder, cache, epochs=2)
+    assert (folder / "run.json").read_bytes() == content
+    assert Result.load(folder).status == "finished"
+
+
+def test_a_pretraining_is_a_recipe_and_says_how_its_corpus_was_read(jsonl, cache, tmp_path):
+    folder = pretrain(jsonl, tmp_path / "run", cache, limit_words=500, valid_texts=3)
+    run = json.loads((folder / "run.json").read_text())
+    recipe = Result.load(folder).recipe
+    assert recipe.weights == "pretrain" and recipe.phases[0] == "pretrain" and recipe.hash == run["recipe_hash"]
+    assert run["task"] == "pretrain" and run["until"] == "pretrain"
+    assert run["data"]["reading"] == {"limit_words": 500, "valid_texts": 3, "lang": "en", "tokenizer": "spacy"}
+    with pytest.raises(RunMismatch, match="valid_texts: 3 there, 4 here"):
+        pretrain(jsonl, folder, cache, limit_words=500, valid_texts=4)
+    with pytest.raises(RunMismatch, match="directions.*there.*here"):
+        pretrain(jsonl, folder, cache, limit_words=500, valid_texts=3, directions=("backward",))
+
+
+def test_a_setting_that_pretraining_does_not_have_is_named(jsonl, cache, tmp_path):
+    with pytest.raises(ValueError, match="epoch: no such setting of pretraining; expected one of .*epochs"):
+        pretrain(jsonl, tmp_path / "run", cache, epoch=3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_held_out_articles_are_the_last_tenth_and_their_words_not_counted(cache):

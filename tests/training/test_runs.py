@@ -1,16 +1,19 @@
-"""The rows that each phase of a run reads."""
+"""A run: the rows that each of its phases reads, what it opens and borrows, what it keeps for an interruption."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.experiments.reproduction import reproduce
+from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.results.result import seconds_of
@@ -86,3 +89,64 @@ def test_only_the_phases_taken_from_another_run_are_added_to_a_runs_time():
     assert seconds_of({**run, "language_model_of": {"forward": "x"}}) == 55 + 130
     taken = {"language_model_of": {"forward": "x"}, "language_model_phases": {"forward": ["pretrain"]}}
     assert seconds_of({**run, **taken}) == 55 + 100
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The weights files that are opened, by name, in order."""
+    names, read = [], pretrained.load_file
+
+    def counted(path, *args, **options):
+        names.append(path.name)
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(pretrained, "load_file", counted)
+    return names
+
+
+BOTH = ("forward", "backward")
+
+
+def quick_recipe(**changes):
+    return preset("tiny").replace(**{"classifier.stages": preset("tiny").classifier.stages[:1], **changes})
+
+
+def test_starting_weights_are_opened_once_a_direction_and_not_again_once_they_served(opened, reviews, tmp_path):
+    first = run(quick_recipe(directions=BOTH), reviews, tmp_path / "first", cache=tmp_path, progress=False)
+    recipe = quick_recipe(directions=BOTH, weights=str(first))
+    second = run(recipe, reviews, tmp_path / "second", cache=tmp_path, progress=False)
+    assert opened == ["lm_forward.safetensors", "lm_backward.safetensors"]
+    shutil.rmtree(first)
+    (second / "predictions.csv").unlink()
+    run(recipe, reviews, second, cache=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="weights: expected"):  # said before anything is written
+        run(recipe, reviews, tmp_path / "third", cache=tmp_path, progress=False)
+    assert len(opened) == 2 and not (tmp_path / "third").exists()
+
+
+def test_outputs_are_read_back_by_a_run_that_was_killed_before_its_end(reviews, tmp_path, monkeypatch):
+    recipe = quick_recipe(directions=BOTH)
+    whole = run(recipe, reviews, tmp_path / "whole", cache=tmp_path, progress=False)
+    monkeypatch.setattr(Run, "finish", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(recipe, reviews, tmp_path / "killed", cache=tmp_path, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(Run, "predict", lambda *_: pytest.fail("predicted again"))
+    killed = run(recipe, reviews, tmp_path / "killed", cache=tmp_path, progress=False)
+    for name in ("predictions.csv", "state/test_forward.npy", "state/validation_backward.npy"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    metrics = [json.loads((folder / "run.json").read_text())["metrics"] for folder in (whole, killed)]
+    assert metrics[0] == metrics[1] and metrics[0]["averaged"]["n"] == 20
+
+
+def test_outputs_stay_in_memory_for_the_end_of_the_same_run(reviews, tmp_path, monkeypatch):
+    read, files = np.load, []
+    monkeypatch.setattr(np, "load", lambda path, **how: files.append(Path(path).parent.name) or read(path, **how))
+    folder = run(quick_recipe(), reviews, tmp_path / "run", cache=tmp_path, progress=False)
+    assert json.loads((folder / "run.json").read_text())["metrics"]["forward"]["n"] == 20
+    assert (folder / "state" / "test_forward.npy").exists() and files and "state" not in files
