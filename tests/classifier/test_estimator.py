@@ -363,8 +363,8 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     assert few.classifier.stages[:-1] == quick.classifier.stages[:-1]
     assert fitted(preset("tiny"), n_train=300, n_tokens=9_000).classifier.epochs == preset("tiny").classifier.epochs
     mine = replace(quick, seed=5)
-    assert tiny(preset=mine)._recipe(own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS), OpenedWeights(),
-                                     n_tokens=500).classifier == mine.classifier
+    dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)
+    assert tiny(preset=mine)._recipe(dataset, labels, OpenedWeights(), n_tokens=500).classifier == mine.classifier
 
 
 # ------------------------------------------------------------------------------------------------ weights to start from
