@@ -523,7 +523,6 @@ def test_lost_predictions_are_made_again(reviews, cache, tmp_path):
 
 
 def test_texts_without_words_still_have_a_result(cache, tmp_path):
-    from ulmfit_fastai.experiments.baselines import tfidf_baseline
     from ulmfit_fastai.texts.dataset import from_frame
 
     frame = pd.DataFrame({"text": ["...", "!!!", "?", "a"] * 10, "label": ["x", "y"] * 20})
