@@ -20,7 +20,7 @@ from ulmfit_fastai.cli.app import COMMANDS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ulmfit_fastai"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-IMPORTED_AS = {"scikit-learn": "sklearn"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "Jinja2": "jinja2"}
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,13 @@ def test_each_dependency_is_pinned_within_its_range(config, section):
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement.name
 
 
-def test_what_lies_in_the_data_folder_travels_with_the_package(config):
-    patterns = config["options.package_data"]["ulmfit_fastai"].split()
-    files = [path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "data").rglob("*") if path.is_file()]
-    assert [name for name in [*files, "py.typed"] if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+def test_what_lies_beside_the_code_travels_with_the_package(config):
+    everywhere = config["options.package_data"]["*"].split()
+    patterns = [*config["options.package_data"]["ulmfit_fastai"].split(), "*.py", *(f"*/{name}" for name in everywhere)]
+    files = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.is_file()]
+    files = [name for name in files if "__pycache__" not in name]
+    assert {"py.typed", "report/page.css", "report/page.html.jinja", "predict/model_card.md.jinja"} <= set(files)
+    assert [name for name in files if not any(fnmatch(name, one) for one in (*patterns, *everywhere))] == []
 
 
 # -------------------------------------------------------------------------------------------------------------- README

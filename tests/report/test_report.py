@@ -12,10 +12,12 @@ from fake_run import write_fake_run
 from matplotlib.figure import Figure
 
 from ulmfit_fastai._files import read_json, write_json_atomic
+from ulmfit_fastai._words import duration
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.model.layers import build_classifier
 from ulmfit_fastai.model.weights import Classifier
 from ulmfit_fastai.predict.explanation import Explanation, Word
+from ulmfit_fastai.predict.text_model import about
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.report.page import IN_PAGE, figure_html
 from ulmfit_fastai.report.report import write_report
@@ -27,7 +29,10 @@ from ulmfit_fastai.texts.imdb import load_imdb
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens.stream import tokenize
 
-ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>{{7*7}}{% raw %}"
+ROOM = Path(write_report.__code__.co_filename).parent
+README = Path(__file__).parents[2] / "README.md"
+RESULTS = README.parent / "data" / "results"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -121,12 +126,21 @@ def test_figures_take_their_colours_from_the_page(page):
         assert "var(--muted)" in drawing and "<style" not in drawing and "aria-label" in drawing
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", page))
     light, dark = (set(re.findall(r"(--[a-z0-9-]+):", part)) for part in _themes(page))
-    assert used - {"--share", "--cell", "--w"} <= light == dark
+    assert used - {"--share", "--cell"} <= light == dark
 
 
 def _themes(page: str) -> tuple[str, str]:
     light, dark = re.findall(r":root \{(.*?)\}", page, flags=re.S)[:2]
     return light, dark
+
+
+def test_the_style_names_only_what_the_templates_hold_and_they_only_what_it_names():
+    rules = re.sub(r"\{[^{}]*\}", " ", (ROOM / "page.css").read_text("utf8"))
+    styled = set(re.findall(r"\.([a-z][a-z-]*)", rules))
+    markup = re.sub(r"\{\{.*?\}\}", "", "".join(path.read_text("utf8") for path in ROOM.glob("*.jinja")))
+    classes = {name for found in re.findall(r'class="([^"]*)"', markup) for name in found.split()}
+    assert classes <= styled  # and what Python or a template fills in:
+    assert styled - classes == {"good", "bad", "calm", "right", "wrong", "wide-only", "narrow-only"}
 
 
 def test_light_and_dark_are_readable(page):
@@ -157,6 +171,7 @@ def test_the_page_says_the_result_the_paper_and_the_baseline(folder, page):
     for direction in ("forward", "backward"):
         assert f"{result.errors[direction]:.2f} %" in words
     assert f"ECE {100 * result.calibration_error():.1f} %" in words
+    assert "the whole run 2 h 27 min" in words and "2 h 27 min in all, 32 min of it in the stages below" in words
 
 
 def test_the_confusion_matrix_of_the_page_is_the_results(folder, page):
@@ -178,6 +193,31 @@ def test_stages_recipe_versions_and_fingerprint_are_in_the_page(folder, page):
     for said in ("fastai 2.8.12", run["data"]["fingerprint"], run["recipe_hash"], "NVIDIA H200", "Recipe 'fastai'"):
         assert said in words
     assert "LSTM 1 from step" in page  # the drawing of the unfreezing, in words
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in RESULTS.glob("*/report.html")), ids=lambda p: p.name)
+def test_committed_pages_the_model_card_and_the_result_say_one_time(folder):
+    result = Result.load(folder)
+    stages = duration(sum(stage["seconds"] for stage in result.run["stages"]))
+    words = Checked((folder / "report.html").read_text("utf8")).words_once()
+    assert about(result.run)["seconds"] == pytest.approx(result.seconds, abs=0.06)
+    assert f"the whole run {duration(result.seconds)} " in words
+    assert f"{stages} of it in the stages below" in words or f"{duration(result.seconds)}, nearly all of it in" in words
+
+
+def test_the_readme_says_the_time_of_the_runs_that_it_links_to():
+    readme = README.read_text("utf8")
+    rows = re.findall(r"<!-- time: [a-z0-9-]+ --> (\d+ min).*?\(data/results/([a-z-]+)/report", readme)
+    assert {name for _, name in rows} >= {"imdb-quick", "imdb-few-labels"}
+    assert [said for said, name in rows] == [duration(Result.load(RESULTS / name).seconds) for _, name in rows]
+
+
+def test_a_run_whose_time_is_not_known_says_that_of_its_stages(tmp_path):
+    folder = write_fake_run(tmp_path / "r", status="stopped", curves=False)
+    run = read_json(folder / "run.json")
+    write_json_atomic(folder / "run.json", {**run, "sessions": [{"started": run["started"]}]})  # the process was killed
+    words = Checked(page_of(folder)).words_once()
+    assert f"{duration(sum(stage['seconds'] for stage in run['stages']))} in the stages below, on NVIDIA" in words
 
 
 def test_directions_with_rates_of_their_own_are_drawn_apart(tmp_path, page):
@@ -248,8 +288,8 @@ def test_html_in_texts_names_and_warnings_stays_text(tmp_path, reviews):
     folder = run_on(dataset, tmp_path / "r", classes=("neg", ATTACK), task=ATTACK, warnings=(ATTACK,))
     for options in ({}, {"explain": by_hand}):
         parsed = Checked(page_of(folder, dataset=dataset, **options))
-        assert not parsed.has("script") and not parsed.has("img")
-        assert "alert('x')" in parsed.words
+        assert not parsed.has("script") and not parsed.has("img")  # in class names, task, warnings and texts
+        assert ATTACK in parsed.words and "</script>49" not in parsed.words
 
 
 def by_hand(text: str, target: str) -> Explanation:
@@ -279,7 +319,7 @@ def test_long_texts_are_cut_and_the_rest_can_be_opened(tmp_path, reviews):
     frame = reviews.df.assign(text=[f"start{i} " + "word " * 500 + f"end{i}" for i in range(len(reviews.df))])
     dataset = Dataset("custom", frame, reviews.classes, "here")
     page = page_of(run_on(dataset, tmp_path / "r"), dataset=dataset)
-    assert re.search(r"start\d+ .{0,950}… ?</p><details>.*?end\d+", page, flags=re.S)
+    assert re.search(r"start\d+ .{0,950}… ?</p>\s*<details>.*?end\d+", page, flags=re.S)
 
 
 def test_line_breaks_of_reviews_become_line_breaks(tmp_path, reviews):
@@ -343,7 +383,7 @@ def test_long_texts_are_cut_between_words_when_explained_too(tmp_path, reviews):
     frame = reviews.df.assign(text=[f"start{i} " + "word " * 500 + f"end{i}" for i in range(len(reviews.df))])
     dataset = Dataset("custom", frame, reviews.classes, "here")
     page = page_of(run_on(dataset, tmp_path / "r"), dataset=dataset, explain=by_hand)
-    assert re.search(r"start\d+ word.{0,70000}? …</p><details>.*?end\d+", page, flags=re.S)
+    assert re.search(r"start\d+ word.{0,70000}? …</p>\s*<details>.*?end\d+", page, flags=re.S)
     shown = re.findall(r'<div class="mistake">.*?…</p>', page, flags=re.S)
     assert shown and all(600 < len(Checked(part + "</div>").words) < 2500 for part in shown)
 
@@ -385,5 +425,5 @@ def test_an_inline_figure_keeps_its_words_and_no_address():
     figure = Figure(figsize=(2, 1))
     figure.subplots().set_title("a < b", color=IN_PAGE.ink)
     html = figure_html(figure, "x", alt='say "so"')
-    assert "a &lt; b" in html and "http" not in html and 'aria-label="say &quot;so&quot;"' in html
-    assert "var(--ink)" in html
+    assert "a &lt; b" in html and "http" not in html and "var(--ink)" in html
+    assert Checked(html).tags[1] == ("svg", {"viewbox": "0 0 144 72", "role": "img", "aria-label": 'say "so"'})

@@ -3,134 +3,104 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from ..results import figures
 from ..results.result import Result
-from .page import IN_PAGE, details, figure_html, pairs, share, table_html, text
+from .page import IN_PAGE, figure_html, share
 
 if TYPE_CHECKING:
     from ..predict.explanation import Explanation
+    from .words import Explain
 
 LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
 FEW_CLASSES = 4  # up to which the confusion matrix fits half the page's width
 MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed
 
 
-def where_it_errs(result: Result, texts: dict[str, str] | None, n: int,
-                  explain: Callable[[str, str], Explanation | None] | None) -> str:
-    """That part of the page; `explain(text, class)` says which words led to the class, or None."""
+class Mistake(NamedTuple):
+    id: str
+    label: str
+    predicted: str
+    sure: str
+    shown: Markup
+    hidden: Markup
+    """What of a long text is seen when the reader opens it."""
+    length: int
+
+
+def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain: Explain | None) -> dict[str, Any]:
+    """What errors.html.jinja shows; `explain(text, class)` says which words led to the class, or None."""
     if not result.probs:
-        return ""
+        return {}
+    counts, many = result.confusion(), len(result.classes) > MANY_CLASSES
+    wrong = [row for _, row in result.mistakes(n).iterrows()]
+    why = [explain(texts.get(row["id"], ""), row["predicted"]) if explain and texts is not None else None
+           for row in wrong]
+    return {
+        **_calibration(result), "disagreement": _disagreement(result) if len(result.directions) > 1 else None,
+        "few_classes": len(result.classes) <= FEW_CLASSES,
+        "matrix": [] if many else _matrix(counts), "worst_pairs": _worst_pairs(counts) if many else [],
+        "per_class": [(name, *(share(row[key]) for key in ("precision", "recall", "f1")), f"{int(row['n']):,}")
+                      for name, row in result.per_class().iterrows()],
+        "with_texts": texts is not None, "explained": any(why),
+        "mistakes": [_mistake(row, (texts or {}).get(row["id"], ""), one) for row, one in zip(wrong, why, strict=True)],
+    }
+
+
+def _calibration(result: Result) -> dict[str, Any]:
     table, error = result.calibration(), result.calibration_error()
-    drawing = figure_html(figures.reliability_figure(table, error, palette=IN_PAGE, size=(4.6, 3.2)), "calibration",
-                          alt=f"reliability diagram, expected calibration error {100 * error:.1f} %")
-    gap = _mean_gap(table)
-    sure = "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"
-    calibrated = (f'<h3>How far to trust the probabilities</h3>{drawing}<p class="lead below">On the diagonal, '
-                  "90 % sure means right nine times in ten. Mean distance from it (expected calibration error): "
-                  f"{100 * error:.1f} %; on the whole the classifier is {sure}.</p>")
-    wrong = result.mistakes(n)
-    parts = ["<h2>Where it errs</h2>"]
-    if len(result.directions) > 1:
-        parts.append(f'<p class="lead">{_agreement(result)}</p>')
-    confusion = f"<h3>Confusion</h3>{_confusion(result)}"
-    if len(result.classes) <= FEW_CLASSES:
-        parts.append(pairs([confusion + _per_class(result), calibrated]))
-    else:  # a larger matrix takes the page's width
-        parts += [f'<div class="card">{confusion}</div>', pairs([f"<h3>By class</h3>{_per_class(result)}", calibrated])]
-    if len(wrong):
-        if texts is None:
-            shown = _listed(wrong)
-            lead = " Their texts are left out: <code>write_report(folder, dataset=…, show_texts=True)</code>."
-        else:
-            why = [explain(texts.get(row["id"], ""), row["predicted"]) if explain else None
-                   for _, row in wrong.iterrows()]
-            shown = "".join(_mistake(row, texts, one) for (_, row), one in zip(wrong.iterrows(), why))
-            lead = (" Words in blue spoke for the answer given, words in orange against it; dotted ones the classifier "
-                    "doesn't know." if any(why) else "")
-        parts.append('<div class="card"><h3>Most confident mistakes</h3><p class="lead">The wrong answers the '
-                     f"classifier was surest of: hard cases, and sometimes wrong labels.{lead}</p>{shown}</div>")
-    return "".join(parts)
+    alt = f"reliability diagram, expected calibration error {100 * error:.1f} %"
+    drawing = figures.reliability_figure(table, error, palette=IN_PAGE, size=(4.6, 3.2))
+    # Mean confidence minus accuracy.
+    gap = float(((table["confidence"] - table["accuracy"]) * table["n"]).sum() / max(table["n"].sum(), 1))
+    return {"calibration_error": error, "reliability": figure_html(drawing, "calibration", alt=alt),
+            "sure": "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"}
 
 
-def _agreement(result: Result) -> str:
+def _disagreement(result: Result) -> tuple[float, int]:
+    """In % of the texts, how often the directions differ; and on how many they give the same wrong answer."""
     forward, backward = (result.probabilities(d).argmax(axis=1) for d in result.directions[:2])
-    differ = 100 * float((forward != backward).mean())
-    both = int(((forward == backward) & (forward != result.labels)).sum())
-    return (f"Forward and backward disagree on {differ:.1f} % of the texts, and both give the same wrong answer on "
-            f"{both:,}: those no average can mend.")
+    return (100 * float((forward != backward).mean()),
+            int(((forward == backward) & (forward != result.labels)).sum()))
 
 
-def _mean_gap(table: pd.DataFrame) -> float:
-    """Mean confidence minus accuracy: above 0, the classifier is too sure."""
-    return float(((table["confidence"] - table["accuracy"]) * table["n"]).sum() / max(table["n"].sum(), 1))
-
-
-def _confusion(result: Result) -> str:
-    """The matrix, shaded by the share of its row: right answers in one colour, mistakes in another."""
-    counts = result.confusion()
-    if len(counts) > MANY_CLASSES:
-        return _worst_pairs(counts)
+def _matrix(counts: pd.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each true class with the cells of its row, shaded by their share of it."""
     numbers = counts.to_numpy(np.int64)
-    of_row = numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1)
-    head = '<tr><td class="corner"></td>' + "".join(f"<th>{text(c)}</th>" for c in counts.columns) + "</tr>"
-    lines = []
-    for i, label in enumerate(counts.index):
-        cells = "".join(_cell(numbers[i, j], of_row[i, j], right=i == j) for j in range(len(counts)))
-        lines.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
-    return (f'<div class="scroll"><table class="matrix">{head}{"".join(lines)}</table></div>'
-            '<p class="lead below">A row a true class, a column a predicted one; shares are of the row.</p>')
-
-
-def _cell(n: int, of_row: float, *, right: bool) -> str:
+    shares = numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1)
     # Mistakes are rare: their shade grows with the root of the share, so that 1 % is not invisible.
-    shade = of_row if right else float(np.sqrt(of_row))
-    return (f'<td class="{"right" if right else "wrong"}" style="--share:{shade:.3f}">{n:,}'
-            f"<small>{100 * of_row:.1f} %</small></td>")
+    shades = np.where(np.eye(len(counts), dtype=bool), shares, np.sqrt(shares))
+    return [(name, [{"n": int(numbers[i, j]), "share": 100 * shares[i, j], "shade": shades[i, j],
+                     "kind": "right" if i == j else "wrong"} for j in range(len(counts))])
+            for i, name in enumerate(counts.index)]
 
 
-def _worst_pairs(counts: pd.DataFrame, most: int = 15) -> str:
+def _worst_pairs(counts: pd.DataFrame, most: int = 15) -> list[tuple[str, str, str]]:
     numbers = counts.to_numpy(np.int64)
     wrong = sorted(((int(numbers[i, j]), i, j) for i, j in np.argwhere(numbers) if i != j), reverse=True)
-    rows = [(text(counts.index[i]), text(counts.columns[j]), f"{n:,}") for n, i, j in wrong[:most]]
-    return table_html(("label", "predicted as", "texts"), rows, right=[2])
+    return [(counts.index[i], counts.columns[j], f"{n:,}") for n, i, j in wrong[:most]]
 
 
-def _per_class(result: Result) -> str:
-    rows = [(text(name), *(share(row[key]) for key in ("precision", "recall", "f1")), f"{int(row['n']):,}")
-            for name, row in result.per_class().iterrows()]
-    return table_html(("class", "precision", "recall", "F1", "texts"), rows, right=range(1, 5))
-
-
-def _listed(wrong: pd.DataFrame) -> str:
-    rows = [(text(row["id"]), text(row["label"]), text(row["predicted"]), f"{100 * row['confidence']:.2f} %")
-            for _, row in wrong.iterrows()]
-    return table_html(("id", "label", "predicted", "probability"), rows, right=[3])
-
-
-def _mistake(row: pd.Series, texts: dict[str, str], why: Explanation | None) -> str:
-    sure = f"{100 * row['confidence']:.2f} %"
-    what = (f'<p class="what"><span>predicted <b>{text(row["predicted"])}</b> with {sure}</span>'
-            f'<span>label <b>{text(row["label"])}</b></span><span>{text(row["id"])}</span></p>')
-    full = texts.get(row["id"], "")
+def _mistake(row: pd.Series, full: str, why: Explanation | None) -> Mistake:
+    """A wrong answer with its text, of which a long one's end is hidden at first."""
     if len(full) <= LONG_TEXT:
-        return f'<div class="mistake">{what}<p>{why.marked() if why else _lines(full)}</p></div>'
-    if why:
-        words = np.searchsorted(np.cumsum([len(word.before + word.text) for word in why.words]), LONG_TEXT)
-        shown, hidden = why.marked(last=int(words)), why.marked(first=int(words))
+        shown, hidden = (Markup(why.marked()) if why else _lines(full)), Markup()
+    elif why:
+        words = int(np.searchsorted(np.cumsum([len(word.before + word.text) for word in why.words]), LONG_TEXT))
+        shown, hidden = Markup(why.marked(last=words)), Markup(why.marked(first=words))
     else:
         cut = full.rfind(" ", 0, LONG_TEXT)
         cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
         shown, hidden = _lines(full[:cut]), _lines(full[cut:])
-    rest = details("the rest", f"<p>{hidden}</p>", aside=f"of {len(full):,} characters")
-    return f'<div class="mistake">{what}<p>{shown} …</p>{rest}</div>'
+    return Mistake(row["id"], row["label"], row["predicted"], f"{100 * row['confidence']:.2f} %", shown, hidden,
+                   len(full))
 
 
-def _lines(raw: str) -> str:
+def _lines(raw: str) -> Markup:
     """A text made safe, with the one tag that IMDb's reviews hold, <br />, taken as what it means."""
-    return re.sub(r"(?:\s*&lt;br\s*/?&gt;)+\s*|\n+", "<br>", text(raw))
+    return Markup("<br>").join(re.split(r"(?:\s*<br\s*/?>)+\s*|\n+", raw))

@@ -18,8 +18,8 @@ from ..results import figures
 from ..results.comparison import NAMES, title_of
 from ..results.result import Result
 from .errors import where_it_errs
-from .page import IN_PAGE, details, document, figure_html, text
-from .training import cost, device_of, seconds_of, training
+from .page import IN_PAGE, figure_html, render
+from .training import cost, curves, device_of
 
 if TYPE_CHECKING:
     from ..texts.dataset import Dataset
@@ -38,7 +38,11 @@ def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, s
     """
     result = Result.load(folder)
     texts = _texts(result, dataset, show_texts)
-    why = explain if not isinstance(explain, bool) else _explainer(result) if explain and texts else None
+    why = None if isinstance(explain, bool) else explain
+    if explain is True and texts:
+        from .words import explainer  # torch, only where it is needed
+
+        why = explainer(result)
     page = report_html(result, texts=texts, mistakes=mistakes, explain=why)
     return write_text_atomic(Path(folder) / "report.html", page)
 
@@ -46,17 +50,12 @@ def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, s
 def report_html(result: Result, *, texts: dict[str, str] | None = None, mistakes: int = 12,
                 explain: Explain | None = None) -> str:
     """The page as a string; `texts` maps ids of the test set to what is to be shown, `explain` says why."""
-    parts = [_header(result), _comparison(result), training(result), where_it_errs(result, texts, mistakes, explain),
-             cost(result), _made_with(result)]
-    title = f"ULMFiT on {title_of(result.task)}: " + (
-        f"{result.error:.2f} % error" if result.error is not None else result.status)
-    return document(title, "\n".join(part for part in parts if part))
-
-
-def _explainer(result: Result) -> Explain | None:
-    from .words import explainer
-
-    return explainer(result)
+    recipe, readable = _recipe(result)
+    return render("page.html.jinja", result=result, title=title_of(result.task), names=NAMES,
+                  main=result.scores[result.headline] if result.headline else None, epochs=_progress(result),
+                  tiles=_tiles(result), among=_comparison(result), **curves(result),
+                  errs=where_it_errs(result, texts, mistakes, explain), **cost(result), facts=_facts(result),
+                  raw=recipe, readable=readable)
 
 
 def _texts(result: Result, dataset: Dataset | None, show: bool | None) -> dict[str, str] | None:
@@ -74,49 +73,10 @@ def _texts(result: Result, dataset: Dataset | None, show: bool | None) -> dict[s
     return dict(zip(dataset.df["id"].astype(str), dataset.df["text"].astype(str), strict=True))
 
 
-def _header(result: Result) -> str:
-    recipe = result.recipe_dict
-    facts = [f"<b>{text(title_of(result.task))}</b>", f"preset <b>{text(recipe.get('name', '?'))}</b>",
-             f"protocol <b>{text(result.protocol)}</b>", text(" and ".join(recipe.get("directions") or ["?"]))]
-    finished = result.run.get("finished") or result.run.get("started")
-    if finished:
-        facts.append(text(str(finished)[:10]))
-    if result.error is None or result.interval is None or result.headline is None:
-        done, planned = _progress(result)
-        how_far = f"{text(result.status)} after {done} of {planned} epochs"
-        middle = ('<span class="number words">Not finished</span><span class="explain">'
-                  f"<b>{how_far}</b>the same command goes on with it</span>")
-    else:
-        low, high = result.interval
-        scores = result.scores[result.headline]
-        middle = (f'<span class="number">{result.error:.2f}<small>%</small></span><span class="explain">'
-                  f"<b>{text(result.evaluated)} error, {text(NAMES[result.headline])}</b>"
-                  f"95 % interval {low:.2f} to {high:.2f}<br>"
-                  f"{scores['wrong']:,} of {scores['n']:,} texts wrong</span>")
-    return (f'<p class="eyebrow">ULMFiT · {" · ".join(facts)}</p>\n<h1 class="hero">{middle}</h1>\n'
-            + _verdict(result) + _caveats(result) + _tiles(result))
-
-
-def _verdict(result: Result) -> str:
-    if result.error is None:
-        return ""
-    verdict = result.verdict
-    tone = {"reproduced": "good", "within tolerance": "good", "short": "bad"}.get(verdict.status, "calm")
-    return f'<div class="verdict {tone}"><b>{text(verdict.status.capitalize())}</b>{text(verdict.text)}</div>'
-
-
-def _caveats(result: Result) -> str:
-    said = result.caveats if result.status == "finished" else result.caveats[1:]  # the first is the page's headline
-    if not said:
-        return ""
-    items = "".join(f"<li>{text(caveat)}</li>" for caveat in said)
-    return f'<div class="note"><b>Keep in mind</b><ul>{items}</ul></div>'
-
-
-def _tiles(result: Result) -> str:
+def _tiles(result: Result) -> list[tuple[str, str]]:
     """The smaller numbers beside the big one."""
-    if result.error is None or result.headline is None:
-        return ""
+    if result.headline is None:
+        return []
     tiles = [(NAMES[name], f"{result.errors[name]:.2f} %") for name in result.directions if name != result.headline]
     verdict = result.verdict
     if verdict.paper is not None:
@@ -126,56 +86,45 @@ def _tiles(result: Result) -> str:
     for record in (result.run.get("baselines") or [])[:2]:
         tiles.append((f"{record['name']}, same labels", f"{record['error']:.2f} %"))
     tiles.append(("macro F1", f"{result.scores[result.headline]['macro_f1']:.4f}"))
-    seconds = seconds_of(result)
-    if seconds:
-        tiles.append(("training, all stages", duration(seconds)))
-    cells = "".join(f'<div class="tile"><span>{text(name)}</span><b>{text(value)}</b></div>' for name, value in tiles)
-    return f'<div class="tiles">{cells}</div>'
+    if result.seconds:
+        tiles.append(("the whole run", duration(result.seconds)))
+    return tiles
 
 
-def _comparison(result: Result) -> str:
+def _comparison(result: Result) -> dict[str, Any]:
+    """Two drawings of one table, for wide and for narrow windows."""
     table = result.table()
     if result.error is None or len(table) < 2:
-        return ""
+        return {}
     alt = "; ".join(f"{row['what']}: {row['error']:.2f} %" for _, row in table.iterrows())
-    wide = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=8.6), "among", alt=alt, css="wide-only")
-    narrow = figure_html(figures.comparison_figure(table, palette=IN_PAGE, width=4.3), "among-narrow", alt=alt,
-                         css="narrow-only")
-    lead = (f"{result.evaluated.capitalize()} error, lower is better. Bars are 95 % intervals: they count the sampling "
-            "of the texts, not the spread over seeds.")
-    title = "Beside the paper and others" if set(table["kind"]) & {"paper", "elsewhere"} else "Side by side"
-    return f'<h2>{title}</h2><p class="lead">{text(lead)}</p><div class="card">{wide}{narrow}</div>'
+    wide, narrow = (figures.comparison_figure(table, palette=IN_PAGE, width=width) for width in (8.6, 4.3))
+    return {"title": "Beside the paper and others" if set(table["kind"]) & {"paper", "elsewhere"} else "Side by side",
+            "wide": figure_html(wide, "among", alt=alt, css="wide-only"),
+            "narrow": figure_html(narrow, "among-narrow", alt=alt, css="narrow-only")}
 
 
-def _made_with(result: Result) -> str:
+def _facts(result: Result) -> list[tuple[str, str | None]]:
+    """What the run was made with; the page leaves out what is not known."""
     run, data = result.run, result.data
     command = run.get("command")
     counts = ", ".join(f"{n:,} {split}" for split, n in (data.get("counts") or {}).items())
-    facts = [("data", f"{data.get('name', '?')} ({counts})"), ("source", data.get("source")),
-             ("fingerprint of the data", data.get("fingerprint")), ("protocol", _protocol(result)),
-             ("vocabulary", f"{data['vocabulary']:,} words" if data.get("vocabulary") else None),
-             ("starting weights", _weights(run.get("weights"))), ("seeds", _joined(run.get("seeds"))),
-             ("device", device_of(result)), ("recipe", run.get("recipe_hash")),
-             ("command", " ".join(map(str, command)) if isinstance(command, list) else command),
-             ("started", run.get("started")), ("finished", run.get("finished")),
-             ("versions", ", ".join(f"{name} {value}" for name, value in (run.get("versions") or {}).items()))]
-    listed = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts if value)
-    return (f'<h2>What it was made with</h2><div class="card"><dl class="facts">{listed}</dl></div>'
-            f'<div class="card">{_recipe(result)}</div>'
-            "<footer>Written by ulmfit_fastai from the run folder, which holds predictions, curves and weights. The "
-            'method: Howard &amp; Ruder 2018, <a href="https://arxiv.org/abs/1801.06146">Universal Language Model '
-            "Fine-tuning for Text Classification</a>.</footer>")
+    return [("data", f"{data.get('name', '?')} ({counts})"), ("source", data.get("source")),
+            ("fingerprint of the data", data.get("fingerprint")), ("protocol", _protocol(result)),
+            ("vocabulary", f"{data['vocabulary']:,} words" if data.get("vocabulary") else None),
+            ("starting weights", _weights(run.get("weights"))), ("seeds", _joined(run.get("seeds"))),
+            ("device", device_of(result)), ("recipe", run.get("recipe_hash")),
+            ("command", " ".join(map(str, command)) if isinstance(command, list) else command),
+            ("started", run.get("started")), ("finished", run.get("finished")),
+            ("versions", ", ".join(f"{name} {value}" for name, value in (run.get("versions") or {}).items()))]
 
 
-def _recipe(result: Result) -> str:
+def _recipe(result: Result) -> tuple[str, str | None]:
+    """As JSON, and as it prints: None for a recipe of another version, which this one can't read."""
     raw = json.dumps(result.recipe_dict, indent=2, ensure_ascii=False)
     try:
-        readable = repr(result.recipe)
-    except (ValueError, TypeError, KeyError):  # a recipe of another version: shown as it stands in run.json
-        return details("The recipe", f"<pre>{text(raw)}</pre>")
-    name = result.recipe_dict.get("name", "")
-    return (details("The recipe", f"<pre>{text(readable)}</pre>", aside=str(name))
-            + details("The recipe as JSON", f"<pre>{text(raw)}</pre>", aside="to edit and run again"))
+        return raw, repr(result.recipe)
+    except (ValueError, TypeError, KeyError):
+        return raw, None
 
 
 def _protocol(result: Result) -> str:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from .._files import read_json
-from ..model.layers import build_classifier
-from ..model.weights import Classifier, read_vocab
 from ..predict.explanation import Explanation
 from ..predict.integrated_gradients import explain
+from ..predict.text_model import TextModel
 from ..results.result import Result
-from ..tokens.pieces import is_model
 
 log = logging.getLogger(__name__)
 
@@ -28,39 +24,23 @@ Explain = Callable[[str, str], Explanation | None]
 
 def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
     """Explain texts by the classifiers in the run's folder; None where it doesn't hold those of all directions."""
-    files = {d: result.folder / f"classifier_{d}.safetensors" for d in result.directions}
-    vocab = result.folder / "vocab.json"
-    if not files or not all(path.exists() for path in (vocab, *files.values())):
+    needed = ["vocab.json", *(f"classifier_{direction}.safetensors" for direction in result.directions)]
+    if not result.directions or not all((result.folder / name).exists() for name in needed):
         return None
     try:
-        models = {d: _classifier(result, path, vocab) for d, path in files.items()}
+        with torch.random.fork_rng(devices=[]):  # writing a report changes nobody's random numbers
+            model = TextModel.load(result.folder, device="cpu")
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # of another version, say; the page goes without
         log.warning("the report's mistakes are not explained: %s", error)
         return None
-    words = read_vocab(vocab)
-    lang = _lang(result.folder)
+    for classifier in model.models.values():
+        classifier.requires_grad_(False)
     until = time.monotonic() + seconds
 
     def why(text: str, target: str) -> Explanation | None:
         if time.monotonic() > until or not text.strip():
             return None
-        return explain(models, text, vocab=words, classes=result.classes, lang=lang, target=target,
-                       steps=16)  # for shades, exact enough
+        return explain(model.models, text, vocab=model.vocab, classes=result.classes, lang=model.config.lang,
+                       target=target, steps=16)  # for shades, exact enough
 
     return why
-
-
-def _lang(folder: Path) -> str:
-    """What splits the run's texts: a model of one's own texts says so in its config.json."""
-    config = folder / "config.json"
-    lang = str(read_json(config).get("lang", "en")) if config.exists() else "en"
-    return str(folder / lang) if is_model(lang) else lang
-
-
-def _classifier(result: Result, path: Path, vocab: Path) -> torch.nn.Module:
-    phase, saved = result.recipe.classifier, Classifier.load(path, vocab=vocab)
-    with torch.random.fork_rng(devices=[]):  # writing a report changes nobody's random numbers
-        model = build_classifier(len(saved.vocab), len(saved.classes), result.recipe.model, bptt=phase.bptt,
-                                 max_len=phase.max_len, fast=result.recipe.fast)
-    model.load_state_dict(saved.state)
-    return model.eval().requires_grad_(False)
