@@ -18,8 +18,8 @@ from typing import Any
 
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model import pretrained
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.generate import generate
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
@@ -43,11 +43,11 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     """Store the weights of one finished run; returns what was measured."""
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     source = next(iter(sorted(run.glob("pretrain_*.safetensors"))))
-    trained = weight_files.load_file(source)
+    trained = LMWeights.load(source)
     trained.meta.pop("path", None)
     named = replace(trained, name="wiki-small", meta={**trained.meta, "corpus": record["data"]["name"]})
-    path = weight_files.save(named, target / f"wiki-small-{named.direction}.safetensors", dtype="int8",
-                             vocab_path=target / "wiki-small.vocab.json")
+    path = named.save(target / f"wiki-small-{named.direction}.safetensors", dtype="int8",
+                      vocab_path=target / "wiki-small.vocab.json")
     stored = pretrained.load("wiki-small" if target == pretrained.BUNDLED else path, named.direction)
     assert stored is not None
     model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)

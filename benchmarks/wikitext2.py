@@ -20,7 +20,6 @@ import numpy as np
 
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model import pretrained
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.results.environment import command_line, versions
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     corpus = {split: list(read_corpus(file, split=split)) for split in ("train", "valid")}
     run = train(corpus, bundled, args.out, epochs=args.epochs, bs=32, sampled_words=2048)
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    trained = weight_files.load_file(run / "pretrain_forward.safetensors")
+    trained = LMWeights.load(run / "pretrain_forward.safetensors")
     found = compare(trained, bundled, held_out(args.data))
     write_json_atomic(args.results / "wikitext2.json", {
         "command": command_line(), "perplexity": found,

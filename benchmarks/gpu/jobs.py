@@ -23,11 +23,11 @@ from fastai.losses import CrossEntropyLossFlat
 
 from benchmarks.gpu.packs import read_pack, smaller_vocab
 from ulmfit_fastai.experiments.tables import ablate
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.fast.awd_lstm import cudnn_has_bf16_lstm
 from ulmfit_fastai.model.layers import build_language_model
 from ulmfit_fastai.model.losses import FusedCrossEntropy
 from ulmfit_fastai.model.precision import resolve
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.fitting import with_epochs
 from ulmfit_fastai.recipe.parts import DIRECTIONS, Dropouts, Model, Phase
 from ulmfit_fastai.recipe.presets import preset
@@ -341,7 +341,7 @@ def bring_back(folder: Path, out: Path, *, weights: bool = False, rates: bool = 
         if (folder / name).exists():
             shutil.copy(folder / name, out / name)
     for path in folder.glob("pretrain_*.safetensors") if weights else ():
-        small = weight_files.save(weight_files.load_file(path), folder / "small" / path.name, dtype="int8")
+        small = LMWeights.load(path).save(folder / "small" / path.name, dtype="int8")
         for file in (small, small.with_name(f"{small.stem}.vocab.json")):
             content = file.read_bytes()
             for number, at in enumerate(range(0, len(content), PIECE)):

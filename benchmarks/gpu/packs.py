@@ -19,7 +19,7 @@ import pandas as pd
 
 from ulmfit_fastai._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
 from ulmfit_fastai.texts.sources import Dataset
-from ulmfit_fastai.tokens.ids import TokenIds, vocab_hash
+from ulmfit_fastai.tokens.ids import TokenIds, Vocabulary
 
 FORMAT = 1
 PART_TOKENS = 16_000_000
@@ -51,7 +51,7 @@ def write_pack(folder: str | Path, ids: TokenIds, *, dataset: Dataset | None = N
         for name, packed in zip(names, pool.map(lambda part: lzma.compress(part.tobytes(), preset=6), parts)):
             write_bytes_atomic(folder / name, packed)
     np.save(folder / "offsets.npy", np.asarray(ids.offsets))
-    write_json_atomic(folder / "vocab.json", {"hash": vocab_hash(ids.vocab), "words": ids.vocab}, indent=None)
+    ids.vocab.save(folder / "vocab.json")
     described = {"format": FORMAT, "dtype": str(flat.dtype), "tokens": len(flat), "parts": names, **about}
     if dataset is not None:
         rows = dataset.df[["id", "label", "split"]]
@@ -84,8 +84,7 @@ def read_pack(folder: str | Path) -> tuple[TokenIds, Dataset | None, dict[str, A
             at += len(part)
     if at != len(flat):
         raise ValueError(f"{folder}: expected {len(flat):,} tokens, found {at:,}; the parts are not of one pack")
-    vocab = read_json(folder / "vocab.json")["words"]
-    ids = TokenIds(flat, np.load(folder / "offsets.npy"), vocab)
+    ids = TokenIds(flat, np.load(folder / "offsets.npy"), Vocabulary.load(folder / "vocab.json"))
     return ids, _dataset(folder, about), about
 
 
@@ -117,4 +116,4 @@ def smaller_vocab(ids: TokenIds, most: int, rows: Sequence[int] | np.ndarray | N
     if most >= len(ids.vocab):
         return ids
     flat = np.where(ids.ids < most, ids.ids, 0).astype(np.uint16 if most <= 1 << 16 else np.uint32)
-    return TokenIds(flat, ids.offsets, list(ids.vocab[:most]))
+    return TokenIds(flat, ids.offsets, ids.vocab[:most])

@@ -20,14 +20,14 @@ from sklearn.utils import estimator_checks
 from some_texts import able, reviews, tiny
 
 from ulmfit_fastai import ULMFiT
-from ulmfit_fastai.batches.targets import Targets
+from ulmfit_fastai.batches.targets import Target
 from ulmfit_fastai.classifier import start as own_recipe
 from ulmfit_fastai.classifier.estimator import Unfinished
 from ulmfit_fastai.classifier.labels import class_weights, read_labels
 from ulmfit_fastai.classifier.start import with_weights
 from ulmfit_fastai.classifier.texts import own_dataset
 from ulmfit_fastai.model import pretrained
-from ulmfit_fastai.model import weights as weight_files
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.predict import text_model as saved_model
 from ulmfit_fastai.recipe.fitting import fitted
 from ulmfit_fastai.recipe.presets import preset
@@ -217,7 +217,7 @@ def test_class_weights_reach_the_loss():
     labels = read_labels(["a"] * 6 + ["b"] * 2)
     assert class_weights("balanced", labels) == pytest.approx((8 / 12, 2.0))
     assert class_weights({"b": 5}, labels) == (1.0, 5.0)
-    loss = Targets("single", np.zeros(2, np.int64), ("a", "b")).loss((1.0, 5.0), "cpu")
+    loss = Target("single", ("a", "b")).loss((1.0, 5.0), "cpu")
     assert loss.func.weight.tolist() == [1.0, 5.0]
     with pytest.raises(ValueError, match="names c; the classes are a, b"):
         class_weights({"c": 2}, labels)
@@ -378,7 +378,7 @@ def test_without_bundled_weights_it_says_that_it_starts_from_nothing(tmp_path, m
 def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     learnt = tiny(lm_epochs=1, epochs=1, out=tmp_path / "run").fit(TEXTS, LABELS)
     lm = pretrained.load(tmp_path / "run")
-    weight_files.save(lm, tmp_path / "wiki-small-forward.safetensors", vocab_path=tmp_path / "wiki-small.vocab.json")
+    lm.save(tmp_path / "wiki-small-forward.safetensors", vocab_path=tmp_path / "wiki-small.vocab.json")
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     found = with_weights(preset("quick"), None, "en", OpenedWeights())
     assert found.weights == "wiki-small" and found.model.n_hid == learnt.recipe_.model.n_hid == 48
@@ -390,8 +390,15 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
 
 def test_the_weights_are_opened_once_a_fit_and_direction(tmp_path, monkeypatch):
     folder = tiny(lm_epochs=1, epochs=1, directions="both", out=tmp_path / "run").fit(TEXTS, LABELS).out
-    read, names = pretrained.load_file, []
-    monkeypatch.setattr(pretrained, "load_file", lambda path: names.append(path.name) or read(path))
+    names = []
+
+    class Counted(LMWeights):
+        @classmethod
+        def load(cls, path, **options):
+            names.append(path.name)
+            return LMWeights.load(path, **options)
+
+    monkeypatch.setattr(pretrained, "LMWeights", Counted)
     for lm_epochs in (0, 1):
         tiny(lm_epochs=lm_epochs, epochs=1, directions="both", weights=folder).fit(TEXTS, LABELS)
         assert sorted(names) == ["lm_backward.safetensors", "lm_forward.safetensors"]

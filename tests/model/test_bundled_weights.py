@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from ulmfit_fastai.model import pretrained
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.layers import build_language_model
-from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.model.weights import LMWeights
+from ulmfit_fastai.recipe.parts import DIRECTIONS, Model
 from ulmfit_fastai.recipe.presets import WIKI_SMALL, preset
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.training.pretraining import perplexity
 
 RESULTS = Path(__file__).parents[2] / "data" / "results" / "wiki-small"
-BUNDLED = [d for d in weight_files.DIRECTIONS if (pretrained.BUNDLED / f"wiki-small-{d}.safetensors").exists()]
+BUNDLED = [d for d in DIRECTIONS if (pretrained.BUNDLED / f"wiki-small-{d}.safetensors").exists()]
 
 
 @pytest.mark.parametrize("direction", BUNDLED)
@@ -54,10 +54,10 @@ def test_the_comparison_with_wikitext_2_trains_the_same_size_on_the_same_words_a
 
     bundled = pretrained.load("wiki-small", "forward")
     model = build_language_model(400, Model(emb_sz=16, n_hid=24, n_layers=2))
-    small = weight_files.from_model(model, bundled.vocab[:400], name="wiki-small", direction="forward")
+    small = LMWeights.from_model(model, bundled.vocab[:400], name="wiki-small", direction="forward")
     corpus = {"train": ["The city of London is in the south of England . "] * 40, "valid": ["London . "] * 4}
     run = wikitext2.train(corpus, small, tmp_path / "run", epochs=2, bs=4, precision="fp32")
-    trained = weight_files.load_file(run / "pretrain_forward.safetensors")
+    trained = LMWeights.load(run / "pretrain_forward.safetensors")
     assert trained.vocab == small.vocab and (trained.emb_sz, trained.n_hid, trained.n_layers) == (16, 24, 2)
     assert json.loads((run / "run.json").read_text())["data"]["counts"]["articles"] == 44
     both = wikitext2.compare(trained, small, {"held out": ["London is in the south of England ."] * 3})["held out"]

@@ -7,7 +7,7 @@ import torch
 
 from ulmfit_fastai.model.generate import generate, readable
 from ulmfit_fastai.model.layers import build_language_model
-from ulmfit_fastai.model.weights import LMWeights, from_model
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import Model
 
 WORDS = ["xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj", "one", "two", "three", "."]
@@ -30,7 +30,7 @@ def counting(direction: str = "forward") -> LMWeights:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return from_model(net, WORDS, name="counting", direction=direction)
+    return LMWeights.from_model(net, WORDS, name="counting", direction=direction)
 
 
 def test_a_model_goes_on_as_it_has_learnt():
@@ -58,3 +58,12 @@ def test_special_tokens_are_never_drawn_but_make_capitals():
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected a number above 0"):
         generate(counting(), **wrong)
+
+
+def test_a_prompt_that_names_the_filling_of_a_vocabulary_is_read_as_an_unknown_word():
+    weights = counting()
+    filled = LMWeights("filled", "forward", [*weights.vocab, *["xxfake"] * 3], {
+        key: torch.cat([value, 9 * torch.ones(3, *value.shape[1:])]) if len(value) == len(WORDS) else value
+        for key, value in weights.state.items()})
+    filling, unknown = (generate(filled, [f"one {word}"], n_tokens=20, temperature=3.0) for word in ("xxfake", "gizmo"))
+    assert [text.split()[-20:] for text in filling] == [text.split()[-20:] for text in unknown]

@@ -12,9 +12,11 @@ from fastai.text.learner import match_embeds
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import get_language_model
 
-from ulmfit_fastai.model import pretrained, weights
+from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.model.weights import Classifier, LMWeights
 from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.tokens.ids import VocabularyMismatch
 
 SMALL = Model(emb_sz=12, n_hid=20, n_layers=2)
 STOCK = dict(emb_sz=12, n_hid=20, n_layers=2, pad_token=1, bidir=False, output_p=0.1, hidden_p=0.1, input_p=0.1,
@@ -26,14 +28,14 @@ def words(n: int, *, shift: int = 0) -> list[str]:
 
 
 @pytest.fixture
-def lm() -> weights.LMWeights:
+def lm() -> LMWeights:
     torch.manual_seed(0)
-    return weights.from_model(build_language_model(24, SMALL), words(24), name="toy", direction="forward", tokens=5)
+    return LMWeights.from_model(build_language_model(24, SMALL), words(24), name="toy", direction="forward", tokens=5)
 
 
 def test_a_saved_model_comes_back_bit_for_bit(lm, tmp_path):
-    path = weights.save(lm, tmp_path / "lm_forward.safetensors")
-    back = weights.load_file(path)
+    path = lm.save(tmp_path / "lm_forward.safetensors")
+    back = LMWeights.load(path)
     assert back.vocab == lm.vocab and back.direction == "forward" and back.meta["tokens"] == 5
     assert back.state.keys() == lm.state.keys()
     assert all(torch.equal(back.state[key], value) for key, value in lm.state.items())
@@ -48,15 +50,15 @@ def test_the_tied_matrix_is_stored_once(lm, tmp_path):
 def test_stock_fastai_loads_our_weights_and_we_load_stock_ones(lm):
     stock = get_language_model(AWD_LSTM, 24, config=STOCK)
     stock.load_state_dict(lm.full_state())
-    ours = weights.from_model(stock, words(24), name="stock", direction="forward")
+    ours = LMWeights.from_model(stock, words(24), name="stock", direction="forward")
     assert all(torch.equal(ours.state[key], lm.state[key]) for key in lm.state) and ours.state.keys() == lm.state.keys()
 
 
 @pytest.mark.parametrize("dtype, worst", [("float16", 1e-3), ("int8", 5e-3)])
 def test_smaller_storage_stays_close(lm, tmp_path, dtype, worst):
-    full = weights.save(lm, tmp_path / "full.safetensors")
-    path = weights.save(lm, tmp_path / "small.safetensors", dtype=dtype)
-    back = weights.load_file(path)
+    full = lm.save(tmp_path / "full.safetensors")
+    path = lm.save(tmp_path / "small.safetensors", dtype=dtype)
+    back = LMWeights.load(path)
     assert path.stat().st_size < full.stat().st_size
     assert max(float((back.state[key] - value).abs().max()) for key, value in lm.state.items()) < worst
     assert all(value.dtype == torch.float32 for value in back.state.values())
@@ -65,33 +67,33 @@ def test_smaller_storage_stays_close(lm, tmp_path, dtype, worst):
 def test_words_are_matched_as_fastai_matches_them(lm):
     new = words(24, shift=10) + ["xxfake"]
     ours = lm.for_vocab(new)
-    theirs = match_embeds(dict(lm.full_state()), lm.vocab, new)
+    theirs = match_embeds(dict(lm.full_state()), list(lm.vocab), new)
     for key in ("0.encoder.weight", "1.decoder.bias"):
         assert torch.allclose(ours.state[key], theirs[key], atol=1e-7)
     assert ours.meta["words_kept"] == sum(word in lm.vocab for word in new)
 
 
 def test_another_vocabulary_of_the_same_size_is_refused(lm, tmp_path):
-    path = weights.save(lm, tmp_path / "a.safetensors")
-    other = weights.LMWeights("other", "forward", words(24, shift=1), lm.state)
-    weights.save(other, tmp_path / "b.safetensors")
-    with pytest.raises(weights.VocabularyMismatch, match="expected the vocabulary .* found"):
-        weights.load_file(path, vocab=tmp_path / "b.vocab.json")
+    path = lm.save(tmp_path / "a.safetensors")
+    other = LMWeights("other", "forward", words(24, shift=1), lm.state)
+    other.save(tmp_path / "b.safetensors")
+    with pytest.raises(VocabularyMismatch, match="expected the vocabulary .* found"):
+        LMWeights.load(path, vocab=tmp_path / "b.vocab.json")
 
 
 def test_an_edited_vocabulary_is_noticed(lm, tmp_path):
-    path = weights.save(lm, tmp_path / "a.safetensors")
+    path = lm.save(tmp_path / "a.safetensors")
     vocab = tmp_path / "a.vocab.json"
     vocab.write_text(vocab.read_text("utf8").replace("w3", "w03", 1), "utf8")
-    with pytest.raises(weights.VocabularyMismatch, match="a.vocab.json"):
-        weights.load_file(path)
+    with pytest.raises(VocabularyMismatch, match="a.vocab.json"):
+        LMWeights.load(path)
 
 
 def test_a_truncated_file_is_named(lm, tmp_path):
-    path = weights.save(lm, tmp_path / "a.safetensors")
+    path = lm.save(tmp_path / "a.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="a.safetensors: expected a safetensors file"):
-        weights.load_file(path)
+        LMWeights.load(path)
 
 
 def test_weights_of_another_size_are_refused(lm):
@@ -100,7 +102,7 @@ def test_weights_of_another_size_are_refused(lm):
 
 
 def test_a_run_folder_gives_its_language_model_of_the_direction(lm, tmp_path):
-    weights.save(lm, tmp_path / "lm_forward.safetensors")
+    lm.save(tmp_path / "lm_forward.safetensors")
     assert pretrained.load(tmp_path, "forward").vocab == lm.vocab
     with pytest.raises(ValueError, match="lm_backward.safetensors"):
         pretrained.load(tmp_path, "backward")
@@ -124,7 +126,7 @@ def write_pair(folder, lm, *, itos=None):
         state[f"0.rnns.{layer}.module.weight_hh_l0"] = state[f"0.rnns.{layer}.weight_hh_l0_raw"].clone()
     torch.save(state, folder / "lstm_fwd.pth")
     with open(folder / "itos_wt103.pkl", "wb") as handle:
-        pickle.dump(lm.vocab if itos is None else itos, handle)
+        pickle.dump(list(lm.vocab) if itos is None else itos, handle)
     return folder / "lstm_fwd.pth"
 
 
@@ -172,7 +174,7 @@ def test_a_pickle_that_would_run_code_is_refused(lm, tmp_path, capsys):
 
 
 def test_an_embedding_of_another_length_than_the_words_is_refused(lm, tmp_path):
-    pth = write_pair(tmp_path, lm, itos=lm.vocab[:-1])
+    pth = write_pair(tmp_path, lm, itos=list(lm.vocab[:-1]))
     with pytest.raises(ValueError, match="embedding of 23 words.*found 24"):
         pretrained.load(pth)
 
@@ -182,9 +184,9 @@ def test_the_classifier_file_round_trips(tmp_path):
 
     torch.manual_seed(1)
     model = build_classifier(24, 3, SMALL, bptt=10)
-    saved = weights.Classifier.from_model(model, words(24), ["a", "b", "c"], direction="backward", meta={"x": 1})
+    saved = Classifier.from_model(model, words(24), ["a", "b", "c"], direction="backward", meta={"x": 1})
     saved.save(tmp_path / "classifier_backward.safetensors", vocab_path=tmp_path / "vocab.json")
-    back = weights.Classifier.load(tmp_path / "classifier_backward.safetensors")
+    back = Classifier.load(tmp_path / "classifier_backward.safetensors")
     assert back.classes == ("a", "b", "c") and back.direction == "backward" and back.meta == {"x": 1}
     other = build_classifier(24, 3, SMALL, bptt=10)
     other.load_state_dict(back.state)
@@ -196,11 +198,11 @@ def test_a_classifier_or_a_strange_vocabulary_in_place_of_a_language_model_is_na
     from ulmfit_fastai.model.layers import build_classifier
 
     model = build_classifier(24, 3, SMALL, bptt=10)
-    saved = weights.Classifier.from_model(model, words(24), ["a", "b", "c"], direction="forward", meta={})
+    saved = Classifier.from_model(model, words(24), ["a", "b", "c"], direction="forward", meta={})
     saved.save(tmp_path / "classifier_forward.safetensors")
     with pytest.raises(ValueError, match="expected a language model, found a classifier"):
         pretrained.load(tmp_path / "classifier_forward.safetensors")
-    path = weights.save(lm, tmp_path / "lm_forward.safetensors")
+    path = lm.save(tmp_path / "lm_forward.safetensors")
     (tmp_path / "lm_forward.vocab.json").write_text("{}")
     with pytest.raises(ValueError, match="lm_forward.vocab.json: expected an object with 'hash' and 'words'"):
-        weights.load_file(path)
+        LMWeights.load(path)

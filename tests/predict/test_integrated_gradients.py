@@ -17,12 +17,14 @@ from fastai.text.data import make_vocab
 from fastai.text.models.core import SentenceEncoder
 
 from ulmfit_fastai.batches.classifier import pad_batch
+from ulmfit_fastai.batches.targets import Target
 from ulmfit_fastai.model.layers import build_classifier
 from ulmfit_fastai.predict import integrated_gradients as explain_module
 from ulmfit_fastai.predict.explanation import Explanation, words_of_text
 from ulmfit_fastai.predict.integrated_gradients import explain
 from ulmfit_fastai.recipe.parts import Dropouts, Model
 from ulmfit_fastai.texts.synthetic import BAD, GOOD, pick, plot
+from ulmfit_fastai.tokens.ids import Vocabulary
 from ulmfit_fastai.tokens.stream import tokenize
 
 TINY = Model(emb_sz=16, n_hid=20, n_layers=2, head_hidden=12)
@@ -47,7 +49,8 @@ class Trained:
         rng = random.Random(3)
         self.kind, goods = kind, [rng.random() < 0.5 for _ in range(240)]
         tokens = tokenize([review(rng, good) for good in goods])
-        self.vocab = make_vocab(Counter(word for text in tokens for word in text), min_freq=2, max_vocab=2000)
+        count = Counter(word for text in tokens for word in text)
+        self.vocab = Vocabulary(make_vocab(count, min_freq=2, max_vocab=2000))
         targets = torch.tensor(goods).long()
         if kind == "multi":  # whether it is praised, and whether it isn't
             targets = F.one_hot(targets, 2).float()
@@ -68,8 +71,7 @@ class Trained:
         return model.eval()
 
     def ids(self, tokens: list[str]) -> np.ndarray:
-        number = {word: i for i, word in enumerate(self.vocab) if word != "xxfake"}
-        return np.array([number.get(token, 0) for token in tokens])
+        return np.array(self.vocab.encode(tokens))
 
     @staticmethod
     def batch(ids: list[np.ndarray], direction: str) -> torch.Tensor:
@@ -84,9 +86,8 @@ class Trained:
         return np.mean([self.outputs(tokens, d).softmax(-1).numpy() for d in self.models], axis=0)
 
     def explain(self, text: str, **options: Any) -> Explanation:
-        classes = () if self.kind == "regression" else CLASSES
-        return explain(options.pop("models", self.models), text,
-                       **{"vocab": self.vocab, "classes": classes, "kind": self.kind, **options})
+        target = Target(self.kind, () if self.kind == "regression" else CLASSES)
+        return explain(options.pop("models", self.models), text, **{"vocab": self.vocab, "target": target, **options})
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_words_of_praise_speak_for_pos_and_words_of_blame_for_neg(trained, texts
     praise, blame = set(GOOD), set(BAD)
     models = {d: trained.models[d] for d in directions}
     found = [(word.text.lower(), word.score) for text in texts[:12]
-             for word in trained.explain(text, models=models, target="pos", steps=4).words]
+             for word in trained.explain(text, models=models, towards="pos", steps=4).words]
     assert np.mean([score > 0 for word, score in found if word in praise]) > 0.9
     assert np.mean([score < 0 for word, score in found if word in blame]) > 0.9
 
@@ -149,7 +150,7 @@ def test_the_value_is_the_log_odds_of_the_mean_probability(trained, texts):
 
 
 def test_the_two_classes_have_opposite_scores(trained, texts):
-    neg, pos = (trained.explain(texts[0], target=name) for name in CLASSES)
+    neg, pos = (trained.explain(texts[0], towards=name) for name in CLASSES)
     assert neg.scores == pytest.approx(-pos.scores, abs=1e-6) and neg.target == "neg"
 
 
@@ -186,7 +187,7 @@ def test_a_pass_never_holds_more_tokens_than_allowed(trained, texts, monkeypatch
 
 def test_two_directions_are_explained_together(trained, texts):
     both = trained.explain(texts[0], steps=64)
-    each = [trained.explain(texts[0], models={d: trained.models[d]}, target=both.target, steps=64) for d in BOTH]
+    each = [trained.explain(texts[0], models={d: trained.models[d]}, towards=both.target, steps=64) for d in BOTH]
     probabilities = [one.probabilities[both.target] for one in each]
     assert both.probabilities[both.target] == pytest.approx(np.mean(probabilities))
     assert np.corrcoef(both.scores, each[0].scores + each[1].scores)[0, 1] > 0.95
@@ -195,7 +196,7 @@ def test_two_directions_are_explained_together(trained, texts):
 # ---------------------------------------------------------------------------------------------- heads of other kinds
 def test_labels_of_several_are_explained_one_by_one(texts):
     trained = Trained("multi", directions=("forward",))
-    explanation = trained.explain(texts[0], target="neg", steps=64)
+    explanation = trained.explain(texts[0], towards="neg", steps=64)
     expected = trained.outputs(tokenize(texts[:1])[0], "forward")
     assert list(explanation.probabilities.values()) == pytest.approx(expected.sigmoid().tolist(), abs=1e-6)
     assert explanation.value == pytest.approx(float(expected[0]), abs=1e-4)
@@ -248,15 +249,13 @@ def test_an_empty_text_is_refused(trained, text):
 
 def test_what_cannot_be_explained_is_said(trained):
     with pytest.raises(ValueError, match="target: expected one of neg, pos, found 'so-so'"):
-        trained.explain("a superb film", target="so-so")
+        trained.explain("a superb film", towards="so-so")
     with pytest.raises(ValueError, match="one name for each of the model's 2 outputs, found 3"):
-        trained.explain("a superb film", classes=("a", "b", "c"))
+        trained.explain("a superb film", target=Target("single", ("a", "b", "c")))
     with pytest.raises(ValueError, match="at least one direction"):
         trained.explain("a superb film", models={})
     with pytest.raises(ValueError, match="direction"):
         trained.explain("a superb film", models={"sideways": trained.models["forward"]})
-    with pytest.raises(ValueError, match="kind"):
-        trained.explain("a superb film", kind="ordinal")
     with pytest.raises(ValueError, match="steps"):
         trained.explain("a superb film", steps=0)
 
@@ -320,7 +319,7 @@ def test_html_in_a_text_stays_text(trained):
     html = trained.explain(attack)._repr_html_()
     assert not set("<>") & set(re.sub(r'</?(?:div|b|span|br)(?: [a-z]+="[^"<>]*")*>', "", html))
     assert "alert('x')" in unescape(re.sub(r"<[^>]*>", "", html))
-    odd = explain(trained.models, "superb", vocab=trained.vocab, classes=('"><script>', "b"))
+    odd = explain(trained.models, "superb", vocab=trained.vocab, target=Target("single", ('"><script>', "b")))
     assert "<script>" not in odd._repr_html_() and "<script>" not in odd.marked()
 
 
@@ -353,7 +352,7 @@ def test_a_shell_gets_colours_and_nothing_that_steers_it(trained):
 
 
 def test_without_colours_the_signs_are_told_and_the_words_left_out_counted(trained):
-    short = str(trained.explain("a superb film", target="neg")).splitlines()
+    short = str(trained.explain("a superb film", towards="neg")).splitlines()
     assert short[1] == "+ spoke for neg, - spoke against it" and len(short) == 5
     long = str(trained.explain("a superb film , dull and slow , but then superb again , and again")).splitlines()
     assert long[12:] == ["and 5 weaker words", "unknown to the model: slow, but, then, again"]

@@ -15,11 +15,12 @@ from some_texts import reviews, tiny
 
 from ulmfit_fastai import ULMFiT
 from ulmfit_fastai._files import read_json, write_json_atomic
-from ulmfit_fastai.model.weights import VocabularyMismatch
+from ulmfit_fastai.batches.targets import Target
 from ulmfit_fastai.predict.text_model import Config, TextModel, chunks
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.ids import Vocabulary, VocabularyMismatch
 from ulmfit_fastai.training.runs import run
 
 TEXTS, LABELS = reviews(24)
@@ -51,7 +52,7 @@ def test_numbers_and_several_classes_come_back_too(labels, tmp_path):
     loaded = ULMFiT.load(made.save(tmp_path / "model"))
     assert loaded.predict(TEXTS).tolist() == made.predict(TEXTS).tolist()
     np.testing.assert_array_equal(loaded.model_.outputs(TEXTS), made.model_.outputs(TEXTS))
-    assert loaded.task == {"regression": "regression", "multi": "multilabel"}[made.model_.config.kind]
+    assert loaded.task == made.model_.target.task == ("regression" if isinstance(labels[0], float) else "multilabel")
 
 
 def test_int8_predicts_nearly_the_same_and_refuses_what_needs_the_weights(model, folder, tmp_path):
@@ -99,8 +100,8 @@ def test_the_card_has_what_the_hub_reads_and_people_ask(model, tmp_path):
 
 
 @pytest.mark.parametrize("config", [
-    Config("multi", (True, False), ("backward",), ("a", "b"), "y", "de", 0.0, 1.0, True, {"name": "x"}),
-    Config("regression", centre=3.5, spread=0.25), Config("single", (1.0, 2.5, "x")),
+    Config(Target("multi", (True, False)), ("backward",), ("a", "b"), "y", "de", True, {"name": "x"}),
+    Config(Target("regression", mean=3.5, scale=0.25)), Config(Target("single", (1.0, 2.5, "x"))),
 ])
 def test_a_config_comes_back_from_its_json(config):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict())), "here") == config
@@ -173,12 +174,10 @@ def test_files_of_another_model_are_refused(folder, name, change, said):
 def test_another_vocabulary_and_another_size_are_refused(folder):
     words = read_json(folder / "vocab.json")["words"]
     swapped = [*words[:9], words[10], words[9], *words[11:]]
-    from ulmfit_fastai.tokens.ids import vocab_hash
-
-    write_json_atomic(folder / "vocab.json", {"hash": vocab_hash(swapped), "words": swapped})
+    Vocabulary(swapped).save(folder / "vocab.json")
     with pytest.raises(VocabularyMismatch):
         ULMFiT.load(folder)
-    write_json_atomic(folder / "vocab.json", {"hash": vocab_hash(words), "words": words})
+    Vocabulary(words).save(folder / "vocab.json")
     recipe = read_json(folder / "recipe.json")
     recipe["model"]["n_hid"] = 64
     write_json_atomic(folder / "recipe.json", recipe)

@@ -11,16 +11,17 @@ import pytest
 from some_texts import able
 
 from ulmfit_fastai import ULMFiT
+from ulmfit_fastai._files import read_json
 from ulmfit_fastai.cli.app import build_parser
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.pretrained import load
-from ulmfit_fastai.model.weights import LMWeights, VocabularyMismatch
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.predict.explanation import words_of_text
 from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.results.folder import RunMismatch
 from ulmfit_fastai.tokens import pieces
 from ulmfit_fastai.tokens import stream as token_stream
-from ulmfit_fastai.tokens.pieces import Pieces, joined_pieces, model_digest, model_of, pieces_vocab, train_pieces
+from ulmfit_fastai.tokens.ids import Vocabulary, VocabularyMismatch
+from ulmfit_fastai.tokens.pieces import Pieces, joined_pieces, model_digest, train_pieces
 from ulmfit_fastai.tokens.rules import SPECIAL_TOKENS, apply_rules
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.tokens.stream import tokenize
@@ -133,8 +134,8 @@ def test_what_has_no_piece_is_unknown_but_still_seen(model, tmp_path):
 def test_a_store_has_all_pieces_as_its_vocabulary_and_keeps_the_model(texts, model, tmp_path):
     store = TokenStore.make(texts, lang=model, cache=tmp_path, progress=False)
     vocab = store.vocab([0, 1], min_freq=100, max_vocab=20)  # no piece is too rare
-    assert vocab == pieces_vocab(Pieces(model).words, model_digest(model)) and len(vocab) % 8 == 0
-    assert model_of(vocab) == model_digest(model) == store.meta["pieces"] and model_of(["a", "b"]) is None
+    assert vocab == Vocabulary.of_pieces(Pieces(model).words, model_digest(model)) and len(vocab) % 8 == 0
+    assert vocab.pieces == model_digest(model) == store.meta["pieces"]
     assert model_digest(store.folder / "spm.model") == model_digest(model)
     assert [store[i] for i in range(5)] == tokenize(texts[:5], model)
     assert not (store.numericalize(vocab).ids == 0).any()
@@ -177,10 +178,10 @@ def test_weights_know_their_pieces_and_refuse_others(pretrained, texts, other, t
 
 # ------------------------------------------------------------------------------- pretraining, fine-tuning, predicting
 def test_pretraining_learns_pieces_first_and_leaves_the_model_beside_the_weights(pretrained, corpus, texts):
-    run = weight_files.read_json(pretrained / "run.json")
+    run = read_json(pretrained / "run.json")
     weights = load(pretrained)
     assert run["status"] == "finished" and run["data"]["reading"]["tokenizer"] == "sentencepiece"
-    assert model_of(weights.vocab) == model_digest(pretrained / "spm.model")
+    assert weights.vocab.pieces == model_digest(pretrained / "spm.model")
     assert weights.vocab[:9] == list(SPECIAL_TOKENS) and len(weights.vocab) <= 304
     assert all("▁" not in text and "xx" not in text for text in run["samples"]["forward"])
     same = {"out": pretrained, "cache": pretrained / "elsewhere", "progress": False, "device": "cpu", **SMALL}

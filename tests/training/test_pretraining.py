@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ulmfit_fastai.model import pretrained
-from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.layers import build_language_model
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.fields import plain
 from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.recipe.presets import preset
@@ -60,7 +60,7 @@ def pretrain(corpus, out, cache, **options):
 def independent_perplexity(weights, model, documents):
     """exp of the mean negative log-probability: the documents in one stream for each of 8 rows, one pass, no code of
     the loaders or of the loss."""
-    numbers = {word: n for n, word in enumerate(weights.vocab) if word != "xxfake"}
+    numbers = weights.vocab.numbers
     step = -1 if weights.direction == "backward" else 1
     row = [numbers.get(word, 0) for document in documents for word in document[::step]]
     length = (len(row) - 1) // 8
@@ -82,7 +82,7 @@ def test_pretraining_on_json_lines_learns_and_its_perplexity_is_the_independent_
                    epochs=30, lr=0.02)
     run = json.loads((out / "run.json").read_text())
     assert run["status"] == "finished" and run["data"]["counts"]["articles"] == len(ARTICLES) + 8
-    weights = weight_files.load_file(out / f"pretrain_{direction}.safetensors")
+    weights = LMWeights.load(out / f"pretrain_{direction}.safetensors")
     assert weights.direction == direction and weights.meta["tokens"] == run["data"]["tokens"]
     documents = list(TokenStore.make(pretraining.read_corpus(wikitext), cache=cache, progress=False))
     expected = independent_perplexity(weights, SMALL["model"], documents)
@@ -90,7 +90,7 @@ def test_pretraining_on_json_lines_learns_and_its_perplexity_is_the_independent_
     assert measured["perplexity"] == pytest.approx(expected, rel=1e-4)
     assert measured["tokens"] == sum(map(len, documents))
     assert expected < 0.4 * len(weights.vocab)
-    untrained = weight_files.from_model(build_language_model(len(weights.vocab), SMALL["model"]), weights.vocab,
+    untrained = LMWeights.from_model(build_language_model(len(weights.vocab), SMALL["model"]), weights.vocab,
                                         name="random", direction=direction)
     texts = list(pretraining.read_corpus(wikitext))
     assert perplexity(untrained, SMALL["model"], texts, cache=cache)["perplexity"] > 2 * expected
@@ -98,8 +98,8 @@ def test_pretraining_on_json_lines_learns_and_its_perplexity_is_the_independent_
 
 def test_a_backward_model_knows_the_texts_backward_only(jsonl, cache, tmp_path):
     out = pretrain(jsonl, tmp_path / "run", cache, directions=("backward",), epochs=30, lr=0.02)
-    weights = weight_files.load_file(out / "pretrain_backward.safetensors")
-    other = weight_files.LMWeights(weights.name, "forward", weights.vocab, weights.state, weights.meta)
+    weights = LMWeights.load(out / "pretrain_backward.safetensors")
+    other = LMWeights(weights.name, "forward", weights.vocab, weights.state, weights.meta)
     right, wrong = (perplexity(w, SMALL["model"], ARTICLES, cache=cache)["perplexity"] for w in (weights, other))
     assert wrong > 1.5 * right
 
@@ -126,7 +126,7 @@ def test_pretraining_stopped_at_a_batch_goes_on_to_the_same_weights(jsonl, cache
     monkeypatch.undo()
     pretrain(jsonl, parts, cache, **options)
     for direction in options["directions"]:
-        expected, found = (weight_files.load_file(folder / f"pretrain_{direction}.safetensors").state
+        expected, found = (LMWeights.load(folder / f"pretrain_{direction}.safetensors").state
                            for folder in (whole, parts))
         assert all(torch.equal(found[key], value) for key, value in expected.items())
 
@@ -240,13 +240,13 @@ def test_a_run_pretrains_each_direction_first_and_keeps_what_it_started_from(uni
     assert run["corpus"]["articles"] == len(ARTICLES) and run["corpus"]["name"] == f"{len(ARTICLES)} texts"
     words = json.loads((out / "vocab.json").read_text())["words"]
     for direction in r.directions:
-        general = weight_files.load_file(out / f"pretrain_{direction}.safetensors")
+        general = LMWeights.load(out / f"pretrain_{direction}.safetensors")
         assert (general.direction, general.n_hid) == (direction, r.model.n_hid)
         assert {"fox", "berries"} <= set(general.vocab) and "fox" not in words
         said = run["weights"][direction]
         kept = {word for word in words if word in general.vocab and word != "xxfake"}
         assert said["words_kept"] == len(kept) < said["words"] == len(words)
-        assert said["vocab_hash"] == general.vocab_hash and said["metrics"]["perplexity"] > 1
+        assert said["vocab_hash"] == general.vocab.hash and said["metrics"]["perplexity"] > 1
         assert said["epochs"] == 1
 
 
@@ -255,7 +255,7 @@ def test_language_model_fine_tuning_starts_from_the_pretrained_rows(uninterrupte
     work = runs.Run(r, runs.prepare(r, reviews, cache=cache, progress=False), runs.RunFolder(out).read(),
                     Conditions(torch.device("cpu")))
     start = work.match_starting_weights("forward")
-    general = weight_files.load_file(out / "pretrain_forward.safetensors")
+    general = LMWeights.load(out / "pretrain_forward.safetensors")
     rows, before = start.state["0.encoder.weight"], general.state["0.encoder.weight"]
     for word in ("the", "a", "xxbos"):
         assert torch.equal(rows[start.vocab.index(word)], before[general.vocab.index(word)])

@@ -14,6 +14,7 @@ import torch
 from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.experiments.reproduction import reproduce
 from ulmfit_fastai.model import pretrained
+from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.results.result import seconds_of
@@ -99,13 +100,15 @@ def reviews():
 @pytest.fixture
 def opened(monkeypatch):
     """The weights files that are opened, by name, in order."""
-    names, read = [], pretrained.load_file
+    names = []
 
-    def counted(path, *args, **options):
-        names.append(path.name)
-        return read(path, *args, **options)
+    class Counted(LMWeights):
+        @classmethod
+        def load(cls, path, **options):
+            names.append(path.name)
+            return LMWeights.load(path, **options)
 
-    monkeypatch.setattr(pretrained, "load_file", counted)
+    monkeypatch.setattr(pretrained, "LMWeights", Counted)
     return names
 
 

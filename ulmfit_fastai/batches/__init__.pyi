@@ -2,6 +2,6 @@ from .classifier import ClassifierLoader as ClassifierLoader
 from .dataloaders import classifier_dataloaders as classifier_dataloaders
 from .dataloaders import inference_loader as inference_loader
 from .dataloaders import lm_dataloaders as lm_dataloaders
-from .labels import Labels as Labels
 from .lm import LMLoader as LMLoader
+from .targets import Target as Target
 from .targets import Targets as Targets

@@ -18,7 +18,8 @@ import torch
 from fastai.text.data import Pad_Chunk, TensorText
 from fastai.torch_core import display_df
 
-from .documents import PAD, UNK, TokenDataset
+from ..tokens.ids import PAD, UNK
+from .documents import TokenDataset
 from .loader import Batch, TokenLoader
 
 POOL_BATCHES = 50  # texts of so many batches are sorted together, as in fastai's SortedDL

@@ -3,6 +3,7 @@
     ids = store.numericalize(store.vocab(rows))
     dls = lm_dataloaders(ids, train=splits.lm_train, valid=splits.lm_valid)
     dls = classifier_dataloaders(ids, labels, classes=classes, train=splits.train, valid=splits.valid)
+    dls = classifier_dataloaders(ids, Targets.of(dataset, splits.train), train=splits.train, valid=splits.valid)
 
 Everything drawn at random is a pure function of (seed, epoch), so that a run that was interrupted goes on with the very
 batches it would have had. Nothing here needs spaCy until a new text is given.
@@ -10,8 +11,8 @@ batches it would have had. Nothing here needs spaCy until a new text is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,12 @@ from fastai.text.data import TextDataLoaders
 from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
+from ..tokens.ids import PAD, TokenIds
 from .classifier import ClassifierLoader
-from .documents import PAD, TokenDataset
-from .labels import Labels
+from .documents import TokenDataset
 from .lm import LMLoader
-
-if TYPE_CHECKING:
-    from ..tokens.ids import TokenIds
+from .loader import TokenLoader
+from .targets import Target, Targets
 
 # Tokens of a batch, padding included, where no gradient is kept: 0.3 GB of activations on the CPU, 2 GB on a GPU.
 EVAL_TOKENS, EVAL_TOKENS_CUDA = 32_768, 262_144
@@ -35,7 +35,8 @@ EVAL_TEXTS = 4096
 class TokenDataLoaders(TextDataLoaders):
     """fastai's `TextDataLoaders` over stored tokens; `test_dl` splits new texts as the stored ones were split."""
 
-    def test_dl(self, test_items: Any, rm_type_tfms: Any = None, with_labels: bool = False, **kwargs: Any) -> Any:
+    def test_dl(self, test_items: Iterable[object], rm_type_tfms: Any = None, with_labels: bool = False,
+                **kwargs: Any) -> TokenLoader:
         """Make a loader of new texts: a list, an array or a column of strings; predictions keep their order.
 
         Whole numbers stand for texts of the validation set; that is how fastai's Interpretation asks for rows. It
@@ -45,7 +46,7 @@ class TokenDataLoaders(TextDataLoaders):
         items = _as_items(test_items)
         if items and all(isinstance(item, (int, np.integer)) for item in items):
             chosen = self.valid.dataset.from_positions(items)
-            if not with_labels and chosen.labels is not None:
+            if not with_labels and chosen.target is not None:
                 chosen.targets = None
             in_order = {"in_order": True} if isinstance(self.valid, ClassifierLoader) else {}
             return self.valid.new(chosen, **in_order, **kwargs)
@@ -55,7 +56,7 @@ class TokenDataLoaders(TextDataLoaders):
         return self.valid.new(self.valid.dataset.from_texts(items), **kwargs)
 
 
-def _as_items(test_items: Any) -> list[Any]:
+def _as_items(test_items: Iterable[object]) -> list[Any]:
     if isinstance(test_items, str) or (hasattr(test_items, "columns") and hasattr(test_items, "iloc")):
         raise UlmfitError("test_dl takes a list of texts; of a DataFrame give the column: dls.test_dl(df['text'])")
     return list(test_items)
@@ -63,21 +64,22 @@ def _as_items(test_items: Any) -> list[Any]:
 
 def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,
                    direction: str = "forward", bs: int = 64, bptt: int = 70,
-                   device: str | torch.device | None = None, seed: int = 0,
-                   variable_bptt: bool = False) -> TokenDataLoaders:
+                   device: str | torch.device | None = None, seed: int = 0, variable_bptt: bool = False,
+                   lang: str = "en") -> TokenDataLoaders:
     """Make language-model `DataLoaders` whose batches equal fastai's `LMDataLoader` for the same order of documents.
 
     Args: `train` and `valid` are row numbers of `ids`; `direction` 'backward' reverses each text, xxbos included;
     `bs` streams are read side by side, `bptt` tokens a batch; `device` None is fastai's default device; the training
     documents are shuffled anew each epoch, a pure function of (seed, epoch); `variable_bptt` draws the length of each
-    training batch (see `LMLoader`). Batches are plain int64 tensors x, y of shape (bs, length).
+    training batch (see `LMLoader`); `lang` is what splits new texts (`dls.test_dl`, `learn.predict`), as in
+    `TokenStore.make`. Batches are plain int64 tensors x, y of shape (bs, length).
 
     A validation set with fewer than bs + 1 tokens is read in fewer streams; a training set raises ValueError.
     """
     _check_sizes(bs=bs, bptt=bptt, seed=seed)
     _check_vocab(ids.vocab)
     where = default_device() if device is None else torch.device(device)
-    sets = [TokenDataset.from_ids(ids, rows, name=name, direction=direction, split_idx=split)
+    sets = [TokenDataset.from_ids(ids, rows, name=name, direction=direction, split_idx=split, lang=lang)
             for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
     totals = [int(dataset.lengths.sum()) for dataset in sets]
     if totals[0] <= bs or totals[1] < 2:
@@ -88,17 +90,17 @@ def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: S
     return TokenDataLoaders(*loaders, device=where)
 
 
-def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any] | np.ndarray, *, classes: Sequence[str] | None,
-                           train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,
-                           direction: str = "forward", bs: int = 64, bptt: int = 70, max_len: int | None = None,
-                           device: str | torch.device | None = None, seed: int = 0,
-                           token_budget: int | None = None) -> TokenDataLoaders:
+def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | np.ndarray, *,
+                           classes: Sequence[str] | None = None, train: Sequence[int] | np.ndarray,
+                           valid: Sequence[int] | np.ndarray, direction: str = "forward", bs: int = 64, bptt: int = 70,
+                           max_len: int | None = None, device: str | torch.device | None = None, seed: int = 0,
+                           token_budget: int | None = None, lang: str = "en") -> TokenDataLoaders:
     """Make classifier `DataLoaders` in which a text's result doesn't depend on the texts beside it.
 
-    Args: `labels` holds one label per document of `ids` (those outside `train` and `valid` may be None): a class
-    by its name or number, a list of classes for several at once (targets float 0 and 1), or a number when `classes` is
-    None (regression). `classes` gives the order of the outputs. `bptt` must be the model's: texts are padded to its
-    multiples.
+    Args: `labels` are a data set's `Targets`, or hold one label per document of `ids` (those outside `train` and
+    `valid` may be None): a class by its name or number, a list of classes for several at once (targets float 0 and 1),
+    or a number when `classes` is None (regression). `classes` gives the order of the outputs. `bptt` must be the
+    model's: texts are padded to its multiples. `lang` is what splits new texts, as in `TokenStore.make`.
     `max_len` None keeps texts whole, as fastai does, whose own max_len says how much of a text the model *pools*;
     a number cuts each text to its last `max_len` tokens in reading order. `token_budget` bounds texts times length of
     training batches, with `bs` still the most texts of one. Validation batches are longest first and bounded by tokens
@@ -113,15 +115,24 @@ def classifier_dataloaders(ids: TokenIds, labels: Sequence[Any] | np.ndarray, *,
     if bs < 2 or len(train) < 2:
         raise UlmfitError("the classifier's batch norm needs two texts at least in a training batch, "
                           f"found bs={bs} and {len(train)} training texts")
-    sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split)
-            for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
-    kind = Labels.infer([labels[row] for row in np.asarray(train).tolist()], classes)
+    sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split,
+                                  lang=lang) for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
+    target, values = _target_and_values(labels, classes, np.asarray(train))
     for dataset, rows in zip(sets, (train, valid)):
-        dataset.labels, dataset.targets = kind, kind.encode(labels, np.asarray(rows))
+        dataset.target, dataset.targets = target, target.encode(values, np.asarray(rows))
     where = default_device() if device is None else torch.device(device)
     loaders = [ClassifierLoader(sets[0], bs=bs, bptt=bptt, seed=seed, token_budget=token_budget, shuffle=True),
                ClassifierLoader(sets[1], bs=EVAL_TEXTS, bptt=bptt, seed=seed, token_budget=_eval_tokens(where))]
     return TokenDataLoaders(*loaders, device=where)
+
+
+def _target_and_values(labels: Targets | Sequence[object] | np.ndarray, classes: Sequence[str] | None,
+                       train: np.ndarray) -> tuple[Target, Sequence[object] | np.ndarray]:
+    if not isinstance(labels, Targets):
+        return Target.infer([labels[row] for row in train.tolist()], classes), labels
+    if classes is not None:
+        raise UlmfitError("classes are given twice: by Targets, which have their own, and by classes=")
+    return labels.target, labels.values
 
 
 def inference_loader(ids: TokenIds | Sequence[Sequence[int] | np.ndarray], *,
@@ -135,14 +146,14 @@ def inference_loader(ids: TokenIds | Sequence[Sequence[int] | np.ndarray], *,
     itself.
     """
     _check_sizes(bptt=bptt, token_budget=token_budget)
-    labels = Labels("regression")  # no targets are read; it only says that this is no language model
+    target = Target("regression")  # no targets are read; it only says that this is no language model
     if not isinstance(ids, Sequence):
         _check_vocab(ids.vocab)
         chosen = np.arange(len(ids.offsets) - 1) if rows is None else rows
-        dataset = TokenDataset.from_ids(ids, chosen, direction=direction, labels=labels)
+        dataset = TokenDataset.from_ids(ids, chosen, direction=direction, target=target)
     else:
         none = np.empty(0, np.int64)
-        empty = TokenDataset(none, none, none, [], direction=direction, labels=labels)
+        empty = TokenDataset(none, none, none, [], direction=direction, target=target)
         dataset = empty.from_documents(ids if rows is None else [ids[row] for row in np.asarray(rows).tolist()])
     where = default_device() if device is None else torch.device(device)
     budget = _eval_tokens(where) if token_budget is None else token_budget

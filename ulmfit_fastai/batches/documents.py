@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import BaseLoss, CrossEntropyLossFlat
 from fastai.text.data import LMTensorText, Numericalize, TensorText
 from fastai.torch_core import TitledStr
 from fastcore.foundation import L
 
 from .._errors import UlmfitError
-from .labels import Labels, some
-
-UNK, PAD = 0, 1  # xxunk and xxpad: the first two words of every fastai vocabulary
+from .._words import shown
+from ..tokens.ids import TokenIds, Vocabulary
+from .targets import Target
 
 
 class TextTokenizer:
@@ -43,29 +43,29 @@ class TokenDataset:
 
     Args: `flat` all the numbers (1-D, any integer type, may be memory-mapped); document i is
     `flat[starts[i] : starts[i] + lengths[i]]`; `direction` 'backward' reverses each document as it is read; `targets`
-    a tensor with a first dimension of len(self), or None; `labels` None for a language model; `lang` of the texts;
-    `split_idx` 0 for training texts, 1 otherwise, as in fastai.
+    a tensor with a first dimension of len(self), or None; `target` what they mean, None for a language model; `lang` of
+    the texts; `split_idx` 0 for training texts, 1 otherwise, as in fastai.
     """
 
     n_inp = 1
 
     def __init__(self, flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray, vocab: Sequence[str], *,
-                 direction: str = "forward", targets: torch.Tensor | None = None, labels: Labels | None = None,
+                 direction: str = "forward", targets: torch.Tensor | None = None, target: Target | None = None,
                  lang: str = "en", split_idx: int = 1) -> None:
         self.flat = np.asarray(flat)  # still memory-mapped, but slices are plain arrays, made three times as fast
-        self.starts, self.lengths, self.words = starts, lengths, list(vocab)
-        self.direction, self.targets, self.labels = check_direction(direction), targets, labels
+        self.starts, self.lengths, self.words = starts, lengths, Vocabulary(vocab)
+        self.direction, self.targets, self.target = check_direction(direction), targets, target
         self.tokenizer, self.split_idx = TextTokenizer(lang), split_idx
 
     @classmethod
-    def from_ids(cls, ids: Any, rows: Sequence[int] | np.ndarray, *, name: str = "rows", max_len: int | None = None,
-                 **kwargs: Any) -> TokenDataset:
+    def from_ids(cls, ids: TokenIds, rows: Sequence[int] | np.ndarray, *, name: str = "rows",
+                 max_len: int | None = None, **kwargs: Any) -> TokenDataset:
         """Take `rows` of a `TokenIds`; with `max_len` only the last `max_len` tokens of each text, in reading order."""
         chosen = check_rows(rows, len(ids.offsets) - 1, name)
         starts, ends = ids.offsets[:-1][chosen], ids.offsets[1:][chosen]
         lengths = ends - starts
         if (lengths == 0).any():
-            raise UlmfitError(f"a text has one token at least, rows {some(chosen[lengths == 0].tolist())} of {name} "
+            raise UlmfitError(f"a text has one token at least, rows {shown(chosen[lengths == 0].tolist())} of {name} "
                               "have none; leave them out")
         if max_len is not None and kwargs.get("direction") != "backward":  # backward, a text ends where it started
             starts = np.maximum(starts, ends - max_len)
@@ -76,7 +76,7 @@ class TokenDataset:
     def _like(self, flat: np.ndarray, starts: np.ndarray, lengths: np.ndarray,
               targets: torch.Tensor | None = None) -> TokenDataset:
         return TokenDataset(flat, starts, lengths, self.words, direction=self.direction, targets=targets,
-                            labels=self.labels, lang=self.tokenizer.lang)
+                            target=self.target, lang=self.tokenizer.lang)
 
     def from_documents(self, documents: Iterable[Sequence[int] | np.ndarray]) -> TokenDataset:
         """Make unlabelled documents of word numbers, to be read as this dataset's are."""
@@ -84,15 +84,14 @@ class TokenDataset:
         lengths = np.array([len(array) for array in arrays], dtype=np.int64)
         if (lengths == 0).any():
             raise UlmfitError("a text has one token at least, texts "
-                              f"{some(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
+                              f"{shown(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
         flat = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
         return self._like(flat, np.cumsum(lengths) - lengths, lengths)
 
     def from_texts(self, texts: Sequence[str]) -> TokenDataset:
         """Split and number unlabelled texts as the stored ones were; unknown words become xxunk."""
-        number = {word: i for i, word in enumerate(self.words) if word != "xxfake"}
         split = self.tokenizer(list(texts)) if len(texts) else []
-        return self.from_documents([number.get(token, UNK) for token in tokens] for tokens in split)
+        return self.from_documents(map(self.words.encode, split))
 
     def from_positions(self, positions: Sequence[int] | np.ndarray) -> TokenDataset:
         """Take some documents of this dataset with their targets, in the order given."""
@@ -118,9 +117,9 @@ class TokenDataset:
         if not -len(self) <= i < len(self):
             raise IndexError(f"document {i} of {len(self)}")
         text = TensorText(torch.from_numpy(self.doc(i).astype(np.int64)))
-        if self.targets is None or self.labels is None:
+        if self.targets is None or self.target is None:
             return (text,)
-        return text, self.labels.tensor_type(self.targets[i])
+        return text, self.target.tensor_type(self.targets[i])
 
     @property
     def items(self) -> range:
@@ -128,37 +127,37 @@ class TokenDataset:
         return range(len(self))
 
     @property
-    def vocab(self) -> Any:
-        """The words, or for class labels `L(words, classes)` as a fastai classifier's `dls.vocab` is."""
-        if self.labels is None or not self.labels.classes:
-            return self.words
-        return L(self.words, list(self.labels.classes))
+    def vocab(self) -> list[str] | L:
+        """The words in a list, or for class labels `L(words, classes)` as a fastai classifier's `dls.vocab` is."""
+        if self.target is None or not self.target.classes:
+            return list(self.words)
+        return L(list(self.words), list(self.target.classes))
 
     @property
     def numericalize(self) -> Numericalize:
         """fastai's own transform over these words (`LMLearner.predict` reads its `vocab`)."""
-        return Numericalize(self.words)
+        return Numericalize(list(self.words))
 
     @property
     def c(self) -> int:
         """Outputs a classifier needs; 0 for a language model, so that fastai counts the words instead."""
-        return 0 if self.labels is None else self.labels.c
+        return 0 if self.target is None else self.target.n_out
 
     @property
-    def loss_func(self) -> Any:
+    def loss_func(self) -> BaseLoss:
         """The loss fastai's learners pick up when none is given."""
-        return CrossEntropyLossFlat() if self.labels is None else self.labels.loss_func
+        return CrossEntropyLossFlat() if self.target is None else self.target.loss()
 
     @property
     def batch_types(self) -> dict[type, list[type]]:
         """Types of a batch's members for display, in the form of fastai's `explode_types`."""
-        if self.labels is None:
+        if self.target is None:
             return {tuple: [LMTensorText, TensorText]}
-        return {tuple: [TensorText] if self.targets is None else [TensorText, self.labels.tensor_type]}
+        return {tuple: [TensorText] if self.targets is None else [TensorText, self.target.tensor_type]}
 
     def decode(self, sample: tuple[Any, ...], full: bool = True) -> tuple[Any, ...]:
         """Words and classes of one sample of a batch, as objects fastai can show."""
-        return tuple(self._text(part) if i == 0 or self.labels is None else self.labels.decode(part)
+        return tuple(self._text(part) if i == 0 or self.target is None else self.target.decode(part)
                      for i, part in enumerate(sample))
 
     def _text(self, numbers: torch.Tensor) -> TitledStr:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._files import read_json
+from ..batches.targets import Target
 from ..model.weights import Classifier
 from ..predict.model_card import model_card
 from ..predict.text_model import Config, TextModel, about
@@ -32,7 +33,7 @@ from ..training.prepare import rows_for
 from ..training.runs import plan_run, run
 from ..training.session import Stopped
 from ..training.starting import OpenedWeights
-from .labels import TASKS, OwnLabels, class_weights, read_labels
+from .labels import OwnLabels, class_weights, read_labels
 from .start import refuse_no_validation, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
 from .trained import Trained
@@ -185,7 +186,7 @@ class ULMFiT(Trained):
         rows = rows_for(recipe, dataset)
         refuse_no_validation(rows.valid)
         ids = store.numericalize(vocabulary(recipe, store, rows.lm_train, opened))
-        config = Config(kind=labels.kind, classes=labels.classes, directions=recipe.directions, label=label,
+        config = Config(labels.target, directions=recipe.directions, label=label,
                         text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
         return Work(dataset, ids, recipe, config, opened)
 
@@ -220,9 +221,8 @@ class ULMFiT(Trained):
         """
         model = TextModel.load(folder, device=device, int8=int8)
         recipe, config = model.recipe, model.config
-        task = {kind: task for task, kind in TASKS.items()}[config.kind]
-        loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions, task=task,
-                     lang=config.lang, random_state=recipe.seed, device=device)
+        loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions,
+                     task=model.target.task, lang=config.lang, random_state=recipe.seed, device=device)
         loaded._take(model)
         return loaded
 
@@ -259,8 +259,8 @@ def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> Tex
         go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
                  else "nothing was kept: give out= a folder, from which the same call goes on")
         raise Unfinished(f"stopped in good order before the end; {go_on}")
-    scale = done["data"]["labels"]
-    config = replace(work.config, centre=scale["centre"], spread=scale["spread"], data=about(done))
+    target = Target.from_record(done["data"]["labels"], work.config.target.classes)  # with the scale of numbers
+    config = replace(work.config, target=target, data=about(done))
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
                                               vocab=folder / "vocab.json") for direction in config.directions}
     return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)

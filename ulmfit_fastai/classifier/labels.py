@@ -12,40 +12,34 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import shown
-from ..batches.targets import class_name
+from ..batches.targets import LISTS, TASKS, Target, class_name, is_missing, kind_of
 
 log = logging.getLogger(__name__)
 
-TASKS = {"classification": "single", "multilabel": "multi", "regression": "regression"}
-"""What users call the kinds of labels in targets.py."""
 MANY_NUMBERS = 20  # more distinct whole numbers than this look like a quantity rather than classes
 
 
 @dataclass(frozen=True, eq=False)
 class OwnLabels:
-    """Labels as read: `kind` (see targets.py), the classes as the user wrote them, and one value for each row.
+    """Labels as read: what they are, with the classes as the user wrote them, and one value for each row.
 
     A value is a class's number, a tuple of them, or a float; None where there is no label. `indicator`: several
     classes were given as rows of 0 and 1.
     """
 
-    kind: str
-    classes: tuple[Any, ...]
+    target: Target
     values: list[Any]
     indicator: bool = False
 
     @property
+    def kind(self) -> str:
+        """As in `Target`."""
+        return self.target.kind
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The classes as text, which is how files hold them."""
-        return tuple(class_name(value) for value in self.classes)
-
-
-def is_missing(value: Any) -> bool:
-    """None, NaN, pandas' NA, or a text of blanks."""
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, np.floating))
-                                                                  and bool(np.isnan(value)))
+        """The classes as text."""
+        return self.target.names
 
 
 def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
@@ -63,7 +57,7 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
         return _indicator(labels, task)
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     known = [value for value in values if not is_missing(value)]
-    several = [isinstance(value, (list, tuple, set, frozenset, np.ndarray)) for value in known]
+    several = [isinstance(value, LISTS) for value in known]
     kind = TASKS.get(task) or _kind(known, any(several))
     if kind == "multi":
         if not all(several):
@@ -77,15 +71,14 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
 
 
 def _kind(known: list[Any], several: bool) -> str:
-    if several:
-        return "multi"
+    """Fractions are numbers, anything else is a class."""
     numeric = [value for value in known if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
-    if len(numeric) == len(known) and any(not float(value).is_integer() for value in numeric):
-        return "regression"
-    if len(numeric) == len(known) and len(set(numeric)) > MANY_NUMBERS:
+    all_numeric = not several and len(numeric) == len(known)
+    fractions = all_numeric and any(not float(value).is_integer() for value in numeric)
+    if all_numeric and not fractions and len(set(numeric)) > MANY_NUMBERS:
         log.warning("the labels are %s different whole numbers, taken for as many classes; if they are quantities, "
                     "give task='regression'", f"{len(set(numeric)):,}")
-    return "single"
+    return kind_of(classes=not fractions, several=several)
 
 
 def _classes(known: Iterable[Any]) -> tuple[Any, ...]:
@@ -100,7 +93,7 @@ def _classes(known: Iterable[Any]) -> tuple[Any, ...]:
 def _single(values: list[Any], known: list[Any]) -> OwnLabels:
     classes = _classes(known)
     number = {class_name(value): i for i, value in enumerate(classes)}
-    return OwnLabels("single", classes, [None if is_missing(v) else number[class_name(v)] for v in values])
+    return OwnLabels(Target("single", classes), [None if is_missing(v) else number[class_name(v)] for v in values])
 
 
 def _lists(values: list[Any]) -> OwnLabels:
@@ -108,12 +101,12 @@ def _lists(values: list[Any]) -> OwnLabels:
     number = {class_name(value): i for i, value in enumerate(classes)}
     read = [None if is_missing_list(several) else tuple(sorted({number[class_name(v)] for v in several}))
             for several in values]
-    return OwnLabels("multi", classes, read)
+    return OwnLabels(Target("multi", classes), read)
 
 
 def is_missing_list(value: Any) -> bool:
     """Missing where a list of classes should stand; an empty list is none: the text has no class."""
-    return not isinstance(value, (list, tuple, set, frozenset, np.ndarray)) and is_missing(value)
+    return not isinstance(value, LISTS) and is_missing(value)
 
 
 def _indicator(labels: Any, task: str) -> OwnLabels:
@@ -122,7 +115,7 @@ def _indicator(labels: Any, task: str) -> OwnLabels:
         raise UlmfitError(f"labels of shape {array.shape} are read as rows of 0 and 1, one column a class"
                           + (f", but task is {task}" if task != "auto" else "; found other values in them"))
     classes = tuple(labels.columns) if isinstance(labels, pd.DataFrame) else tuple(range(array.shape[1]))
-    return OwnLabels("multi", classes, [tuple(np.flatnonzero(row).tolist()) for row in array], indicator=True)
+    return OwnLabels(Target("multi", classes), [tuple(np.flatnonzero(row).tolist()) for row in array], indicator=True)
 
 
 def _numbers(values: list[Any]) -> OwnLabels:
@@ -134,7 +127,7 @@ def _numbers(values: list[Any]) -> OwnLabels:
             raise UlmfitError(f"task regression expects numbers, found {value!r} in row {row}") from None
         if read[-1] is not None and not np.isfinite(read[-1]):
             raise UlmfitError(f"task regression expects finite numbers, found {value!r} in row {row}")
-    return OwnLabels("regression", (), read)
+    return OwnLabels(Target("regression"), read)
 
 
 def delimiter(names: Sequence[str]) -> str:
@@ -172,7 +165,7 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
     if labels.kind == "regression":
         raise UlmfitError("class_weight is given, but the labels are numbers, not classes")
     known = [value if labels.kind == "multi" else (value,) for value in labels.values if value is not None]
-    counts = np.bincount([i for value in known for i in value], minlength=len(labels.classes))
+    counts = np.bincount([i for value in known for i in value], minlength=len(labels.target.classes))
     if isinstance(weights, str):
         if weights != "balanced":
             raise UlmfitError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
@@ -190,7 +183,7 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
     return tuple(given.get(name, 1.0) for name in labels.names)
 
 
-def known_values(labels: OwnLabels, kind: str, classes: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...]]:
+def known_values(labels: OwnLabels, target: Target) -> tuple[list[Any], tuple[Any, ...]]:
     """Labels as numbers into a model's classes, and those classes, behind which stand any that it doesn't know.
 
     Such a class can only be answered wrongly; a fold of a cross-validation may well hold one. ValueError for a missing
@@ -200,11 +193,12 @@ def known_values(labels: OwnLabels, kind: str, classes: Sequence[Any]) -> tuple[
     if missing:
         raise UlmfitError(f"row{'s' * (len(missing) > 1)} {shown(missing)} {'have' if len(missing) > 1 else 'has'} no "
                           f"label: leave {'them' if len(missing) > 1 else 'it'} out")
-    if kind == "regression" or (labels.indicator and len(labels.classes) == len(classes)):
-        return labels.values, tuple(classes)
+    own, classes = labels.target.classes, target.classes
+    if target.kind == "regression" or (labels.indicator and len(own) == len(classes)):
+        return labels.values, classes
     number = {class_name(name): i for i, name in enumerate(classes)}
-    unknown = [name for name in labels.classes if class_name(name) not in number]
-    if unknown and len(unknown) == len(labels.classes):
+    unknown = [name for name in own if class_name(name) not in number]
+    if unknown and len(unknown) == len(own):
         raise UlmfitError(f"the labels {shown(unknown)} are none of the model's classes ({shown(number)})")
     if unknown:
         log.warning("the model doesn't know the class %s: every such text counts as wrong", shown(unknown))

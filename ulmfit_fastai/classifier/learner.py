@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from fastai.text.learner import TextLearner
 
 from .._errors import UlmfitError
 from ..batches.dataloaders import classifier_dataloaders
-from ..batches.documents import TextTokenizer
 from ..batches.targets import Targets
 from ..model.learners import classifier_learner
 from ..predict.text_model import TextModel
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from ..training.prepare import rows_for
+
+WITHOUT = np.arange(2)
+"""Rows of the two texts without words that stand in for those that a model was trained on."""
 
 
 def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = None,
@@ -26,22 +30,16 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
     if direction not in model.models:
         raise UlmfitError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")
     module = model.as_trained("a fastai Learner")[direction]
-    config, recipe = model.config, model.recipe
+    recipe, weights = model.recipe, None
     if dataset is not None and ids is not None:
         rows = rows_for(recipe, dataset)
-        targets, train, valid = Targets.of(dataset, rows.train), rows.train, rows.valid
-        loss = targets.loss(recipe.class_weights, model.device)
+        targets, train, valid, weights = Targets.of(dataset, rows.train), rows.train, rows.valid, recipe.class_weights
     else:
-        shape = (2, config.n_out) if config.kind == "multi" else (2,)
-        kind_of_number = np.int64 if config.kind == "single" else np.float32
-        targets = Targets(config.kind, np.zeros(shape, kind_of_number), config.names)
-        ids, train, valid = TokenIds(np.full(2, 2, np.uint16), np.arange(3), model.vocab), np.arange(2), np.arange(2)
-        loss = targets.loss(None, model.device)
-    dls = classifier_dataloaders(ids, targets.values, classes=list(config.names) or None, train=train, valid=valid,
-                                 direction=direction, bs=recipe.classifier.bs, bptt=model.bptt, device=model.device,
-                                 seed=recipe.seed)
-    for loader in dls.loaders:
-        loader.dataset.tokenizer = TextTokenizer(config.lang)
-    learn = classifier_learner(dls, recipe.model, recipe.classifier, loss_func=loss, fast=recipe.fast)
+        targets, train, valid = Targets.blank(replace(model.target, classes=model.target.names), 2), WITHOUT, WITHOUT
+        ids = TokenIds(np.full(2, 2, np.uint16), np.arange(3), model.vocab)
+    dls = classifier_dataloaders(ids, targets, train=train, valid=valid, direction=direction, bs=recipe.classifier.bs,
+                                 bptt=model.bptt, device=model.device, seed=recipe.seed, lang=model.config.lang)
+    learn = classifier_learner(dls, recipe.model, recipe.classifier, fast=recipe.fast,
+                               loss_func=targets.target.loss(weights, model.device))
     learn.model = module
     return learn

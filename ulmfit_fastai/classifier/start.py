@@ -17,30 +17,26 @@ from ..model import pretrained
 from ..recipe.fitting import RARE_WORDS
 from ..recipe.recipe import Recipe
 from ..texts.dataset import Dataset
-from ..tokens.pieces import is_model, model_of
+from ..tokens.ids import Vocabulary
+from ..tokens.pieces import is_model
 from ..tokens.store import TokenStore
 from ..training.starting import OpenedWeights
 
 log = logging.getLogger(__name__)
 
 
-def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray, opened: OpenedWeights) -> list[str]:
+def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray, opened: OpenedWeights) -> Vocabulary:
     """The words of the texts in `rows`; of few texts, also those that only the pretrained language model knows.
 
     A few hundred texts have few of the words that are met later. The pretrained model's vectors of the others are no
     worse for that: on TREC-6, trained on 300 questions, the test error falls from 29.2 to 25.6 %.
     """
     own = store.vocab(rows, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq)
-    if recipe.weights == "none" or model_of(own) or store.offsets[-1] >= RARE_WORDS[0][0]:
+    if recipe.weights == "none" or own.pieces or store.offsets[-1] >= RARE_WORDS[0][0]:
         return own
     loaded = opened.look_at(recipe.weights, recipe.directions[0])
-    words = list(dict.fromkeys(word for word in (*own, *(loaded.vocab if loaded else ())) if word != "xxfake"))
-    return padded(words[: max(recipe.max_vocab, len(own))])
-
-
-def padded(words: list[str]) -> list[str]:
-    """A vocabulary filled up with `xxfake` to a multiple of 8 words, as fastai's are."""
-    return words + ["xxfake"] * (-len(words) % 8)
+    words = list(dict.fromkeys((*own.numbers, *(loaded.vocab.numbers if loaded else ()))))
+    return Vocabulary.filled(words[: max(recipe.max_vocab, len(own))])
 
 
 def valid_fraction(wanted: float, dataset: Dataset) -> float:

@@ -15,14 +15,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
 from .._errors import UlmfitError
-from ..batches.targets import class_name
+from ..batches.targets import TASKS, class_name
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
 from ..results.evaluation import Evaluation
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
-from .labels import TASKS, known_values, read_labels
+from .labels import known_values, read_labels
 from .learner import fastai_learner
 from .texts import is_frame, labels_of, plain_texts
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def _gives_probabilities(estimator: Trained) -> bool:
     """Whether there are classes: otherwise the estimator has no `predict_proba`, as scikit-learn wants it."""
-    kind = estimator.model_.config.kind if hasattr(estimator, "model_") else TASKS.get(estimator.task)
+    kind = estimator.model_.target.kind if hasattr(estimator, "model_") else TASKS.get(estimator.task)
     if kind == "regression":
         raise AttributeError("a model of numbers has no predict_proba; use predict")
     return True
@@ -56,8 +56,9 @@ class Trained(BaseEstimator):
         self.model_ = model
         self.recipe_ = model.recipe
         self.metrics_ = model.metrics.get("validation") or model.metrics
-        if model.config.kind != "regression":
-            self.classes_ = np.array(model.config.classes, dtype=None if _alike(model.config.classes) else object)
+        if model.target.kind != "regression":
+            classes = model.target.classes
+            self.classes_ = np.array(classes, dtype=None if _alike(classes) else object)
         elif hasattr(self, "classes_"):
             del self.classes_
 
@@ -88,16 +89,16 @@ class Trained(BaseEstimator):
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """Classes (or numbers) of the probabilities that `predict_proba` and `predict_stream` give."""
-        config = self._model().config
-        if config.kind == "regression":
+        config, target = self._model().config, self.model_.target
+        if target.kind == "regression":
             return outputs[:, 0]
-        if config.kind == "single":
+        if target.kind == "single":
             return self.classes_[outputs.argmax(axis=1)]
         chosen = outputs >= 0.5
         if config.indicator:
             return chosen.astype(np.int64)
         lists = np.empty(len(outputs), dtype=object)
-        lists[:] = [tuple(config.classes[i] for i in np.flatnonzero(row)) for row in chosen]
+        lists[:] = [tuple(target.classes[i] for i in np.flatnonzero(row)) for row in chosen]
         return lists
 
     def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
@@ -122,15 +123,14 @@ class Trained(BaseEstimator):
     def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
                  label: str | None = None) -> Evaluation:
         """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
-        config = self._model().config
+        config, target = self._model().config, self.model_.target
         _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
-        task = {kind: task for task, kind in TASKS.items()}[config.kind]
-        values, classes = known_values(read_labels(y, task), config.kind, config.classes)
+        values, classes = known_values(read_labels(y, target.task), target)
         outputs = self._outputs(X, text)
         if len(values) != len(outputs):
             raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
-        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(config.classes))))
-        return Evaluation.of(config.kind, outputs, values, classes)
+        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(target.classes))))
+        return Evaluation.of(target.kind, outputs, values, classes)
 
     def held_out(self) -> str:
         """How well it did on the texts that `fit` held out, in a line."""
@@ -139,19 +139,14 @@ class Trained(BaseEstimator):
     def score(self, X: Any, y: Any) -> float:
         """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
         found = self.evaluate(X, y)
-        return found["r2"] if self.model_.config.kind == "regression" else found["accuracy"]
+        return found["r2"] if self.model_.target.kind == "regression" else found["accuracy"]
 
     def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
         """Which words moved the decision on one text, towards `target` (default: the predicted class)."""
-        from ..predict.integrated_gradients import explain
-
         model = self._model()
         if not isinstance(text, str):
             text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
-        return explain(model.as_trained("explain"), text, vocab=model.vocab, classes=model.config.names,
-                       kind=model.config.kind, bptt=model.bptt, lang=model.config.lang, steps=steps,
-                       centre=model.config.centre, spread=model.config.spread,
-                       target=None if target is None else class_name(target))
+        return model.explain(text, towards=None if target is None else class_name(target), steps=steps)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

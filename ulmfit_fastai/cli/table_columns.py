@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 
 def predicted_columns(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None) -> tuple[dict[str, Any], int]:
     """The new columns of some rows, missing where there is no text, and the number of those rows."""
-    config = model.model_.config
+    target = model.model_.target
     frame, chosen = text_frame(frame, model.columns(frame, text))
     texts = joined_texts(frame, chosen)
     filled = [row for row, value in enumerate(texts) if value]
     some = model.model_.outputs([texts[row] for row in filled])
-    outputs = np.full((len(texts), config.n_out), np.nan)
+    outputs = np.full((len(texts), target.n_out), np.nan)
     outputs[filled] = some
-    if config.kind == "regression":
+    if target.kind == "regression":
         return {"predicted": outputs[:, 0]}, len(texts) - len(filled)
-    if config.kind == "multi":
-        decided = [";".join(name for name, prob in zip(config.names, row) if prob >= 0.5) for row in some]
+    if target.kind == "multi":
+        decided = [";".join(name for name, prob in zip(target.names, row) if prob >= 0.5) for row in some]
     else:
-        decided = [config.names[i] for i in some.argmax(axis=1)]
+        decided = [target.names[i] for i in some.argmax(axis=1)]
     place = dict(zip(filled, decided))
     predicted = pd.array([place.get(row) for row in range(len(texts))], dtype="string")
-    probs = {f"prob_{name}": outputs[:, i].round(6) for i, name in enumerate(config.names)}
+    probs = {f"prob_{name}": outputs[:, i].round(6) for i, name in enumerate(target.names)}
     return {"predicted": predicted, **probs}, len(texts) - len(filled)
 
 

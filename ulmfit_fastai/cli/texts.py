@@ -105,7 +105,7 @@ def train(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UlmfitError(as_typed(str(error))) from error
     report = ""
-    if model.model_.config.kind == "single":
+    if model.model_.target.kind == "single":
         from ..report.report import write_report
 
         report = f"report: {write_report(args.out).resolve()}\n"
@@ -168,20 +168,19 @@ def evaluate(args: argparse.Namespace) -> int:
       ulmfit-fastai evaluate runs/imdb reviews.parquet --text text --label label --json
     """
     from ..classifier.estimator import ULMFiT
-    from ..classifier.labels import TASKS
     from ..texts.files import existing
     from ..texts.tables import read_table
     from .table_columns import typed, with_text_and_label
 
     frame = read_table(existing(args.file), encoding=args.encoding)
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
-    config = model.model_.config
+    config, target = model.model_.config, model.model_.target
     label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
     if label not in frame:
         raise UlmfitError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
-    task = {kind: task for task, kind in TASKS.items()}[config.kind]
-    delim = (args.label_delim or ";") if config.kind == "multi" else None
-    frame = with_text_and_label(model, frame.assign(**{label: typed(frame[label], delim, task)}), args.text, label)
+    delim = (args.label_delim or ";") if target.kind == "multi" else None
+    frame = frame.assign(**{label: typed(frame[label], delim, target.task)})
+    frame = with_text_and_label(model, frame, args.text, label)
     found = model.evaluate(frame, text=args.text, label=label)
     print(json.dumps(found.to_dict(), indent=2) if args.json else found)
     return 0

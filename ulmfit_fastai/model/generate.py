@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from fastai.text.models.core import SequentialRNN
 from torch import Tensor
 
 from .._errors import UlmfitError
 from ..recipe.parts import Model
-from ..tokens.pieces import joined_pieces, model_of
+from ..tokens.ids import FILLER
+from ..tokens.pieces import joined_pieces
 from ..tokens.stream import tokenize
 from .layers import build_language_model
 from .weights import LMWeights
 
-NEVER = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxfake")
+NEVER = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", FILLER)
 """Special tokens that are not drawn; xxmaj and xxup are, and become capital letters."""
 CLOSING = frozenset(".,;:!?)]}%") | {"'s", "n't", "'re", "'ve", "'ll", "'d", "'m", "'"}
 
@@ -46,14 +47,13 @@ def generate(
     return [_one(net, weights, tokens, n_tokens, temperature, top_k, random) for tokens in started]
 
 
-def _one(net: Any, weights: LMWeights, tokens: list[str], n_tokens: int, temperature: float, top_k: int,
+def _one(net: SequentialRNN, weights: LMWeights, tokens: list[str], n_tokens: int, temperature: float, top_k: int,
          random: torch.Generator) -> str:
-    number = {word: i for i, word in enumerate(weights.vocab)}
     backward = weights.direction == "backward"
     if backward and tokens[:1] == ["xxbos"]:
         tokens = tokens[1:] or ["."]  # a text read backward begins with its last word
-    ids = [number.get(token, 0) for token in (reversed(tokens) if backward else tokens)]
-    never = [i for i, word in enumerate(weights.vocab) if word in NEVER]  # a vocabulary has several xxfake
+    ids = weights.vocab.encode(reversed(tokens) if backward else tokens)
+    never = [i for i, word in enumerate(weights.vocab) if word in NEVER]
     drawn: list[int] = []
     net.reset()
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def _one(net: Any, weights: LMWeights, tokens: list[str], n_tokens: int, tempera
             logits = net(torch.tensor([drawn[-1:]]))[0][0, -1]
     new = [weights.vocab[i] for i in drawn]
     whole = [*reversed(new), *tokens] if backward else [*tokens, *new]
-    return readable(joined_pieces(whole) if model_of(weights.vocab) else whole)
+    return readable(joined_pieces(whole) if weights.vocab.pieces else whole)
 
 
 def _draw(logits: Tensor, never: list[int], temperature: float, top_k: int, random: torch.Generator) -> int:

@@ -19,17 +19,20 @@ from torch import Tensor, nn
 
 from .._errors import UlmfitError
 from ..recipe.parts import Model, Phase
-from ..tokens.ids import vocab_hash
+from ..tokens.ids import Vocabulary
 from .fast.optimizers import adam
 from .layers import build_classifier, build_language_model
 from .losses import FusedCrossEntropy, FusedLoss
-from .weights import LMWeights, check_vocab
+from .weights import LMWeights
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(a batch's outputs, its targets) -> the mean loss."""
 
 
-def words_of(dls: TextDataLoaders) -> list[str]:
+def words_of(dls: TextDataLoaders) -> Vocabulary:
     """The words of a TextDataLoaders, for the language model (a list) and for the classifier (words, classes)."""
     vocab = dls.vocab
-    return list(vocab if isinstance(vocab[0], str) else vocab[0])
+    return Vocabulary(vocab if isinstance(vocab[0], str) else vocab[0])
 
 
 def lm_learner(
@@ -69,7 +72,7 @@ def classifier_learner(
     *,
     n_out: int | None = None,
     encoder: LMWeights | None = None,
-    loss_func: Callable | None = None,
+    loss_func: Loss | None = None,
     fast: bool = True,
     compute_dtype: torch.dtype | None = None,
     **kwargs: Any,
@@ -87,7 +90,7 @@ def classifier_learner(
     net = build_classifier(len(vocab), n_out, model, bptt=phase.bptt, max_len=phase.max_len, fast=fast,
                            mask_per_chunk=not fast, compute_dtype=compute_dtype)
     if encoder is not None:
-        check_vocab(vocab_hash(vocab), encoder.vocab_hash, f"encoder {encoder.name!r}")
+        encoder.vocab.check(vocab.hash, f"encoder {encoder.name!r}")
         encoder.check_shape(emb_sz=model.emb_sz, n_hid=model.n_hid, n_layers=model.n_layers)
         state = {key[2:]: value for key, value in encoder.full_state().items() if key.startswith("0.")}
         net[0].module.load_state_dict(state)

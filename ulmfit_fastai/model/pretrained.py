@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._errors import UlmfitError
-from .weights import _EMBEDDING, _TIED, DIRECTIONS, LMWeights, load_file
+from ..recipe.parts import DIRECTIONS
+from .weights import _EMBEDDING, LMWeights
 
 BUNDLED = Path(__file__).parents[1] / "data"
 
@@ -33,16 +34,16 @@ def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool =
         path = BUNDLED / f"wiki-small-{direction}.safetensors"
         if not path.exists():
             raise UlmfitError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
-        return load_file(path, vocab=BUNDLED / "wiki-small.vocab.json")
+        return LMWeights.load(path, vocab=BUNDLED / "wiki-small.vocab.json")
     path = Path(source)
     if path.is_file() and path.suffix == ".safetensors":
-        return _same_direction(load_file(path), direction)
+        return _same_direction(LMWeights.load(path), direction)
     if path.is_file() and path.suffix == ".pth":
         return load_fastai_pair(path, direction=direction, allow_pickle=allow_pickle)
     if path.is_dir():
         for name in (f"pretrain_{direction}.safetensors", f"lm_{direction}.safetensors"):
             if (path / name).exists():
-                return _same_direction(load_file(path / name), direction)
+                return _same_direction(LMWeights.load(path / name), direction)
         pth = sorted(path.glob("*.pth"))
         if pth:
             return load_fastai_pair(pth[0], direction=direction, allow_pickle=allow_pickle)
@@ -94,12 +95,8 @@ def load_fastai_pair(
     if _EMBEDDING not in state or state[_EMBEDDING].shape[0] != len(words):
         rows = state[_EMBEDDING].shape[0] if _EMBEDDING in state else "no embedding"
         raise UlmfitError(f"{pth}: expected an embedding of {len(words)} words (as in {itos}), found {rows}")
-    raw = {key for key in state if key.endswith("_raw")}
-    copies = {key.replace("_raw", "").replace(".weight_hh", ".module.weight_hh") for key in raw}
-    tied = "1.decoder.weight" in state and torch.equal(state["1.decoder.weight"], state[_EMBEDDING])
-    drop = set(_TIED if tied else _TIED[:1]) | copies
-    kept = {key: value.float() for key, value in state.items() if key not in drop}
-    return LMWeights(pth.stem, direction, words, kept, {"path": str(pth), "tied": tied})
+    kept = {key: value.float() for key, value in state.items()}
+    return LMWeights.from_state(kept, words, name=pth.stem, direction=direction, path=str(pth))
 
 
 def _wt103(direction: str) -> tuple[str, Path]:

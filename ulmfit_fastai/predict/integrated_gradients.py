@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import UlmfitError
-from ..batches.documents import UNK, check_direction
+from ..batches.documents import check_direction
+from ..batches.targets import Target
 from ..model.layers import FixedSentenceEncoder, concat_pool, first_pooled_chunk
+from ..tokens.ids import UNK, Vocabulary
 from ..tokens.rules import BOS
 from ..tokens.stream import tokenize
 from .explanation import Explanation, words_of_text
 
-KINDS = ("single", "multi", "regression")  # as in labels.py
 TOKENS_AT_ONCE = 4096
 """Tokens of one pass, over all its points of the path: about 0.6 GB at the paper's size; a longer text goes alone."""
 
@@ -35,63 +36,52 @@ def explain(
     text: str,
     *,
     vocab: Sequence[str],
-    classes: Sequence[str] = (),
-    kind: str = "single",
+    target: Target,
+    towards: str | None = None,
     bptt: int | None = None,
     lang: str = "en",
     tokenizer: Tokenizer | None = None,
-    target: str | None = None,
     steps: int = 32,
-    centre: float = 0.0,
-    spread: float = 1.0,
 ) -> Explanation:
-    """Score every word of `text` by how far it moved the decision for `target`.
+    """Score every word of `text` by how far it moved the decision towards a class.
 
     models: 'forward' and/or 'backward' -> a classifier as `build_classifier` or fastai makes it. Two are explained
         together: the function followed is the mean of their probabilities, as the package predicts with.
-    vocab: the models' words. classes: names of the outputs, in order (for regression they may be left out).
-    kind: 'single' (one class a text), 'multi' (several) or 'regression', as in `Labels`.
+    vocab: the models' words. target: what the models' outputs are; of those without classes, the numbers in order.
+    towards: the class to explain; default the most probable one.
     bptt: tokens a chunk; default the model's own.
     lang, tokenizer: what splits the text; `tokenizer` takes and gives lists, by default it is fastai's for `lang`.
-    target: the class to explain; default the most probable one.
     steps: points on the way from no words to the text (Gauss-Legendre). More are slower and more exact:
         see `Explanation.gap`.
-    centre, spread: for regression, what the model's output is multiplied by and added to, to be the number it means.
 
     The models may be in training mode; they are read in evaluation mode and left as they were. Gradients reach every
-    token, also those that a chunked forward pass would cut off. ValueError for an empty text or an unknown target.
+    token, also those that a chunked forward pass would cut off. ValueError for an empty text or an unknown class.
     """
     if not models:
         raise UlmfitError("models: expected at least one direction with its model, found none")
-    if kind not in KINDS:
-        raise UlmfitError(f"kind: expected one of {KINDS}, found {kind!r}")
     if not isinstance(text, str) or not text.strip():
         raise UlmfitError("expected a text with at least one word, found an empty one")
     if steps < 1:
         raise UlmfitError(f"steps: expected 1 or more, found {steps}")
     tokens = (tokenizer or (lambda texts: tokenize(texts, lang)))([text])[0]
-    number = {word: i for i, word in enumerate(vocab) if word != "xxfake"}
-    ids = [number.get(token, UNK) for token in tokens]
+    ids = Vocabulary(vocab).encode(tokens)
     with ExitStack() as stack:
         for model in models.values():
             stack.enter_context(_reading(model))
         paths = [_Path(model, ids, direction, bptt, keep_first=tokens[0].lstrip("▁") == BOS)
                  for direction, model in models.items()]
         outputs = [path.outputs(torch.ones(1)).detach() for path in paths]
-        shown = _shown(outputs, kind)
-        if kind == "regression":
-            shown = shown * spread + centre
-        names = _names(classes, shown.shape[0])
-        chosen = int(shown.argmax()) if target is None and kind != "regression" else _number_of(target, names)
-        scores = _integrate(paths, kind, chosen, steps)
+        shown = target.in_own_unit(_shown(outputs, target))
+        names = _names(target.names, shown.shape[0])
+        best = int(shown.argmax()) if target.kind != "regression" else 0
+        chosen = best if towards is None else _number_of(towards, names)
+        scores = _integrate(paths, target.kind, chosen, steps) * target.scale
         with torch.no_grad():
             empty = [path.outputs(torch.zeros(1)) for path in paths]
-            before, after = (float(_decision(out, kind, chosen)) for out in (empty, outputs))
-    if kind == "regression":
-        scores, before, after = scores * spread, before * spread + centre, after * spread + centre
+            before, after = (target.in_own_unit(float(_decision(out, target.kind, chosen))) for out in (empty, outputs))
     known = [i != UNK for i in ids]
     return Explanation(
-        words=tuple(words_of_text(text, tokens, scores, known)), kind=kind, target=names[chosen],
+        words=tuple(words_of_text(text, tokens, scores, known)), kind=target.kind, target=names[chosen],
         predicted=names[int(shown.argmax())], outputs=dict(zip(names, shown.tolist())), value=after, baseline=before,
     )
 
@@ -170,12 +160,9 @@ def _decision(outputs: Sequence[Tensor], kind: str, target: int) -> Tensor:
     return yes.logsumexp(0) - no.logsumexp(0)
 
 
-def _shown(outputs: Sequence[Tensor], kind: str) -> Tensor:
-    """Mean probability (or number) of each output: (n_out,)."""
-    stacked = torch.stack([out[0].cpu().double() for out in outputs])
-    if kind != "regression":
-        stacked = stacked.softmax(-1) if kind == "single" else stacked.sigmoid()
-    return stacked.mean(0)
+def _shown(outputs: Sequence[Tensor], target: Target) -> Tensor:
+    """Mean probability (or standardised number) of each output: (n_out,)."""
+    return target.probabilities(torch.stack([out[0].cpu().double() for out in outputs])).mean(0)
 
 
 def _names(classes: Sequence[str], n_out: int) -> list[str]:
@@ -186,12 +173,10 @@ def _names(classes: Sequence[str], n_out: int) -> list[str]:
     return [str(name) for name in classes]
 
 
-def _number_of(target: str | None, names: Sequence[str]) -> int:
-    if target is None:
-        return 0
-    if str(target) not in names:
-        raise UlmfitError(f"target: expected one of {', '.join(names)}, found {target!r}")
-    return names.index(str(target))
+def _number_of(towards: str, names: Sequence[str]) -> int:
+    if str(towards) not in names:
+        raise UlmfitError(f"target: expected one of {', '.join(names)}, found {towards!r}")
+    return names.index(str(towards))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,18 @@ from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
 from .._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
-from ..batches.targets import KINDS, class_name
+from ..batches.targets import Target
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
 from ..results.metrics import joined
 from ..results.result import seconds_of
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
-from ..tokens.pieces import is_model, model_digest, model_of
+from ..tokens.pieces import is_model, model_digest
 from ..tokens.stream import tokenize
+from .explanation import Explanation
 from .int8 import int8_copy
+from .integrated_gradients import explain
 from .outputs import predict_rows
 
 FORMAT = "ulmfit_fastai model 1"
@@ -44,37 +46,21 @@ CHUNK_TEXTS, CHUNK_CHARS = 4096, 4_000_000
 class Config:
     """What one must know besides the weights to use a model; what config.json holds."""
 
-    kind: str = "single"
-    """single (one class a text), multi (any number of them) or regression (a number)."""
-    classes: tuple[Any, ...] = ()
-    """The classes as their owner wrote them (text or numbers), in the order of the outputs."""
+    target: Target
+    """What the outputs are, with the classes as their owner wrote them (text or numbers)."""
     directions: tuple[str, ...] = ("forward",)
     text: tuple[str, ...] | None = None
     """The columns of the texts; None: they were a plain list."""
     label: str | None = None
     lang: str = "en"
-    centre: float = 0.0
-    spread: float = 1.0
-    """Regression: the model's output times `spread` plus `centre` is the number."""
     indicator: bool = False
     """Several classes were given, and are returned, as rows of 0 and 1."""
     data: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: name, counts, fingerprint. No texts."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UlmfitError(f"kind: expected one of {', '.join(KINDS)}, found {self.kind!r}")
-        if self.kind != "regression" and not self.classes:
+        if self.target.kind != "regression" and not self.target.classes:
             raise UlmfitError("classes: expected the classes of the model, found none")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes as text."""
-        return tuple(class_name(name) for name in self.classes)
-
-    @property
-    def n_out(self) -> int:
-        return max(len(self.classes), 1)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str | Path) -> Config:
@@ -83,16 +69,21 @@ class Config:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise UlmfitError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
                               "ulmfit_fastai that wrote it")
-        known = {item.name for item in fields(cls)}
+        known = {item.name for item in fields(cls)} - {"target"}
         given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
                                  for key, value in values.items() if key in known}
         try:
-            return cls(**given)
+            return cls(Target.from_record(values, values.get("classes", ())), **given)
         except (TypeError, ValueError) as error:
             raise UlmfitError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", **asdict(self)}
+        """What config.json holds: the target's fields stand among the others, under the names of its first version."""
+        said = self.target.to_record()
+        return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", "kind": said["kind"],
+                "classes": self.target.classes, "directions": self.directions, "text": self.text, "label": self.label,
+                "lang": self.lang, "centre": said["centre"], "spread": said["spread"], "indicator": self.indicator,
+                "data": self.data}
 
 
 class TextModel:
@@ -109,8 +100,12 @@ class TextModel:
         self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
         self.device = torch.device(device or ("cpu" if int8 else default_device()))
         self.vocab = next(iter(classifiers.values())).vocab
-        self._number = {word: i for i, word in enumerate(self.vocab) if word != "xxfake"}
         self.models = {direction: self._build(saved) for direction, saved in classifiers.items()}
+
+    @property
+    def target(self) -> Target:
+        """What the outputs are."""
+        return self.config.target
 
     @property
     def bptt(self) -> int:
@@ -119,7 +114,7 @@ class TextModel:
 
     def _build(self, saved: Classifier) -> torch.nn.Module:
         phase = self.recipe.classifier
-        model = build_classifier(len(self.vocab), self.config.n_out, self.recipe.model, bptt=phase.bptt,
+        model = build_classifier(len(self.vocab), self.target.n_out, self.recipe.model, bptt=phase.bptt,
                                  max_len=phase.max_len, fast=self.recipe.fast)
         try:
             model.load_state_dict(saved.state)
@@ -135,24 +130,28 @@ class TextModel:
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Texts as word numbers, tokenised in this process: starting others would take longer than a text does."""
         split = tokenize(texts, self.config.lang, n_workers=1) if len(texts) else []
-        return [[self._number.get(token, 0) for token in tokens] for tokens in split]
+        return [self.vocab.encode(tokens) for tokens in split]
 
     def outputs_of_ids(self, ids: Sequence[Sequence[int]], direction: str) -> np.ndarray:
         """One direction's probabilities (or numbers) of numbered texts, float32 (texts, outputs)."""
         return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
-                            device=self.device, kind=self.config.kind, centre=self.config.centre,
-                            spread=self.config.spread)
+                            device=self.device, target=self.target)
 
     def outputs(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities (or numbers) of texts in their order, both directions averaged: float64 (texts, outputs)."""
         parts = list(self.stream(texts))
-        return np.concatenate(parts) if parts else np.empty((0, self.config.n_out))
+        return np.concatenate(parts) if parts else np.empty((0, self.target.n_out))
 
     def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """The outputs of any number of texts, some thousands at a time, in bounded memory and in their order."""
         for chunk in chunks(texts):
             ids = self.numbers(chunk)
-            yield joined({d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}, self.config.kind)
+            yield joined({d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}, self.target.kind)
+
+    def explain(self, text: str, *, towards: str | None = None, steps: int = 32) -> Explanation:
+        """Which words moved the decision on one text, towards a class (default: the predicted one)."""
+        return explain(self.as_trained("explain"), text, vocab=self.vocab, target=self.target, towards=towards,
+                       bptt=self.bptt, lang=self.config.lang, steps=steps)
 
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
         """The models for `purpose`, which needs their weights; ValueError where those are in int8."""
@@ -174,7 +173,7 @@ class TextModel:
             raise UlmfitError(f"{folder}: expected an empty folder or an earlier model, found "
                               f"{', '.join(strange[:3])}; choose another folder")
         for direction, model in models.items():
-            saved = Classifier.from_model(model, self.vocab, self.config.names, direction=direction,
+            saved = Classifier.from_model(model, self.vocab, self.target.names, direction=direction,
                                           meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash})
             saved.save(folder / f"classifier_{direction}.safetensors", vocab_path=folder / "vocab.json")
         self.describe(folder, card=card)
@@ -225,15 +224,14 @@ class TextModel:
             if not path.exists():
                 raise UlmfitError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the "
                                   "file there (results that are kept without weights cannot predict)")
-            classifiers[direction] = Classifier.load(path, vocab=folder / "vocab.json")
-            made_for = model_digest(config.lang) if is_model(config.lang) else None
-            if model_of(classifiers[direction].vocab) != made_for:
-                raise UlmfitError(f"{folder}: expected the SentencePiece model "
-                                  f"{model_of(classifiers[direction].vocab)} that the weights were trained with, "
-                                  f"found {made_for}; copy its {PIECES_FILE} there")
-            if classifiers[direction].classes != config.names:
-                raise UlmfitError(f"{path} has the classes {', '.join(classifiers[direction].classes)}, config.json "
-                                  f"has {', '.join(config.names)}: the files are not of one model")
+            saved = classifiers[direction] = Classifier.load(path, vocab=folder / "vocab.json")
+            made_for, pieces = model_digest(config.lang) if is_model(config.lang) else None, saved.vocab.pieces
+            if pieces != made_for:
+                raise UlmfitError(f"{folder}: expected the SentencePiece model {pieces} that the weights were trained "
+                                  f"with, found {made_for}; copy its {PIECES_FILE} there")
+            if saved.classes != config.target.names:
+                raise UlmfitError(f"{path} has the classes {', '.join(saved.classes)}, config.json has "
+                                  f"{', '.join(config.target.names)}: the files are not of one model")
         return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
 
 
@@ -267,11 +265,8 @@ def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any]]:
         raise UlmfitError(f"{folder}: the run is not finished (status: {run['status']}); run its command again to go "
                           f"on ({run.get('command', '')})")
     recipe, data = Recipe.from_dict(run["recipe"]), run["data"]
-    labels = data.get("labels", {})
-    config = Config(kind=labels.get("kind", "single"), classes=tuple(data.get("classes", ())),
-                    directions=tuple(recipe.directions), centre=labels.get("centre", 0.0),
-                    spread=labels.get("spread", 1.0), data=about(run))
-    return config, recipe, run.get("metrics", {})
+    target = Target.from_record(data.get("labels", {}), data.get("classes", ()))
+    return Config(target, directions=tuple(recipe.directions), data=about(run)), recipe, run.get("metrics", {})
 
 
 def about(run: dict[str, Any]) -> dict[str, Any]:

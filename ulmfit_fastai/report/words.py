@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 
 from ..predict.explanation import Explanation
-from ..predict.integrated_gradients import explain
 from ..predict.text_model import TextModel
 from ..results.result import Result
 
@@ -24,8 +23,8 @@ Explain = Callable[[str, str], Explanation | None]
 
 def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
     """Explain texts by the classifiers in the run's folder; None where it doesn't hold those of all directions."""
-    needed = ["vocab.json", *(f"classifier_{direction}.safetensors" for direction in result.directions)]
-    if not result.directions or not all((result.folder / name).exists() for name in needed):
+    files = [result.folder / f"classifier_{direction}.safetensors" for direction in result.directions]
+    if not files or not all(path.exists() for path in (result.folder / "vocab.json", *files)):
         return None
     try:
         with torch.random.fork_rng(devices=[]):  # writing a report changes nobody's random numbers
@@ -33,14 +32,13 @@ def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # of another version, say; the page goes without
         log.warning("the report's mistakes are not explained: %s", error)
         return None
-    for classifier in model.models.values():
-        classifier.requires_grad_(False)
+    for module in model.models.values():
+        module.requires_grad_(False)
     until = time.monotonic() + seconds
 
     def why(text: str, target: str) -> Explanation | None:
         if time.monotonic() > until or not text.strip():
             return None
-        return explain(model.models, text, vocab=model.vocab, classes=result.classes, lang=model.config.lang,
-                       target=target, steps=16)  # for shades, exact enough
+        return model.explain(text, towards=target, steps=16)  # for shades, exact enough
 
     return why

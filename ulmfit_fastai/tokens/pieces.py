@@ -24,7 +24,6 @@ FILE_NAME = "spm.model"
 """What a model is called in the folder of the weights that were trained with it."""
 LINES = 500_000  # most lines a model is trained on, drawn from all of them: bounds memory and time
 LONGEST = 4000  # bytes of a line: SentencePiece leaves out longer ones
-_MARKER = "xxpieces-"
 _EUROPEAN = frozenset("bg cs da de el en es et fi fr ga hr hu it lt lv mt nl pl pt ro sk sl sv".split())
 
 
@@ -40,22 +39,6 @@ def model_digest(path: str | Path) -> str:
         raise UlmfitError(f"expected a SentencePiece model at {path}, found no such file; `ulmfit-fastai pretrain "
                           f"CORPUS --tokenizer sentencepiece` writes one as {FILE_NAME} beside its weights")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def pieces_vocab(pieces: Sequence[str], digest: str) -> list[str]:
-    """A model's pieces as a vocabulary that names the model, padded with `xxfake` to a multiple of 8 as fastai's are.
-
-    The last word but the padding holds the model's digest, so that the vocabulary's own hash, which guards weights,
-    changes with the model.
-    """
-    vocab = [*pieces, f"{_MARKER}{digest}"]
-    return vocab + ["xxfake"] * (-len(vocab) % 8)
-
-
-def model_of(vocab: Sequence[str]) -> str | None:
-    """The digest of the model whose vocabulary this is; None for a vocabulary of words."""
-    marked = [word for word in vocab[-8:] if word.startswith(_MARKER)]
-    return marked[0][len(_MARKER):] if marked else None
 
 
 def joined_pieces(pieces: Sequence[str]) -> list[str]:

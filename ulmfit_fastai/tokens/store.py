@@ -22,9 +22,9 @@ import numpy as np
 from .._errors import UlmfitError
 from .._files import move, temporary_folder, write_json
 from .._progress import _bar
-from .ids import TokenIds
+from .ids import TokenIds, Vocabulary
 from .pieces import FILE_NAME as MODEL_FILE
-from .pieces import Pieces, is_model, pieces_vocab
+from .pieces import Pieces, is_model
 from .store_files import cache_root, finish, is_whole, read_meta, settings, store_name, write_header
 from .stream import WordTable, encode_batches
 from .stream import tokenize as tokenize
@@ -113,14 +113,14 @@ class TokenStore:
         """Tokens per document (int64)."""
         return np.diff(self.offsets)
 
-    def vocab(self, rows: Rows | None = None, *, max_vocab: int = 60000, min_freq: int = 3) -> list[str]:
+    def vocab(self, rows: Rows | None = None, *, max_vocab: int = 60000, min_freq: int = 3) -> Vocabulary:
         """fastai's `make_vocab` on the tokens of `rows` (of all documents without): most frequent first.
 
         The nine special tokens come first; `xxfake` pads to the next multiple of 8 (by 8 when it is one already).
         For a SentencePiece model it is all its pieces, whatever the rows: none of them is too rare to be known.
         """
         if "pieces" in self.meta:
-            return pieces_vocab(self.words[: self.meta["n_pieces"]], self.meta["pieces"])
+            return Vocabulary.of_pieces(self.words[: self.meta["n_pieces"]], self.meta["pieces"])
         from fastai.text.data import make_vocab
 
         counts = np.zeros(len(self.words), np.int64)
@@ -134,23 +134,20 @@ class TokenStore:
                 order.append(new[np.argsort(first[new])])
             counts += here
         count = Counter({self.words[i]: int(counts[i]) for i in np.concatenate(order)})
-        return make_vocab(count, min_freq=min_freq, max_vocab=max_vocab)
+        return Vocabulary(make_vocab(count, min_freq=min_freq, max_vocab=max_vocab))
 
     def numericalize(self, vocab: Sequence[str], rows: Rows | None = None) -> TokenIds:
-        """Ids of all documents, or of `rows` in their order; tokens outside `vocab` become 0 (xxunk).
-
-        `xxfake`, which pads vocabularies, is nobody's id (in fastai it is when a vocabulary is given to Numericalize).
-        """
-        numbers = {word: i for i, word in enumerate(vocab) if word != "xxfake"}
+        """Ids of all documents, or of `rows` in their order; tokens outside `vocab` become 0 (xxunk)."""
+        vocab = Vocabulary(vocab)
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
-        table = np.fromiter((numbers.get(word, 0) for word in self.words), dtype, len(self.words))
+        table = np.array(vocab.encode(self.words), dtype)
         lengths = self.lengths if rows is None else self.lengths[self._rows(rows)]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids, done = np.empty(int(offsets[-1]), dtype), 0
         for part in self._parts(rows):
             ids[done : done + len(part)] = table[part]
             done += len(part)
-        return TokenIds(ids, offsets, list(vocab))
+        return TokenIds(ids, offsets, vocab)
 
     def _rows(self, rows: Rows) -> np.ndarray:
         rows = np.asarray(rows, np.int64)

@@ -17,9 +17,9 @@ from fastai.text.learner import LMLearner
 
 from .._errors import UlmfitError
 from ..batches.dataloaders import lm_dataloaders
-from ..model import weights as weight_files
 from ..model.learners import lm_learner
 from ..model.precision import compute_dtype, precision_callbacks
+from ..model.weights import LMWeights
 from ..recipe.parts import Model, Phase
 from ..results.folder import RunFolder
 from ..texts.corpora import read_corpus
@@ -174,10 +174,10 @@ def save_pretrained(learn: LMLearner, text: GeneralText, folder: RunFolder, dire
     """Write `pretrain_<direction>.safetensors` with its own vocabulary, and mark the phase as done."""
     metrics = next(stage["metrics"] for stage in reversed(folder.run["stages"])
                    if (stage["direction"], stage["phase"]) == (direction, "pretrain"))
-    weights = weight_files.from_model(
+    weights = LMWeights.from_model(
         learn.model, text.ids.vocab, name=name, direction=direction, tokens=int(text.ids.lengths[text.train].sum()),
         epochs=epochs, metrics=metrics, recipe_hash=recipe_hash, **({} if is_model(text.lang) else {"lang": text.lang}),
     )
-    weight_files.save(weights, folder.weights_file("pretrain", direction))
+    weights.save(folder.weights_file("pretrain", direction))
     folder.mark_phase(direction, "pretrain")
     folder.state_file.unlink(missing_ok=True)

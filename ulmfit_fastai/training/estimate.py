@@ -14,13 +14,13 @@ from fastai.learner import Learner
 from torch import Tensor
 
 from .._words import duration
-from ..batches.documents import PAD
 from ..model.fast.sampled_softmax import FULL_FROM
 from ..model.learners import set_trainable
 from ..model.losses import FusedCrossEntropy
 from ..model.precision import autocast_of
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
+from ..tokens.ids import PAD
 
 TIMED_BATCHES = 3
 FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that

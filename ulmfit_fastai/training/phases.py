@@ -13,10 +13,9 @@ from fastai.text.learner import LMLearner, TextLearner
 
 from .._files import disk_full_is_said, write_bytes_atomic
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
-from ..model import weights as weight_files
 from ..model.learners import classifier_learner, lm_learner
 from ..model.precision import autocast_of, compute_dtype, precision_callbacks
-from ..model.weights import LMWeights
+from ..model.weights import Classifier, LMWeights
 from ..predict.outputs import predict_rows
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
@@ -72,8 +71,7 @@ class Run(Work):
         """The classifier's Learner; its encoder is random where there is none to start from."""
         phase, rows = self.recipe.classifier, self.data.splits
         dls = classifier_dataloaders(
-            self.data.ids, self.data.targets.values, classes=list(self.data.dataset.classes) or None,
-            train=some_rows(rows.train, phase.max_docs, self.recipe.seed),
+            self.data.ids, self.data.targets, train=some_rows(rows.train, phase.max_docs, self.recipe.seed),
             valid=some_rows(rows.valid, phase.valid_docs, self.recipe.seed), direction=direction,
             bs=phase.bs, bptt=phase.bptt, device=self.device,
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
@@ -81,7 +79,7 @@ class Run(Work):
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
-                                  loss_func=self.data.targets.loss(self.recipe.class_weights, self.device),
+                                  loss_func=self.data.targets.target.loss(self.recipe.class_weights, self.device),
                                   compute_dtype=dtype, cbs=precision_callbacks(self.recipe.precision, self.device))
 
     # -- phases ---------------------------------------------------------------------------------------------------
@@ -106,9 +104,9 @@ class Run(Work):
         """Stage 2: the general-domain language model learns these texts."""
         learn = self.build_lm(phase, direction, self.match_starting_weights(direction))
         self.fit(learn, phase, "lm", direction)
-        tuned = weight_files.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name, direction=direction,
-                                        recipe_hash=self.recipe.hash)
-        weight_files.save(tuned, self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
+        tuned = LMWeights.from_model(learn.model, self.data.ids.vocab, name=self.recipe.name, direction=direction,
+                                     recipe_hash=self.recipe.hash)
+        tuned.save(self.folder.weights_file("lm", direction), vocab_path=self.vocab_file)
         self.folder.mark_phase(direction, "lm")
         self.forget(learn)
 
@@ -116,7 +114,7 @@ class Run(Work):
         """Stage 3: a classifier on the language model's encoder."""
         learn = self.build_classifier(direction, self.load_encoder(direction))
         self.fit(learn, self.recipe.classifier, "classifier", direction)
-        model = weight_files.Classifier.from_model(
+        model = Classifier.from_model(
             learn.model, self.data.ids.vocab, self.data.dataset.classes, direction=direction,
             meta={"name": self.recipe.name, "recipe_hash": self.recipe.hash},
         )
@@ -127,7 +125,7 @@ class Run(Work):
     def match_starting_weights(self, direction: str) -> LMWeights | None:
         """Stage 1: the general-domain language model, matched to the words of these texts."""
         if self.recipe.weights == "pretrain":
-            loaded: LMWeights | None = weight_files.load_file(self.folder.weights_file("pretrain", direction))
+            loaded: LMWeights | None = LMWeights.load(self.folder.weights_file("pretrain", direction))
         else:
             loaded = self.opened.take(self.recipe.weights, direction)
         if loaded is None:
@@ -135,7 +133,7 @@ class Run(Work):
         matched = loaded.for_vocab(self.data.ids.vocab)
         self.folder.run["weights"] = {
             **self.folder.run.get("weights", {}),
-            direction: {"name": loaded.name, "vocab_hash": loaded.vocab_hash, "words_kept": matched.meta["words_kept"],
+            direction: {"name": loaded.name, "vocab_hash": loaded.vocab.hash, "words_kept": matched.meta["words_kept"],
                         "words": matched.meta["words"], **{k: v for k, v in loaded.meta.items() if k != "path"}},
         }
         return matched
@@ -145,22 +143,21 @@ class Run(Work):
         """
         if self.recipe.lm is None:
             return self.match_starting_weights(direction)
-        return weight_files.load_file(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
+        return LMWeights.load(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
 
     def predict(self, direction: str) -> None:
         """Outputs for the validation and test rows; the only place where the test set is read."""
         targets = self.data.targets
         started = time.monotonic()
         learn = self.build_classifier(direction, None)
-        saved = weight_files.Classifier.load(self.folder.weights_file("classifier", direction),
-                                             vocab=self.vocab_file)
+        saved = Classifier.load(self.folder.weights_file("classifier", direction), vocab=self.vocab_file)
         learn.model.load_state_dict(saved.state)
         for part, rows in self.held_out.items():
             if len(rows):
                 with autocast_of(learn):  # in the types it was trained in
                     found = predict_rows(learn.model, self.data.ids, rows, direction=direction,
-                                         bptt=self.recipe.classifier.bptt, device=self.device, kind=targets.kind,
-                                         centre=targets.centre, spread=targets.spread)
+                                         bptt=self.recipe.classifier.bptt, device=self.device,
+                                         target=targets.target)
                 self._keep(part, direction, found)
         self.folder.run.setdefault("seconds", {})[f"predict_{direction}"] = round(time.monotonic() - started, 1)
         self.forget(learn)
@@ -212,8 +209,8 @@ class Run(Work):
             outputs = self._outputs_of(part) if len(rows) else None
             if outputs is None:
                 continue
-            every = {**outputs, "averaged": joined(outputs, targets.kind)} if len(outputs) > 1 else outputs
-            found = {d: metrics_of(targets.kind, o, targets.truth(rows)) for d, o in every.items()}
+            every = {**outputs, "averaged": joined(outputs, targets.target.kind)} if len(outputs) > 1 else outputs
+            found = {d: metrics_of(targets.target.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found
             else:

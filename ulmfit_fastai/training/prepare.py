@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, dataset: Dataset, *, ids: TokenIds | None = None, ca
     elif len(ids) != len(dataset):
         raise UlmfitError(f"ids: expected one document for each of the {len(dataset):,} rows, found {len(ids):,}")
     targets = Targets.of(dataset, splits.train)
-    if targets.kind != "single" and recipe.evaluate == "test" and len(splits.test):
+    if targets.target.kind != "single" and recipe.evaluate == "test" and len(splits.test):
         raise UlmfitError(f"{dataset.name}: a run measures labels of several classes or numbers on its validation part "
                           "only; use evaluate='validation', and ULMFiT.evaluate for other texts")
     return Prepared(dataset, splits, ids, targets)

@@ -21,7 +21,6 @@ import torch
 from .._errors import UlmfitError
 from .._files import read_json
 from ..batches.dataloaders import lm_dataloaders
-from ..model import weights as weight_files
 from ..model.generate import generate
 from ..model.learners import lm_learner
 from ..model.weights import LMWeights
@@ -229,7 +228,7 @@ def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None
     measured = f"perplexity_{direction}" in run["metrics"] or not evaluate
     if measured and direction in samples:
         return
-    weights = weight_files.load_file(work.folder.weights_file("pretrain", direction))
+    weights = LMWeights.load(work.folder.weights_file("pretrain", direction))
     if not measured:
         run["metrics"][f"perplexity_{direction}"] = {
             Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path), device=work.device,

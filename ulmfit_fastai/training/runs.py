@@ -184,10 +184,10 @@ def _not_planned(order: Order) -> list[str]:
 
 def _train(work: Run, baseline: Baseline | None) -> None:
     """The session: every phase that is left, to the end or until it is stopped."""
-    data, targets, record = work.data, work.data.targets, work.folder.run["data"]
+    data, record = work.data, work.folder.run["data"]
     record["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
     record["vocabulary"] = len(data.ids.vocab)
-    record["labels"] = {"kind": targets.kind, "centre": targets.centre, "spread": targets.spread}
+    record["labels"] = data.targets.target.to_record()
     with session(work.folder, work.conditions):
         for direction in work.recipe.directions:
             work.train_direction(direction)
