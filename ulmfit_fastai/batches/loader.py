@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class TokenLoader(TfmdDL):
         if self.epoch == epoch:
             self.epoch = epoch + 1
 
-    def one_batch(self) -> Any:
+    def one_batch(self) -> Batch:
         """Return the batch that would be read next and leave `epoch` and `start_batch` as they are."""
         first = self.start_batch
         batch = super().one_batch()
@@ -68,7 +68,8 @@ class TokenLoader(TfmdDL):
     def _one_pass(self) -> None:
         self._n_inp, self._types = 1, self.dataset.batch_types  # fastai would make a batch to find these
 
-    def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> Any:
+    def new(self, dataset: TokenDataset | Sequence[str] | None = None, cls: type | None = None,
+            **kwargs: Any) -> TokenLoader:
         """Make a loader like this one with some settings changed; `dataset` may be a list of texts."""
         if dataset is not None and not isinstance(dataset, TokenDataset):
             dataset = self.dataset.from_texts(dataset)

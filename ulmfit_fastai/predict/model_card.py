@@ -26,8 +26,8 @@ def model_card(model: TextModel, *, name: str, licence: str = "unknown", run_fol
     """
     data = model.config.data
     return _template().render(
-        model=model, config=model.config, target=model.target, recipe=model.recipe, size=model.recipe.model, data=data, name=name,
-        licence=licence, run_folder=run_folder, kinds=KINDS, measured=_measured(model.metrics),
+        model=model, config=model.config, target=model.target, recipe=model.recipe, size=model.recipe.model, data=data,
+        name=name, licence=licence, run_folder=run_folder, kinds=KINDS, measured=_measured(model.metrics),
         parameters=sum(p.numel() for classifier in model.models.values() for p in classifier.parameters()),
         weights=sorted({str(one) for one in data.get("weights", {}).values()}), versions=data.get("versions", {}))
 
