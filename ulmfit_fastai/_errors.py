@@ -50,8 +50,13 @@ def _joined(message: str, advice: str) -> str:
     return f"{message}; {advice}" if message and advice else message or advice
 
 
+_OPTIONS = {"base": "preset", "directions": "direction", "train": "train-part", "validation_fraction": "valid"}
+"""Where the command line has another word than Python."""
+
+
 def _option(match: re.Match[str]) -> str:
-    name, value = match[1].replace("_", "-"), match[2].strip("'\"")
+    name = _OPTIONS.get(match[1], match[1].replace("_", "-"))
+    value = match[2].strip("'\"")
     if value == "False":
         return f"--no-{name}"
     return f"--{name}" if value in ("", "True") else f"--{name} {value}"

@@ -157,6 +157,17 @@ HYPERPARAMETERS: dict[str, Number] = {
     "pretraining articles": Number(28595, "section 3.1"), "pretraining words": Number(103e6, "section 3.1"),
 }
 
+
+def stated(name: str) -> float:
+    """A hyperparameter of the paper by its name in `HYPERPARAMETERS`."""
+    return float(HYPERPARAMETERS[name].value)
+
+
+def stated_whole(name: str) -> int:
+    """The same where the paper counts something: layers, epochs, texts of a batch."""
+    return int(HYPERPARAMETERS[name].value)
+
+
 LOW_SHOT = {
     # With 100 labels, as good as training from scratch with so many times the labels (section 5, Figure 3).
     ("imdb", "supervised"): Number(10, "section 5, Low-shot learning"),

@@ -154,9 +154,8 @@ def test_a_run_that_its_time_budget_ended_says_so_by_its_exit_code(fake_module, 
 
 
 @pytest.mark.parametrize("missing, code", [({}, 0), ({"table7.last": "time"}, 3)])
-def test_an_experiment_with_runs_to_come_says_so_by_its_exit_code(fake_module, monkeypatch, missing, code):
+def test_an_experiment_with_runs_to_come_says_so_by_its_exit_code(fake_module, missing, code):
     fake_module("experiments.tables", ablate=lambda *args, **settings: SimpleNamespace(missing=missing))
-    monkeypatch.setattr("ulmfit_fastai.cli.experiments.dataset_of", lambda args, task: task)
     assert main(["ablate", "table7"]) == code
 
 
@@ -237,7 +236,7 @@ def test_check_fails_when_any_run_is_short(codes, code, fake_module, capsys):
         __str__ = lambda self: f"verdict with code {self.exit_code}"  # noqa: E731
 
     fake_module("results.result", Result=SimpleNamespace(load=lambda folder: SimpleNamespace(folder=folder)))
-    fake_module("results.verdict", identity=lambda result: result.folder,
+    fake_module("results.verdict", experiments_of=lambda results: [[result] for result in results],
                 check=lambda result: Verdict(exit_code=codes[int(result.folder)]))
     assert main(["check", *map(str, range(len(codes)))]) == code
     shown = capsys.readouterr().out.splitlines()

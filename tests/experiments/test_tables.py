@@ -309,7 +309,7 @@ def test_a_diverged_run_is_named_and_the_others_go_on(reviews, options, tmp_path
 
 def test_a_folder_with_other_runs_is_refused(table7, reviews, options):
     table, _ = table7
-    with pytest.raises(RunMismatch, match="classifier.bs: .* choose another --out$"):  # no --no-resume: it has none
+    with pytest.raises(RunMismatch, match="classifier.bs: .* choose another out=$"):  # it has no resume=
         ablate("table7", reviews, out=table.folder, rows=["last"], **{**options, "classifier.bs": 8})
 
 
@@ -689,8 +689,9 @@ def test_a_folder_of_data_sets_is_searched_by_name(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- commands
 def test_commands_run_the_experiments(reviews, cache, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("ulmfit_fastai.texts.sources.load_task",
-                        lambda *args, **how: asked.append((args, how)) or reviews)
+    for module in ("tables", "label_curves", "epoch_curves"):
+        monkeypatch.setattr(f"ulmfit_fastai.experiments.{module}.load_task",
+                            lambda *args, **how: asked.append((args, how)) or reviews)
     monkeypatch.setenv("ULMFIT_CACHE", str(cache))
     common = f"--task imdb --data here --no-verify --train-part dev --preset tiny --out {tmp_path} --device cpu"
     settings = ["--set", "precision=fp32", "--set", "lm.max_docs=30"]

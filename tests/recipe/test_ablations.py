@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ulmfit_fastai.recipe.ablations import ablation, ablation_names, full_method, low_shot, named
+from ulmfit_fastai.recipe.ablations import ablation, ablation_names, full_method, low_shot
+from ulmfit_fastai.recipe.find import named_recipe
 from ulmfit_fastai.recipe.parts import Dropouts
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
@@ -143,7 +144,7 @@ def test_a_row_that_does_not_exist_is_refused_with_those_that_do(name):
     with pytest.raises(ValueError, match="there is no recipe .* expected one of .*table7.chain_thaw"):
         ablation(name)
     with pytest.raises(ValueError, match="there is no"):
-        named(name)
+        named_recipe(name)
     with pytest.raises(ValueError, match="there is no table"):
         ablation_names("table9")
 

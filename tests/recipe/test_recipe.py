@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from ulmfit_fastai.recipe.ablations import LOW_SHOT, ablation_names, named
+from ulmfit_fastai.recipe.ablations import LOW_SHOT, ablation_names
+from ulmfit_fastai.recipe.find import named_recipe
 from ulmfit_fastai.recipe.freezing import Stage, full
 from ulmfit_fastai.recipe.parts import Dropouts, Model, Optimizer, Phase
 from ulmfit_fastai.recipe.presets import PRESETS, preset
@@ -132,7 +133,7 @@ ALL = [*PRESETS, "ulmfit", *ablation_names(), *(f"lowshot.{kind}.100" for kind i
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_named_recipe_comes_back_from_json_as_it_was(name):
-    recipe = named(name)
+    recipe = named_recipe(name)
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe and again.hash == recipe.hash and repr(again) == repr(recipe)
     assert Recipe.from_json(json.loads(recipe.to_json())) == recipe
@@ -287,7 +288,7 @@ def test_impossible_parts_are_refused_by_the_fields_name(make, message):
 def test_the_phases_that_run_are_those_the_weights_and_the_lm_call_for():
     assert preset("paper").phases == ("pretrain", "lm", "classifier")
     assert preset("fastai").phases == ("lm", "classifier")
-    assert named("table7.from_scratch").phases == ("classifier",)
+    assert named_recipe("table7.from_scratch").phases == ("classifier",)
 
 
 def test_pretraining_has_its_own_dropouts():

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from ulmfit_fastai import paper
-from ulmfit_fastai.recipe.ablations import low_shot, named
+from ulmfit_fastai.recipe.ablations import low_shot
+from ulmfit_fastai.recipe.find import named_recipe
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results import verdict as verdicts
 from ulmfit_fastai.results.intervals import half_width, interval, wilson_interval
@@ -278,13 +279,14 @@ def test_an_unfinished_run_has_no_verdict():
     ("table6.none", 7.0, 6.99, "reproduced"), ("table7.from_scratch", 9.5, 9.93, "reproduced"),
 ])
 def test_a_row_of_the_analyses_is_compared_with_that_rows_validation_error(name, error, paper_error, status):
-    verdict = check(result(error, n=2500, recipe=named(name), directions=FORWARD))
+    verdict = check(result(error, n=2500, recipe=named_recipe(name), directions=FORWARD))
     assert verdict.status == status and verdict.paper.value == paper_error
     assert verdict.text.startswith("Validation error") and f"{paper_error:g} % on IMDb (Table" in verdict.text
 
 
 def test_a_row_at_a_smaller_size_makes_no_claim():
-    verdict = check(result(9.0, n=2500, recipe=named("table7.last", "imdb", preset("quick")), directions=FORWARD))
+    smaller = named_recipe("table7.last", "imdb", preset("quick"))
+    verdict = check(result(9.0, n=2500, recipe=smaller, directions=FORWARD))
     assert verdict.status == "no claim" and "hidden units 640" in verdict.text
 
 
@@ -292,7 +294,7 @@ def test_a_validation_error_of_some_other_recipe_is_compared_with_nothing():
     mine = preset("fastai", evaluate="validation", name="mine")
     verdict = check(result(4.0, recipe=mine))
     assert verdict.status == "no claim" and "no row 'mine'" in verdict.text and verdict.paper is None
-    other_task = check(result(4.0, recipe=named("table7.last"), directions=FORWARD, task="dbpedia"))
+    other_task = check(result(4.0, recipe=named_recipe("table7.last"), directions=FORWARD, task="dbpedia"))
     assert other_task.status == "no claim" and other_task.paper is None
 
 

@@ -490,7 +490,7 @@ def test_a_history_that_is_no_text_is_named(tmp_path):
 
 def test_a_file_in_the_place_of_the_run_folder_is_left_alone(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(ValueError, match="expected a folder, or a place for one, found a file; choose another --out"):
+    with pytest.raises(ValueError, match="expected a folder, or a place for one, found a file; choose another out="):
         RunFolder(tmp_path / "run").open({"recipe": {}, "recipe_hash": "a", "data": {"fingerprint": "x"}})
     assert (tmp_path / "run").read_text() == "mine"
 

@@ -279,7 +279,7 @@ def test_a_run_stopped_within_pretraining_goes_on_to_the_same_numbers(stops, uni
 
 
 def test_a_recipe_that_pretrains_asks_for_a_corpus_before_anything_is_written(reviews, cache, tmp_path):
-    with pytest.raises(ValueError, match=r"recipe 'tiny' pretrains.*pass corpus= \(--corpus\).*weights='wt103'"):
+    with pytest.raises(ValueError, match="recipe 'tiny' pretrains.*give corpus=.*such as 'wt103'"):
         runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=False)
     with pytest.raises(ValueError, match="nowhere"):
         runs.run(recipe(), reviews, tmp_path / "run", corpus=tmp_path / "nowhere", cache=cache, progress=False)

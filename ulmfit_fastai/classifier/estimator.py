@@ -22,10 +22,11 @@ from ..batches.targets import Target
 from ..model.weights import Classifier
 from ..predict.model_card import model_card
 from ..predict.text_model import Config, TextModel, about
-from ..recipe.fitting import default_preset, fitted, with_epochs
+from ..recipe.find import find_recipe, is_name
+from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, with_epochs
 from ..recipe.presets import PRESETS
-from ..recipe.presets import preset as named
 from ..recipe.recipe import Recipe
+from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from ..tokens.store import TokenStore
@@ -34,7 +35,7 @@ from ..training.runs import plan_run, run
 from ..training.session import Stopped
 from ..training.starting import OpenedWeights
 from .labels import OwnLabels, class_weights, read_labels
-from .start import refuse_no_validation, valid_fraction, vocabulary, with_weights
+from .start import refuse_no_validation, refuse_twice, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
 from .trained import Trained
 
@@ -68,9 +69,10 @@ class ULMFiT(Trained):
 
     Args:
         preset: 'few-labels' or 'quick' (a small model, for CPUs), 'fastai' (what works best, for a GPU), 'tiny' (to see
-            it turn), or another of `presets.PRESETS`, or a `Recipe`, taken as it is. None: 'few-labels' below 2,000
-            labelled texts, otherwise 'quick': name one in a search, whose folds are smaller than its refit. Batches
-            and epochs of a preset are fitted to how many texts there are (see own_recipe.py).
+            it turn), or another of `presets.PRESETS`; or a `Recipe`, a JSON file of one or a run's folder, taken as it
+            is. None: 'few-labels' below 2,000 labelled texts, otherwise 'quick': name one in a search, whose folds are
+            smaller than its refit. Batches and epochs of a preset are fitted to how many texts there are (see
+            recipe/fitting.py).
         weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
             a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
             none, with a warning. The model takes the weights' sizes.
@@ -80,7 +82,7 @@ class ULMFiT(Trained):
         class_weight: 'balanced', a mapping from class to weight, or None.
         epochs, lm_epochs: of the last stage of the classifier, and of the language model (0: no fine-tuning of the
             language model); None: the preset's.
-        settings: more fields of the recipe by dotted name, as in {"classifier.bs": 32}.
+        settings: more fields of the recipe by dotted name, as in {"classifier.bs": 32}; one without effect is refused.
         validation_fraction: share of the labelled texts held out to measure the model.
         drop_missing: leave out rows without text and use those without label for the language model, instead of
             refusing them.
@@ -99,7 +101,7 @@ class ULMFiT(Trained):
 
     def __init__(
         self,
-        preset: str | Recipe | None = None,
+        preset: str | Path | Recipe | None = None,
         *,
         weights: str | Path | None = None,
         directions: Sequence[str] | None = None,
@@ -151,7 +153,8 @@ class ULMFiT(Trained):
         texts; `Unfinished` for a run stopped by its time budget.
         """
         if self.time_budget is not None and self.out is None:
-            raise UlmfitError("time_budget needs out=, the folder from which the next call goes on")
+            raise UlmfitError("a time budget needs a folder from which the next call goes on", field="out",
+                              advice="give `out=`")
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
@@ -174,6 +177,7 @@ class ULMFiT(Trained):
     def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,
                  temporary: Path) -> Work:
         """Check and number the texts, and settle the recipe; without `out`, nothing of them stays on the disk."""
+        self.check_settings()
         frame, columns = text_frame(X, text)
         label, y = labels_of(X, y, label)
         labels = read_labels(y, self.task)
@@ -193,12 +197,8 @@ class ULMFiT(Trained):
     def _recipe(self, dataset: Dataset, labels: OwnLabels, opened: OpenedWeights, *, n_tokens: int) -> Recipe:
         """The preset with everything asked for, fitted to the texts."""
         name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
-        recipe = name if isinstance(name, Recipe) else named(name, dataset.name)
-        if self.directions is not None:
-            given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
-            recipe = recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
-        recipe = with_weights(recipe, self.weights, self.lang, opened)
-        if not isinstance(self.preset, Recipe):
+        recipe = with_weights(self._directed(find_recipe(name, dataset.name)), self.weights, self.lang, opened)
+        if is_name(name):
             recipe = replace(recipe, n_labels=None)  # all the labels that are given
             recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
         if self.epochs is not None:
@@ -209,7 +209,23 @@ class ULMFiT(Trained):
         recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=fraction,
                          seed=0 if self.random_state is None else int(self.random_state),
                          class_weights=class_weights(self.class_weight, labels))
-        return recipe.replace(**self.settings) if self.settings else recipe
+        return with_settings(recipe, self.settings or {})
+
+    def _directed(self, recipe: Recipe) -> Recipe:
+        """The recipe with the directions asked for."""
+        if self.directions is None:
+            return recipe
+        given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
+        return recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
+
+    def check_settings(self) -> None:
+        """Refuse a preset that isn't there, and settings that are wrong or would be lost, before any text is read."""
+        settings = dict(self.settings or {})
+        refuse_twice(settings, directions=self.directions, lang=self.lang)
+        names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
+        recipes = [self._directed(find_recipe(name)) for name in names]
+        seed = 0 if self.random_state is None else int(self.random_state)
+        check_for([replace(recipe, weights="none") for recipe in recipes], {"seed": seed, **settings})
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:
@@ -257,8 +273,8 @@ def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> Tex
     done = read_json(folder / "run.json")
     if done["status"] != "finished":
         go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
-                 else "nothing was kept: give out= a folder, from which the same call goes on")
-        raise Unfinished(f"stopped in good order before the end; {go_on}")
+                 else "nothing was kept: give `out=` a folder, from which the same call goes on")
+        raise Unfinished("stopped in good order before the end", path=folder, advice=go_on)
     target = Target.from_record(done["data"]["labels"], work.config.target.classes)  # with the scale of numbers
     config = replace(work.config, target=target, data=about(done))
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",

@@ -50,7 +50,8 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
     if task != "auto" and task not in TASKS:
         raise UlmfitError(f"task must be auto, {', '.join(TASKS)}; found {task!r}")
     if isinstance(labels, str):
-        raise UlmfitError(f"expected one label for each text, found the string {labels!r}; a column is named by label=")
+        raise UlmfitError(f"expected one label for each text, found the string {labels!r}", field="label",
+                          advice="name a column by `label=`")
     if getattr(labels, "ndim", 1) == 2 and labels.shape[1] == 1 and task != "multilabel":
         labels = np.asarray(labels)[:, 0]
     if getattr(labels, "ndim", 1) == 2:
@@ -65,8 +66,8 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
             raise UlmfitError(f"task multilabel expects a list of classes for each text, found {odd!r}")
         return _lists(values)
     if any(several):
-        raise UlmfitError(f"task {task} expects one label a text, found {known[several.index(True)]!r}; use "
-                          "task='multilabel'")
+        raise UlmfitError(f"task {task} expects one label a text, found {known[several.index(True)]!r}", field="task",
+                          advice="use `task='multilabel'`")
     return _numbers(values) if kind == "regression" else _single(values, known)
 
 
@@ -151,8 +152,8 @@ def check_classes(labels: OwnLabels, values: list[Any]) -> None:
     if not found:
         raise UlmfitError("no text has a class")
     if labels.kind == "single" and len(found) == len(known) >= 10:
-        raise UlmfitError(f"each of the {len(known):,} labels is another ({shown(labels.names, 3)}): are they classes? "
-                          "For numbers give task='regression'")
+        raise UlmfitError(f"each of the {len(known):,} labels is another ({shown(labels.names, 3)}): are they classes?",
+                          field="label", advice="for numbers give `task='regression'`")
 
 
 def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) -> tuple[float, ...] | None:
@@ -163,24 +164,29 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
     if weights is None:
         return None
     if labels.kind == "regression":
-        raise UlmfitError("class_weight is given, but the labels are numbers, not classes")
+        raise UlmfitError("weights of classes are given, but the labels are numbers, not classes",
+                          field="class_weight", advice="leave `class_weight=` out")
     known = [value if labels.kind == "multi" else (value,) for value in labels.values if value is not None]
     counts = np.bincount([i for value in known for i in value], minlength=len(labels.target.classes))
     if isinstance(weights, str):
         if weights != "balanced":
-            raise UlmfitError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
-                              f"{weights!r}")
+            raise _wrong_weights(weights)
         if labels.kind == "multi":
             return tuple(float(min((len(known) - n) / max(n, 1), 100.0)) or 0.01 for n in counts)
         return tuple(float(len(known) / (len(counts) * max(n, 1))) for n in counts)
     if not isinstance(weights, Mapping):
-        raise UlmfitError(f"class_weight must be 'balanced', a mapping from class to weight, or None; found "
-                          f"{weights!r}")
+        raise _wrong_weights(weights)
     given = {class_name(key): float(value) for key, value in weights.items()}
     unknown = sorted(set(given) - set(labels.names))
     if unknown:
-        raise UlmfitError(f"class_weight names {shown(unknown)}; the classes are {shown(labels.names)}")
+        raise UlmfitError(f"weights are given for {shown(unknown)}; the classes are {shown(labels.names)}",
+                          field="class_weight", found=unknown, advice="name these in `class_weight=`")
     return tuple(given.get(name, 1.0) for name in labels.names)
+
+
+def _wrong_weights(found: Any) -> UlmfitError:
+    return UlmfitError(f"expected 'balanced', a weight for each class, or none, found {found!r}", field="class_weight",
+                       found=found, advice="give another `class_weight=`")
 
 
 def known_values(labels: OwnLabels, target: Target) -> tuple[list[Any], tuple[Any, ...]]:

@@ -7,8 +7,10 @@ epoch of the language model would teach it nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from .._errors import UlmfitError
 from ..model import pretrained
 from ..recipe.fitting import RARE_WORDS
 from ..recipe.recipe import Recipe
+from ..recipe.settings import LostSetting
 from ..texts.dataset import Dataset
 from ..tokens.ids import Vocabulary
 from ..tokens.pieces import is_model
@@ -42,11 +45,23 @@ def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray, opened: Open
 def valid_fraction(wanted: float, dataset: Dataset) -> float:
     """The share to hold out: what was wanted, or more where that would be less than two texts."""
     if not 0 < wanted <= 0.5:
-        raise UlmfitError(f"validation_fraction must be above 0 and at most 0.5, found {wanted}")
+        raise UlmfitError(f"the share held out must be above 0 and at most 0.5, found {wanted}",
+                          field="validation_fraction", found=wanted, advice="give another `validation_fraction=`")
     n = len(dataset.rows("train"))
     if n < 4:
         raise UlmfitError(f"{n} labelled texts: at least 4 are needed to train on some and validate on others")
     return max(wanted, min(2 / n + 1e-9, 0.5))
+
+
+def refuse_twice(settings: Mapping[str, Any], *, directions: Any, lang: str) -> None:
+    """Refuse settings that an argument has said already, and those that a SentencePiece model leaves without effect."""
+    if directions is not None and "directions" in settings:
+        raise LostSetting(f"directions are given twice: {directions!r} and {settings['directions']!r}",
+                          field="directions", advice="leave out `directions=`, or the field")
+    lost = [name for name in ("max_vocab", "min_freq") if name in settings and is_model(lang)]
+    if lost:
+        raise LostSetting(f"{' and '.join(lost)}: no effect, since the vocabulary is that of the SentencePiece model "
+                          f"{lang}", field=lost[0], advice="leave it out")
 
 
 def refuse_no_validation(valid: np.ndarray) -> None:
@@ -64,8 +79,8 @@ def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: 
     chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
     if chosen in ("none", "pretrain"):
         if chosen == "pretrain":
-            raise UlmfitError("weights='pretrain' needs a corpus: pretrain first (`ulmfit-fastai pretrain CORPUS --out "
-                              "FOLDER`), then give weights='FOLDER'")
+            raise UlmfitError("weights 'pretrain' need a corpus: pretrain first (ulmfit-fastai pretrain CORPUS --out "
+                              "FOLDER)", field="weights", advice="then give `weights='FOLDER'`")
         return replace(recipe, weights="none", pretrain=None)
     found = opened.look_at(chosen, recipe.directions[0])
     assert found is not None, "only 'none' gives no weights"
@@ -81,8 +96,9 @@ def _default_weights(recipe: Recipe, lang: str) -> str:
         missing = [d for d in recipe.directions if not pretrained.have_wt103(d)]
         if missing:
             raise UlmfitError(f"preset {recipe.name!r} starts from fastai's WikiText-103 weights, which are not in its "
-                              f"cache ({' and '.join(missing)}). Give weights='wt103' to download them (180 MB each), "
-                              "weights='none', a path, or preset='quick'")
+                              f"cache ({' and '.join(missing)})", field="weights",
+                              advice="give `weights='wt103'` to download them (180 MB each), `weights='none'`, a path, "
+                                     "or `preset='quick'`")
         return "wt103"
     if recipe.weights not in ("wt103", "pretrain", "none", "wiki-small"):
         return recipe.weights

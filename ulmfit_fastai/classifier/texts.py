@@ -66,8 +66,8 @@ def _only_column(frame: pd.DataFrame) -> list[str]:
         return [frame.columns[0]]
     if "text" in frame:
         return ["text"]
-    raise UlmfitError("which column holds the texts? Name it by text=, in a shell by --text; the columns are "
-                      f"{shown(list(frame.columns), 30)}")
+    raise UlmfitError(f"which column holds the texts? The columns are {shown(list(frame.columns), 30)}", field="text",
+                      advice="name it by `text=`")
 
 
 def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
@@ -100,8 +100,8 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     if bare:
         which = f"{rows_named(frame.index, bare)} {'have' if len(bare) > 1 else 'has'} no label"
         if not drop_missing:
-            raise UlmfitError(f"{which} ({len(bare):,} of {len(frame):,}). Fill them in, or give drop_missing=True to "
-                              "use them as unlabelled texts")
+            raise UlmfitError(f"{which} ({len(bare):,} of {len(frame):,})", field="label",
+                              advice="fill them in, or give `drop_missing=True` to use them as unlabelled texts")
         notes.append(f"{which}: used as unlabelled texts")
         log.warning("%s", notes[-1])
     delim = delimiter(labels.names) if labels.kind == "multi" else None
@@ -147,12 +147,13 @@ def labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
     """The name of the label column, if it is one, and the labels."""
     if y is not None:
         if label is not None:
-            raise UlmfitError("labels are given twice: as the second argument and by label=")
+            raise UlmfitError("labels are given twice", field="label",
+                              advice="give them as the second argument or by `label=`")
         return None, y
     if not is_frame(X):
         raise UlmfitError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
     label = label or ("label" if "label" in X else None)
     if label is None or label not in X:
-        raise UlmfitError(f"no column {label or 'label'}; the columns are {shown(list(X.columns), 30)}. Give "
-                          "label=, or the labels as the second argument")
+        raise UlmfitError(f"no column {label or 'label'}; the columns are {shown(list(X.columns), 30)}", field="label",
+                          advice="give `label=`, or the labels as the second argument")
     return label, X[label]

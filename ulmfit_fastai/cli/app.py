@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .._errors import UlmfitError
 from .._version import __version__
 from .commands import average, check, demo, doctor, imdb, pretrain, recipe, report
 from .experiments import EXPERIMENTS
@@ -29,6 +30,8 @@ from .options import (
     DRY_RUN,
     LM_FROM,
     NO_RESUME,
+    PRESET_HELP,
+    PRETRAIN_SET,
     SEED,
     SET,
     TASK,
@@ -47,7 +50,7 @@ logger = logging.getLogger(__name__)
 COMMANDS = (
     Command("demo", demo, (out("runs/demo"), DEVICE)),
     Command("imdb", imdb, (
-        option("--preset", default="fastai", metavar="NAME", help="recipe to follow, see above (default: %(default)s)"),
+        option("--preset", default="fastai", metavar="NAME", help=f"{PRESET_HELP} (default: %(default)s)"),
         option("--data", metavar="PATH", help="IMDb, as a folder or .tgz, in fastai's or Stanford's layout (default: "
                                               "fastai's cache, or its download of 144 MB)"),
         CORPUS, out("runs/imdb"),
@@ -67,13 +70,15 @@ COMMANDS = (
         option("--texts", nargs="?", const="", metavar="PATH",
                help="show texts too, from the run's data in PATH (default: fastai's cache)"))),
     Command("recipe", recipe, (
-        option("names", nargs="+", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
-        option("--json", action="store_true", help="as JSON, to be edited and used"))),
+        option("names", nargs="*", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
+        option("--json", action="store_true", help="as JSON, to be edited and given as --preset"),
+        option("--fields", action="store_true", help="every field that --set takes: name, type, default (with NAME: "
+                                                     "its value there) and what it is"))),
     Command("pretrain", pretrain, (
         option("corpus", metavar="CORPUS", help="file or folder to learn from"),
         option("--size", choices=("small", "full"), default="small",
                help="small: what two CPU cores can do; full: the paper's 400/1152/3 (default: %(default)s)"),
-        option("--direction", choices=DIRECTIONS, default="forward", help="(default: %(default)s)"),
+        option("--direction", choices=DIRECTIONS, help="language models to train (default: forward)"),
         option("--lang", default="en", metavar="CODE", help="the corpus's language, as spaCy calls it (default: en)"),
         option("--tokenizer", choices=("spacy", "sentencepiece"), default="spacy",
                help="what splits texts: words by spaCy's rules, or pieces learnt from the corpus, for languages whose "
@@ -81,7 +86,7 @@ COMMANDS = (
         option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
         option("--evaluate", metavar="PATH", action="append", default=[],
                help="more texts whose perplexity is measured at the end; may be given several times"),
-        out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, SET)),
+        out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, PRETRAIN_SET)),
 )
 
 
@@ -94,7 +99,8 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
                "  ulmfit-fastai doctor    is this machine ready?\n\n"
                "exit codes: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget (the same "
                "command\ngoes on), 130 interrupted\n\n"
-               "`ulmfit-fastai COMMAND --help` explains a command, with examples.")
+               "`ulmfit-fastai COMMAND --help` explains a command, with examples; `ulmfit-fastai recipe --fields` "
+               "lists\nall that --set takes.")
     parser.add_argument("--version", action="version", version=f"ulmfit-fastai {__version__}")
     lines = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     for command in commands:
@@ -136,5 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(error: Exception) -> str:
-    """The error's own message; with its kind in front where the message alone would say too little."""
+    """The error's own message, its advice in the shell's words; its kind in front where that would say too little."""
+    if isinstance(error, UlmfitError):
+        return error.in_shell_words
     return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .options import DIRECTIONS, STOPPED, directions, overrides, show
+from .options import DIRECTIONS, STOPPED, given, overrides, show
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -52,12 +52,12 @@ def imdb(args: argparse.Namespace) -> int:
       ulmfit-fastai imdb --preset paper --corpus wikitext-103 --set classifier.bs=32
       ulmfit-fastai imdb --preset quick --lm-from runs/imdb --set classifier.optimizer.wd=0.1 --out runs/more-decay
     """
+    settings = overrides(args)  # refused before the heavy imports
     from ..experiments.reproduction import reproduce_imdb
 
     result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
-                            directions=directions(args.direction), lm_from=args.lm_from, device=args.device,
-                            resume=not args.no_resume, time_budget=args.time_budget, dry_run=args.dry_run,
-                            **overrides(args))
+                            lm_from=args.lm_from, device=args.device, resume=not args.no_resume,
+                            time_budget=args.time_budget, dry_run=args.dry_run, **settings)
     return show(result, args.out)
 
 
@@ -74,17 +74,10 @@ def check(args: argparse.Namespace) -> int:
     """
     from ..results.result import Result
     from ..results.verdict import check as compare
-    from ..results.verdict import identity
+    from ..results.verdict import experiments_of
 
-    experiments: list[list[Any]] = []
-    folders = dict.fromkeys(Path(run).resolve() for run in args.runs)  # one named twice is still one run
-    named = {folder: next(run for run in args.runs if Path(run).resolve() == folder) for folder in folders}
-    for result in map(Result.load, named.values()):
-        same = next((seeds for seeds in experiments if identity(seeds[0]) == identity(result)), None)
-        if same is None:
-            experiments.append([result])
-        else:
-            same.append(result)
+    folders = {Path(run).resolve(): run for run in reversed(args.runs)}  # one named twice is still one run
+    experiments = experiments_of([Result.load(run) for run in reversed(folders.values())])
     verdicts = [compare(*results) for results in experiments]
     for results, verdict in zip(experiments, verdicts):
         print(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
@@ -157,16 +150,22 @@ def recipe(args: argparse.Namespace) -> int:
     """Print a recipe, or the difference between two.
 
     NAME is a preset (paper, scripts, fastai, quick, ...), a row of the paper's Tables 4 to 7 (table7.chain_thaw), the
-    full method those rows vary (ulmfit), a run folder, or a JSON file of a recipe.
+    full method those rows vary (ulmfit), a run folder, or a JSON file of a recipe. All of these can be given as
+    --preset.
 
     examples:
       ulmfit-fastai recipe fastai
+      ulmfit-fastai recipe --fields
       ulmfit-fastai recipe quick --json > my.json
       ulmfit-fastai recipe diff paper fastai
       ulmfit-fastai recipe diff ulmfit table7.chain_thaw --task trec6
       ulmfit-fastai recipe diff fastai runs/imdb
     """
-    if args.names[0] == "diff" and len(args.names) == 3:
+    from ..recipe.find import find_recipe
+
+    if args.fields:
+        return fields(args.names, args.task)
+    if len(args.names) == 3 and args.names[0] == "diff":
         first, second = (find_recipe(name, args.task) for name in args.names[1:])
         rows = [(field, short(a), short(b)) for field, a, b in first.diff(second)]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
@@ -175,7 +174,7 @@ def recipe(args: argparse.Namespace) -> int:
         if not rows:
             print("no difference")
         return 0
-    if args.names[0] == "diff" or len(args.names) > 1:
+    if len(args.names) != 1 or args.names[0] == "diff":
         raise UlmfitError("expected `recipe NAME` or `recipe diff NAME NAME`, found: recipe " + " ".join(args.names))
     found = find_recipe(args.names[0], args.task)
     print(found.to_json() if args.json else found)
@@ -188,21 +187,18 @@ def short(value: Any, most: int = 50) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def find_recipe(name: str, task: str) -> Any:
-    """The recipe of that name: a run folder's, a JSON file's, a preset or a row of a table; ValueError if none is."""
-    from .._files import read_json
-    from ..recipe.ablations import named
-    from ..recipe.recipe import Recipe
+def fields(names: list[str], task: str) -> int:
+    """Print every field that --set takes: of all recipes, of one, or of `pretrain`."""
+    from ..recipe.documentation import documented, documented_arguments
+    from ..recipe.find import find_recipe
 
-    path = Path(name)
-    if (path / "run.json").is_file():
-        run = read_json(path / "run.json")
-        if not isinstance(run, dict) or "recipe" not in run:
-            raise UlmfitError(f"{path / 'run.json'} is not the record of a run: expected an object with 'recipe'")
-        return Recipe.from_dict(run["recipe"])
-    if path.suffix == ".json" and path.is_file():
-        return Recipe.from_dict(read_json(path))
-    return named(name, task)
+    if names == ["pretrain"]:
+        from ..training.pretraining import Reading, pretraining
+
+        print(*documented_arguments(pretraining), *documented(Reading), sep="\n")
+    else:
+        print(*(documented(given=find_recipe(names[0], task)) if names else documented()), sep="\n")
+    return 0
 
 
 def pretrain(args: argparse.Namespace) -> int:
@@ -218,12 +214,12 @@ def pretrain(args: argparse.Namespace) -> int:
       ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
       ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
     """
+    settings = {"size": args.size, "directions": DIRECTIONS["forward"], "lang": args.lang, "tokenizer": args.tokenizer,
+                **given(args)}
     from ..training.pretraining import pretrain as run_pretraining
 
-    folder = run_pretraining(args.corpus, size=args.size, directions=DIRECTIONS[args.direction], out=args.out,
-                             valid=args.valid, evaluate=args.evaluate, time_budget=args.time_budget,
-                             device=args.device, resume=not args.no_resume,
-                             **{"lang": args.lang, "tokenizer": args.tokenizer, **overrides(args)})
+    folder = run_pretraining(args.corpus, out=args.out, valid=args.valid, evaluate=args.evaluate,
+                             time_budget=args.time_budget, device=args.device, resume=not args.no_resume, **settings)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for direction, texts in run.get("samples", {}).items():
         print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from .._errors import UlmfitError
+from ..paper import TASKS
+from ..recipe.ablations import LOW_SHOT, ROWS, TRAINING
 from .options import (
     CORPUS,
     DEVICE,
@@ -13,46 +15,36 @@ from .options import (
     DRY_RUN,
     LM_FROM,
     NO_RESUME,
+    PRESET_HELP,
     SEED,
     SET,
     STOPPED,
     TIME_BUDGET,
     Command,
-    directions,
     option,
     overrides,
     show,
 )
 
-TASKS = ("imdb", "trec6", "ag", "dbpedia", "yelp-bi", "yelp-full")
-TABLES = ("table4", "table5", "table6", "table7", "direction")
-KINDS = ("from_scratch", "supervised", "semi_supervised")
-
-TASK = option("--task", choices=TASKS, default="imdb", help="data set (default: %(default)s)")
+TASK = option("--task", choices=tuple(TASKS), default="imdb", help="data set (default: %(default)s)")
 DATA = option("--data", metavar="PATH",
               help="the data set: a folder or a file (default: fastai's cache, or a download)")
 NO_VERIFY = option("--no-verify", action="store_true",
                    help="take the data set as it is, be it a part of the published one; the result says so")
 TRAIN_PART = option("--train-part", metavar="NAME", help="the part to train on, where a file has others than `train`")
 BASE = option("--preset", default="paper-wt103", metavar="NAME",
-              help="gives the sizes: model, vocabulary, batches, epochs; the method is the paper's (default: "
-                   "%(default)s)")
+              help="gives the sizes: model, vocabulary, batches, epochs; the method is the paper's. A name, a JSON "
+                   "file that `recipe NAME --json` wrote, or a run folder (default: %(default)s)")
 SEEDS = option("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
 OUT = option("--out", metavar="FOLDER", help="the runs and the results; what it holds already is not run again "
                                              "(default: runs/ablations/TASK)")
 
 
-def dataset_of(args: argparse.Namespace, task: str) -> Any:
-    """The data set that `--task`, `--data`, `--no-verify` and `--train-part` mean."""
-    from ..texts.sources import load_task
-
-    return load_task(task, args.data, verify=not args.no_verify, train=args.train_part)
-
-
 def common(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all experiments take."""
-    return {"base": args.preset, "seeds": args.seeds, "corpus": args.corpus, "out": args.out,
-            "time_budget": args.time_budget, "device": args.device, "dry_run": args.dry_run, **dict(args.settings)}
+    return {"base": args.preset, "seeds": args.seeds, "data": args.data, "verify": not args.no_verify,
+            "train": args.train_part, "corpus": args.corpus, "out": args.out, "time_budget": args.time_budget,
+            "device": args.device, "dry_run": args.dry_run, **overrides(args)}
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -67,9 +59,8 @@ def reproduce(args: argparse.Namespace) -> int:
       ulmfit-fastai reproduce ag --data ag_news/ --no-verify --train-part train_subset
       ulmfit-fastai reproduce all --data data/ --time-budget 8h
     """
-    options = {"corpus": args.corpus, "directions": directions(args.direction), "device": args.device,
-               "resume": not args.no_resume, "time_budget": args.time_budget, "dry_run": args.dry_run,
-               **overrides(args)}
+    options = {"corpus": args.corpus, "device": args.device, "resume": not args.no_resume,
+               "time_budget": args.time_budget, "dry_run": args.dry_run, **overrides(args)}
     if len(args.tasks) == 1 and args.tasks != ["all"]:
         from ..experiments.reproduction import reproduce as run_task
 
@@ -102,11 +93,11 @@ def ablate(args: argparse.Namespace) -> int:
       ulmfit-fastai ablate table6 --task imdb --time-budget 8h
       ulmfit-fastai ablate table7 --task trec6 --rows full,freez_discr_stlr --dry-run
     """
+    settings = common(args)  # refused before the heavy imports
     from ..experiments.tables import ablate as run_table
 
     rows = args.rows.split(",") if args.rows else None
-    return shown(run_table(args.table, dataset_of(args, args.task), rows=rows, directions=directions(args.direction),
-                           **common(args)))
+    return shown(run_table(args.table, args.task, rows=rows, **settings))
 
 
 def lowshot(args: argparse.Namespace) -> int:
@@ -125,13 +116,13 @@ def lowshot(args: argparse.Namespace) -> int:
       ulmfit-fastai lowshot --task imdb --preset few-labels --training preset --seeds 3 --set lm_seed=0
       ulmfit-fastai lowshot --task ag --labels 100,1000,all --kinds from_scratch,supervised --seeds 3
     """
+    settings = common(args)  # refused before the heavy imports
+    labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
+    kinds = args.kinds.split(",") if args.kinds else LOW_SHOT
     from ..experiments.label_curves import lowshot as run_curves
 
-    labels = [None if n == "all" else whole_number(n) for n in args.labels.split(",")]
-    kinds = args.kinds.split(",") if args.kinds else KINDS
-    return shown(run_curves(dataset_of(args, args.task), labels, kinds=kinds, baselines=not args.no_baselines,
-                            most_texts=args.most_texts, training=args.training,
-                            directions=directions(args.direction), **common(args)))
+    return shown(run_curves(args.task, labels, kinds=kinds, baselines=not args.no_baselines,
+                            most_texts=args.most_texts, training=args.training, **settings))
 
 
 def figure4(args: argparse.Namespace) -> int:
@@ -143,9 +134,10 @@ def figure4(args: argparse.Namespace) -> int:
     examples:
       ulmfit-fastai figure4 --task trec6 --preset paper-small --seeds 3
     """
+    settings = common(args)  # refused before the heavy imports
     from ..experiments.epoch_curves import figure4 as run_figure
 
-    return shown(run_figure(dataset_of(args, args.task), **common(args)))
+    return shown(run_figure(args.task, **settings))
 
 
 def shown(experiment: Any) -> int:
@@ -168,23 +160,23 @@ _EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, SEEDS, OUT, DEVICE, TI
 EXPERIMENTS = (
     Command("reproduce", reproduce, (
         option("tasks", nargs="+", choices=(*TASKS, "all"), metavar="TASK", help="one data set, several, or all"),
-        option("--preset", default="fastai", metavar="NAME", help="recipe to follow (default: %(default)s)"),
+        option("--preset", default="fastai", metavar="NAME", help=f"{PRESET_HELP} (default: %(default)s)"),
         DATA, CORPUS, NO_VERIFY, TRAIN_PART,
         option("--out", metavar="FOLDER", help="run folder; with several data sets, the folder that holds one for each "
                                                "(default: runs/TASK; with several, runs)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
         LM_FROM, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("ablate", ablate, (
-        option("table", choices=TABLES, metavar="TABLE", help=", ".join(TABLES)), TASK,
+        option("table", choices=tuple(ROWS), metavar="TABLE", help=", ".join(ROWS)), TASK,
         option("--rows", metavar="A,B", help="some of the table's rows (default: all)"),
         _DIRECTION,
         *_EXPERIMENT)),
     Command("lowshot", lowshot, (
         TASK, option("--labels", default="100,500,1000,5000", metavar="N,M", help="(default: %(default)s)"),
-        option("--kinds", metavar="A,B", help=f"some of {', '.join(KINDS)} (default: all)"),
+        option("--kinds", metavar="A,B", help=f"some of {', '.join(LOW_SHOT)} (default: all)"),
         option("--most-texts", type=int, metavar="N", help="labelled texts read by a classifier, all epochs together: "
                                                            "fewer epochs with many labels (default: the same for all)"),
-        option("--training", choices=("paper", "preset"), default="paper",
+        option("--training", choices=TRAINING, default="paper",
                help="who says how it is trained, the paper or the preset (default: %(default)s)"), _DIRECTION,
         option("--no-baselines", action="store_true", help="leave the bags of words out"), *_EXPERIMENT)),
     Command("figure4", figure4, (TASK, *_EXPERIMENT)),

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DIRECTIONS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
+from .._errors import UlmfitError
+from ..recipe import parts
+
+DIRECTIONS: dict[str, tuple[str, ...]] = {name: (name,) for name in parts.DIRECTIONS} | {"both": parts.DIRECTIONS}
 
 
 def seconds(text: str) -> float:
@@ -59,7 +62,11 @@ DEVICE = option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (defa
 SEED = option("--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's)")
 SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
              help="change one field of the recipe, e.g. classifier.bs=32; may be given several times "
-                  "(`ulmfit-fastai recipe NAME` lists the fields)")
+                  "(`ulmfit-fastai recipe --fields` lists all fields)")
+PRETRAIN_SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
+                      help="change one setting of pretraining, e.g. bs=32; may be given several times "
+                           "(`ulmfit-fastai recipe --fields pretrain` lists them)")
+PRESET_HELP = "recipe to follow: a name, a JSON file that `recipe NAME --json` wrote, or a run folder"
 TIME_BUDGET = option("--time-budget", type=seconds, metavar="TIME",
                      help="stop in good order after this long (90m, 2h, 5400); the same command goes on")
 NO_RESUME = option("--no-resume", action="store_true", help="start anew even if the run folder holds a run")
@@ -77,17 +84,29 @@ COMMON = (
 )
 
 
-def directions(name: str | None) -> tuple[str, ...] | None:
-    """The recipe's word for `--direction`; None, when it was not given, leaves the recipe's own."""
-    return None if name is None else DIRECTIONS[name]
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields that `--set`, `--seed` and `--direction` change, by name; one given twice, in two ways, is refused."""
+    seed, direction = getattr(args, "seed", None), getattr(args, "direction", None)
+    changed: dict[str, Any] = {} if seed is None else {"seed": seed}
+    changed |= {} if direction is None else {"directions": DIRECTIONS[direction]}
+    for name, value in args.settings:
+        value = tuple(value) if name == "directions" and isinstance(value, list) else value
+        if name in changed and changed[name] != value:
+            raise UlmfitError(f"{name} is given twice: {changed[name]!r} and {value!r}", field=name)
+        changed[name] = value
+    return changed
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the recipe that `--set` and `--seed` change, by dotted name."""
-    changed = dict(args.settings)
-    if args.seed is not None:
-        changed["seed"] = args.seed
-    return changed
+    """The same for a recipe: names and types are checked at once, before anything is read or even imported.
+
+    `directions` is always there for a command that has `--direction`: None leaves the recipe's own.
+    """
+    from ..recipe.settings import check_settings
+
+    changed = given(args)
+    check_settings(changed)
+    return {"directions": None, **changed} if hasattr(args, "direction") else changed
 
 
 @dataclass(frozen=True)

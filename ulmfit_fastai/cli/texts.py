@@ -22,8 +22,8 @@ from .options import (
     STOPPED,
     TIME_BUDGET,
     Command,
-    directions,
     option,
+    overrides,
 )
 
 if TYPE_CHECKING:
@@ -72,12 +72,20 @@ def train(args: argparse.Namespace) -> int:
       ulmfit-fastai train wine.csv --text note --label points --task regression --unlabelled more.txt --out model
       ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
     """
+    options = overrides(args)  # refused before the heavy imports
+    seed = options.pop("seed", 0)
     from .._words import shown
     from ..classifier.estimator import ULMFiT, Unfinished
     from ..texts.files import existing
     from ..texts.tables import read_table
     from .table_columns import typed, unlabelled_of
 
+    model = ULMFiT(args.preset, weights=args.weights, directions=options.pop("directions"), task=args.task,
+                   lang=args.lang, class_weight=weights_of(args.class_weight), epochs=args.epochs,
+                   lm_epochs=args.lm_epochs, settings=options or None, validation_fraction=args.valid,
+                   drop_missing=args.drop_missing, out=args.out, resume=not args.no_resume,
+                   time_budget=args.time_budget, random_state=seed, device=args.device)
+    model.check_settings()
     frame = read_table(existing(args.file), encoding=args.encoding)
     text = args.text or _default(frame, "text", "--text")
     label = args.label or _default(frame, "label", "--label")[0]
@@ -86,13 +94,6 @@ def train(args: argparse.Namespace) -> int:
         raise UlmfitError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
     frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
     frame.attrs["source"] = Path(args.file).name
-    options = dict(args.settings)
-    seed = args.seed if args.seed is not None else options.pop("seed", 0)
-    model = ULMFiT(args.preset, weights=args.weights, directions=directions(args.direction), task=args.task,
-                   lang=args.lang, class_weight=weights_of(args.class_weight), epochs=args.epochs,
-                   lm_epochs=args.lm_epochs, settings=options or None, validation_fraction=args.valid,
-                   drop_missing=args.drop_missing, out=args.out, resume=not args.no_resume,
-                   time_budget=args.time_budget, random_state=seed, device=args.device)
     columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text)}
     try:
         if args.dry_run:
@@ -100,10 +101,8 @@ def train(args: argparse.Namespace) -> int:
             return 0
         model.fit(frame, **columns)
     except Unfinished as stopped:
-        print(stopped)
+        print(stopped.in_shell_words)
         return STOPPED
-    except ValueError as error:
-        raise UlmfitError(as_typed(str(error))) from error
     report = ""
     if model.model_.target.kind == "single":
         from ..report.report import write_report
@@ -201,15 +200,6 @@ def explain(args: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------- what they have in common
-def as_typed(message: str) -> str:
-    """A message about ULMFiT's arguments in the words of the command line."""
-    for here, there in (("drop_missing=True", "--drop-missing"), ("task='regression'", "--task regression"),
-                        ("validation_fraction", "--valid"), ("weights='", "--weights '"), ("preset='", "--preset '"),
-                        ("class_weight ", "--class-weight ")):
-        message = message.replace(here, there)
-    return message
-
-
 def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
     """`--class-weight balanced`, or `--class-weight spam=5 ham=1`."""
     if not given or given == ["balanced"]:
@@ -246,8 +236,9 @@ TEXTS = (
         option("--out", required=True, metavar="FOLDER", help="the model, and what an interrupted run goes on from"),
         option("--unlabelled", metavar="PATH", help="more texts for the language model: a table with the text columns, "
                                                     "or a file or folder of text"),
-        option("--preset", metavar="NAME", help="few-labels, quick, fastai, tiny, ... (default: few-labels below 2,000 "
-                                                "labelled texts, otherwise quick)"),
+        option("--preset", metavar="NAME", help="few-labels, quick, fastai, tiny, ..., a JSON file of a recipe, or a "
+                                                "run folder (default: few-labels below 2,000 labelled texts, otherwise "
+                                                "quick)"),
         option("--weights", metavar="NAME", help="language model to start from: wiki-small, wt103 (downloaded if need "
                                                  "be), none, or a run folder (default: the bundled one)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the preset's)"),

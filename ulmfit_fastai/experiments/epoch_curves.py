@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from ..texts.dataset import Dataset
 from ..texts.sources import load_task
 from ..training.corpus import Corpus
 from .ablation_table import SCHEMA
+from .base import base_recipe, refuse_lost_settings, taken
 from .figures import epochs_figure, save_figure
 from .grid import GridPlan, cell, plan_grid, result_of, run_grid
-from .tables import base_recipe, notes_of, record_of, seed_list
+from .tables import notes_of, record_of, seed_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,9 +61,11 @@ class EpochCurves:
 def figure4(
     task: str | Dataset,
     *,
-    base: str | Recipe | None = None,
+    base: str | Path | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
+    verify: bool = True,
+    train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     time_budget: float | None = None,
@@ -78,13 +81,13 @@ def figure4(
     runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .json (how the runs were
     made), .png and .svg; the arguments are those of `experiments.ablate`.
     """
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    recipe = base_recipe(base, dataset.name, overrides)
+    name = task.name if isinstance(task, Dataset) else task
+    recipe = base_recipe(base, name, overrides)
+    kinds = figure4_recipes(name, recipe, overrides)
+    cells = [cell(row, kind, seed) for seed in seed_list(seeds) for row, kind in kinds.items()]
+    refuse_lost_settings(overrides, recipe, kinds["ULMFiT"], cells)
+    dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
-    whole = ablation("table7.full", dataset.name, recipe)
-    whole = replace(whole, name="figure4.full", classifier=replace(whole.classifier, early_stopping=None))
-    kinds = {"Full": whole, "ULMFiT": full_method(dataset.name, recipe)}
-    cells = [cell(name, kind, seed) for seed in seed_list(seeds) for name, kind in kinds.items()]
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
@@ -108,3 +111,10 @@ def figure4(
                                                     "notes": found.notes, "record": record})
         save_figure(found.plot(), folder / "figure4")
     return found
+
+
+def figure4_recipes(task: str, base: Recipe, asked: Mapping[str, Any]) -> dict[str, Recipe]:
+    """The two curves' recipes: everything trained at once, and ULMFiT."""
+    whole = ablation("table7.full", task, base)
+    whole = replace(whole, name="figure4.full", classifier=replace(whole.classifier, early_stopping=None))
+    return {"Full": taken(whole, asked), "ULMFiT": taken(full_method(task, base), asked)}

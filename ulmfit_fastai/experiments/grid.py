@@ -21,7 +21,7 @@ from typing import Any
 
 from .._words import duration
 from ..recipe.recipe import Recipe
-from ..results.folder import RunMismatch
+from ..results.folder import ANOTHER_PLACE, RunMismatch
 from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
@@ -139,16 +139,16 @@ class _Runs:
         if self.finished(recipe, folder):
             return
         if is_finished(folder, recipe, self.dataset.fingerprint):  # but for what stage 1 has read
-            raise RunMismatch(f"{folder} was pretrained on another corpus than {source_of(self.options['corpus'])}; "
-                              "choose another --out")
+            raise RunMismatch(f"{folder} was pretrained on another corpus than {source_of(self.options['corpus'])}",
+                              path=folder, advice=ANOTHER_PLACE)
         left = None if self.deadline is None else self.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise Stopped
         try:
             run(recipe, self.dataset, folder, time_budget=left, plan=False, **how, **self.options)
-        except RunMismatch as error:
-            found, advice, _ = str(error).partition("; choose another --out")  # "or --no-resume": for single runs
-            raise RunMismatch(found + advice) from None
+        except RunMismatch as error:  # to start a single run anew is no way out of a grid
+            raise RunMismatch(error.message, path=error.path, expected=error.expected, found=error.found,
+                              advice=ANOTHER_PLACE) from None
         if not self.finished(recipe, folder):
             raise Stopped
 

@@ -22,7 +22,7 @@ import pandas as pd
 from .. import paper
 from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
-from ..recipe.ablations import LOW_SHOT, full_method, in_directions, low_shot
+from ..recipe.ablations import LOW_SHOT
 from ..recipe.recipe import Recipe
 from ..results.comparison import title_of
 from ..results.intervals import interval
@@ -31,10 +31,12 @@ from ..texts.sources import load_task
 from ..training.corpus import Corpus
 from ..training.prepare import rows_for
 from .ablation_table import SCHEMA
+from .base import base_recipe
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .figures import labels_figure, save_figure
-from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
-from .tables import base_recipe, notes_of, record_of, seed_list
+from .grid import Cell, GridPlan, distinct, plan_grid, result_of, run_grid
+from .label_points import SOME, lowshot_cells, point_cells, varied
+from .tables import notes_of, record_of, seed_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,9 +166,11 @@ def lowshot(
     most_texts: int | None = None,
     training: str = "paper",
     directions: Sequence[str] | None = None,
-    base: str | Recipe | None = None,
+    base: str | Path | Recipe | None = None,
     seeds: int | Sequence[int] = 1,
     data: str | Path | None = None,
+    verify: bool = True,
+    train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     baselines: bool = True,
@@ -190,7 +194,7 @@ def lowshot(
             `ablations.low_shot`). None: the same epochs for all, as in the paper.
         training: 'paper': gradual unfreezing, STLR and rates as in section 5; 'preset': stages and rates of `base`.
         directions: of the language models, averaged where there are two; None: forward, as in the paper.
-        base, seeds, data, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
+        base, seeds, data, verify, train, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
 
     Returns:
@@ -199,17 +203,20 @@ def lowshot(
     Source: Howard & Ruder 2018, section 5, Low-shot learning.
     """
     started = time.monotonic()
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    recipe = base_recipe(base, dataset.name, overrides)
+    name = task.name if isinstance(task, Dataset) else task
+    recipe = base_recipe(base, name, overrides)
+    how: dict[str, Any] = {"kinds": kinds, "base": recipe, "seeds": seed_list(seeds), "most_texts": most_texts,
+                           "training": training, "directions": directions, "asked": overrides}
+    point_cells(name, [max(n or SOME, 2) for n in labels], **how)  # wrong settings are refused before a download
+    dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
-    cells = lowshot_cells(dataset, labels, kinds=kinds, base=recipe, seeds=seed_list(seeds), most_texts=most_texts,
-                          training=training, directions=directions)
+    cells = lowshot_cells(dataset, labels, **how)
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
 
     def so_far(missing: dict[str, str] | None = None) -> LowShot:
-        method = full_method(dataset.name, recipe) if training == "paper" else replace(recipe, n_labels=None)
+        method = varied(name, recipe, training, overrides)
         found = collect_lowshot(cells, dataset, folder, bags=bags, missing=missing or {}, method=method, device=device)
         found = replace(found, notes=(*found.notes, *_notes(recipe, training, most_texts, directions)))
         found.save()
@@ -222,23 +229,6 @@ def lowshot(
     if result.points["error"].notna().any():
         save_figure(result.plot(), folder / "lowshot")
     return result
-
-
-def lowshot_cells(dataset: Dataset, labels: Sequence[int | None], *, kinds: Sequence[str] = LOW_SHOT, base: Recipe,
-                  seeds: Sequence[int] = (0,), most_texts: int | None = None, training: str = "paper",
-                  directions: Sequence[str] | None = None) -> list[Cell]:
-    """The cells of Figure 3; their rows are "kind/labels". All points of the first seed come first."""
-    most = len(rows_for(full_method(dataset.name, base), dataset).train)
-    numbers = [most if n is None else n for n in labels]
-    n_classes = len(dataset.classes)
-    wrong = [n for n in numbers if not n_classes <= n <= most]
-    if wrong or not numbers:
-        raise UlmfitError(f"labels: expected numbers from {n_classes} (one for each class) to {most:,} (the labelled "
-                          f"texts beside the validation set), found {wrong[0] if wrong else 'none'}.")
-    recipes = {f"{kind}/{n}": in_directions(low_shot(kind, n, dataset.name, base, most_texts=most_texts,
-                                                     training=training), directions)
-               for n in dict.fromkeys(numbers) for kind in kinds}
-    return [cell(row, recipe, seed) for seed in seeds for row, recipe in recipes.items()]
 
 
 def _notes(base: Recipe, training: str, most_texts: int | None, directions: Sequence[str] | None) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from ..results.environment import command_line, versions
 from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..texts.sources import load_task
-from .reproduction import reproduce
+from .reproduction import reproduce, settled_recipe
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class MainResults:
 
 def reproduce_all(
     tasks: Sequence[str] | None = None,
-    preset: str | Recipe = "fastai",
+    preset: str | Path | Recipe = "fastai",
     *,
     data: str | Path | Mapping[str, str | Path | Dataset] | None = None,
     out: str | Path = "runs",
@@ -91,6 +92,9 @@ def reproduce_all(
     unknown = [name for name in names if name not in paper.TASKS]
     if unknown:
         raise UlmfitError(f"the paper has no data set {unknown[0]!r}; expected some of {', '.join(paper.TASKS)}.")
+    changes = {name: value for name, value in options.items() if name not in signature(reproduce).parameters}
+    for name in names:  # what is wrong with the recipe is said before any data is read
+        settled_recipe(preset, name, options.get("directions"), changes)
     deadline = None if time_budget is None else time.monotonic() + time_budget
     folder, rows, results = Path(out), [], {}
     for name in names:

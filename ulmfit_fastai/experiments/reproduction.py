@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe.presets import preset as named
+from ..recipe.find import find_recipe
 from ..recipe.recipe import Recipe
+from ..recipe.settings import with_settings
 from ..report.report import write_report
 from ..results.result import Result
 from ..texts.dataset import Dataset
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def reproduce_imdb(
-    preset: str | Recipe = "fastai",
+    preset: str | Path | Recipe = "fastai",
     *,
     data: str | Path | None = None,
     corpus: Corpus | None = None,
@@ -44,7 +45,8 @@ def reproduce_imdb(
 
     Args:
         preset: 'fastai' (what works best on fastai v2, for a GPU), 'paper' (section 4.1 to the letter), 'scripts' (the
-            authors' code), 'quick' (a small model, an hour on two CPU cores), 'tiny' (to see it turn), or a `Recipe`.
+            authors' code), 'quick' (a small model, an hour on two CPU cores), 'tiny' (to see it turn); or a `Recipe`, a
+            JSON file of one, or the folder of a run whose recipe to follow.
         data: the IMDb set: a folder or .tgz in fastai's or Stanford's layout. None: fastai's cache, or a download.
         corpus: general text for a recipe that pretrains (weights 'pretrain', as in 'paper' and 'scripts'): a file or
             folder of articles, 'wikitext-103' from fastai's cache, or texts in a list.
@@ -57,7 +59,8 @@ def reproduce_imdb(
         time_budget: seconds after which to stop in good order; call again to go on.
         dry_run: only print what would be done and how long it would take here; returns None.
         progress: show progress bars and, first, the plan.
-        overrides: recipe fields by dotted name, as in `**{"classifier.bs": 32, "seed": 1}`.
+        overrides: recipe fields by dotted name, as in `**{"classifier.bs": 32, "seed": 1}`; one without effect is
+            refused.
 
     Returns:
         Result: `.error` (%), `.interval` (95 %), `.predictions`, `.plot()`; it displays as a table beside the paper's
@@ -76,7 +79,7 @@ def reproduce_imdb(
 
 def reproduce(
     task: str | Dataset,
-    preset: str | Recipe = "fastai",
+    preset: str | Path | Recipe = "fastai",
     *,
     data: str | Path | None = None,
     verify: bool = True,
@@ -98,11 +101,7 @@ def reproduce(
     `load_task`, the other arguments those of `reproduce_imdb`.
     """
     name = task.name if isinstance(task, Dataset) else task
-    recipe = preset if isinstance(preset, Recipe) else named(preset, name)
-    if directions is not None:
-        recipe = recipe.replace(directions=tuple(directions))
-    if overrides:
-        recipe = recipe.replace(**overrides)
+    recipe = settled_recipe(preset, name, directions, overrides)
     if lm_from is not None and not isinstance(lm_from, Mapping):
         lm_from = dict.fromkeys(recipe.directions, lm_from)
     if lm_from:  # what is wrong with it is said before a download
@@ -114,10 +113,19 @@ def reproduce(
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
                    "quick": "tiny"}
         if recipe.name in smaller:
-            log.info("a smaller preset: %s (--preset %s)", smaller[recipe.name], smaller[recipe.name])
+            log.info("a smaller preset: %s", smaller[recipe.name])
         return None
     write_report(folder, dataset=dataset)
     return Result.load(folder)
+
+
+def settled_recipe(preset: str | Path | Recipe, task: str, directions: Sequence[str] | None,
+                   overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run; settings that are wrong or would have no effect are refused by name."""
+    recipe = find_recipe(preset, task)
+    if directions is not None:
+        recipe = recipe.replace(directions=tuple(directions))
+    return with_settings(recipe, overrides)
 
 
 def demo(*, out: str | Path = "runs/demo", device: str | None = None, progress: bool = True) -> Result:

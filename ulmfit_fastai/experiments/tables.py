@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,7 +21,6 @@ from fastai.torch_core import default_device
 from .. import paper
 from .._errors import UlmfitError
 from ..recipe.ablations import ROWS, ablation, full_method, in_directions
-from ..recipe.presets import preset
 from ..recipe.recipe import Recipe
 from ..results import verdict
 from ..results.environment import command_line, describe_device, versions
@@ -32,6 +31,7 @@ from ..texts.sources import load_task
 from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus
 from .ablation_table import COLUMNS, AblationTable
+from .base import base_recipe, refuse_lost_settings, taken
 from .figures import save_figure
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
 
@@ -44,11 +44,13 @@ def ablate(
     table: str,
     task: str | Dataset,
     *,
-    base: str | Recipe | None = None,
+    base: str | Path | Recipe | None = None,
     rows: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 1,
     directions: Sequence[str] | None = None,
     data: str | Path | None = None,
+    verify: bool = True,
+    train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     time_budget: float | None = None,
@@ -67,11 +69,12 @@ def ablate(
     Args:
         table: 'table4' to 'table7', or 'direction' (forward, backward, both; its errors are of the test set).
         task: 'imdb', 'trec6', 'ag', ... or a `Dataset`.
-        base: preset or Recipe that gives the sizes (model, vocabulary, batches, epochs); the method is the paper's.
-            None: 'paper-wt103', the paper's own sizes.
+        base: preset, file or Recipe that gives the sizes (model, vocabulary, batches, epochs); the method is the
+            paper's. None: 'paper-wt103', the paper's own sizes.
         rows: some of the table's rows; None: all.
         seeds: how many (3: 0, 1, 2), or which.
         directions: of the language models; None: forward, as in the paper.
+        data, verify, train: those of `load_task`.
         corpus: general text, for a base with weights 'pretrain' and for table5, which pretrains both its models unless
             the base starts from nothing. Stage 1 is run for each seed; a run folder as `weights` saves that.
         out: folder of the runs, which may be shared by the tables of a task; <table>.csv, .json, .png and .svg end up
@@ -79,23 +82,26 @@ def ablate(
         time_budget: seconds for all of it.
         dry_run: train nothing; returns the `GridPlan`: what would be run, and how long it would take here.
         ids: the texts already numericalised (from a pack), for a machine without them.
-        overrides: fields of the base by dotted name: `**{"classifier.bs": 32}`.
+        overrides: fields of the base by dotted name: `**{"classifier.bs": 32}`; those that no row would have are
+            refused. `valid_fraction`, `n_labels`, `lm_texts` and `classifier.early_stopping` are taken over too.
 
     Returns:
         AblationTable: `.rows`, `.rank_correlation`, `.plot()`; `.missing` names the runs that are not finished.
 
     Source: Howard & Ruder 2018, section 5.
     """
-    dataset = task if isinstance(task, Dataset) else load_task(task, data)
-    recipe = base_recipe(base, dataset.name, overrides)
-    cells = table_cells(table, dataset.name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions)
+    name = task.name if isinstance(task, Dataset) else task
+    recipe = base_recipe(base, name, overrides)
+    cells = table_cells(table, name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions,
+                        asked=overrides)
+    dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     if dry_run:
         return plan_grid(cells, dataset, folder, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress)
 
     def so_far(missing: dict[str, str] | None = None) -> AblationTable:
         found = collect(table, cells, dataset, folder, missing=missing or {}, device=device,
-                        method=full_method(dataset.name, recipe))
+                        method=taken(full_method(name, recipe), overrides))
         found.save()
         return found
 
@@ -104,12 +110,6 @@ def ablate(
     result = so_far(missing)
     save_figure(result.plot(), folder / table)
     return result
-
-
-def base_recipe(base: str | Recipe | None, task: str, overrides: dict[str, Any]) -> Recipe:
-    """The recipe whose sizes an experiment takes: by name, as it is, or the paper's own; with overrides."""
-    recipe = base if isinstance(base, Recipe) else preset(base or "paper-wt103", task)
-    return recipe.replace(**overrides) if overrides else recipe
 
 
 def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -121,10 +121,11 @@ def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def table_cells(table: str, task: str, *, base: Recipe, rows: Sequence[str] | None = None, seeds: Sequence[int] = (0,),
-                directions: Sequence[str] | None = None) -> list[Cell]:
+                directions: Sequence[str] | None = None, asked: Mapping[str, Any] | None = None) -> list[Cell]:
     """The cells of a table, all rows of the first seed first, so that a table in the making has every row.
 
-    A row that is the full method itself has its recipe under the name `ulmfit`, by which the tables share it.
+    A row that is the full method itself has its recipe under the name `ulmfit`, by which the tables share it. `asked`
+    are the settings that the base has got; those that would be lost in the rows are refused.
     """
     if table not in ROWS:
         raise UlmfitError(f"there is no table {table!r}; expected one of {', '.join(ROWS)}.")
@@ -133,18 +134,20 @@ def table_cells(table: str, task: str, *, base: Recipe, rows: Sequence[str] | No
         raise UlmfitError(f"{table} has no row {unknown[0]!r}; expected some of {', '.join(ROWS[table])}.")
     if table == "direction" and directions is not None:
         raise UlmfitError("table 'direction' compares the directions: leave directions out.")
-    method = full_method(task, base)
+    asked = asked or {}
+    method = taken(full_method(task, base), asked)
     cells = []
     for seed in seeds:
         for row in rows or ROWS[table]:
             if table == "direction":  # one run has all three errors
                 score = None if row == "both" else row
-                cells.append(cell(row, ablation("direction.both", task, base), seed, score=score))
+                cells.append(cell(row, taken(ablation("direction.both", task, base), asked), seed, score=score))
                 continue
-            recipe = ablation(f"{table}.{row}", task, base)
+            recipe = taken(ablation(f"{table}.{row}", task, base), asked)
             if recipe.hash == method.hash:
                 recipe = replace(recipe, name=method.name)
             cells.append(cell(row, in_directions(recipe, directions), seed))
+    refuse_lost_settings(asked, base, method, cells)
     return cells
 
 
@@ -189,6 +192,11 @@ def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
     data = record["data"]
     notes = [f"not the paper's experiment: {why}"
              for why in verdict.differences_in_scale(data["name"], method.to_dict(), data)]
+    share = paper.stated("analysis valid_fraction")
+    if method.valid_fraction != share:
+        notes.append(f"measured on {method.valid_fraction:g} of the training set, the paper's on {share:g}")
+    if method.classifier.early_stopping is not None:
+        notes.append(f"all rows stop after {method.classifier.early_stopping} epochs without a better validation loss")
     if method.lm_seed is not None and len(record["seeds"]) > 1:
         notes.append(f"language models that read all texts are those of seed {method.lm_seed} for all seeds, which "
                      "share them: the spread is that of the labels drawn and of the classifiers")

@@ -121,9 +121,9 @@ def _load_wt103(direction: str) -> LMWeights:
             folder = untar_data(url, c_key="model")
         except Exception as error:  # urllib, fastdownload and tarfile raise many types; all mean "not to be had"
             raise UlmfitError(
-                f"weights 'wt103' {direction}: not in {folder} and the download failed ({error}). Fetch {url} (about "
-                f"180 MB) and unpack it into {folder.parent}, or use weights='wiki-small', a path, or 'none'"
-            ) from error
+                f"weights 'wt103' {direction}: not in {folder} and the download failed ({error})", path=folder,
+                advice=f"fetch {url} (about 180 MB) and unpack it into {folder.parent}, or take other weights: "
+                       "'wiki-small', a path, or 'none'") from error
     pair = sorted(Path(folder).glob("*.pth"))
     if not pair:
         raise UlmfitError(f"{folder}: expected a .pth and a .pkl in it, found none; delete the folder and try again")

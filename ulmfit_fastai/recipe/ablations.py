@@ -15,18 +15,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .._errors import UlmfitError
+from ..paper import stated
 from .fitting import classifier_for, with_epochs
-from .freezing import Stage, chain_thaw, full, gradual, last
+from .freezing import DISCRIMINATIVE, Stage, chain_thaw, full, gradual, last
 from .parts import Dropouts, Phase
-from .presets import PRESETS, preset
+from .presets import preset
 from .recipe import Recipe
 from .schedules import Schedule, constant, cosine, stlr
 
-LM_LR = 0.004
+LM_LR = stated("lr lm")
 """Section 4.1. Table 6 does not say that its rows have other rates, so they all have this one."""
-DISCR_LR = 0.01
+DISCR_LR = stated("lr classifier")
 """The last group's rate in rows with discr (section 5)."""
-PLAIN_LR = 0.001
+PLAIN_LR = stated("lr without discr")
 """The rate in all other rows but chain-thaw (section 5)."""
 PATIENCE = 5
 """Epochs without a better validation loss before a stage ends. The paper says only "early stopping"; this is the
@@ -64,21 +65,6 @@ def ablation(name: str, task: str = "imdb", base: Recipe | None = None) -> Recip
     return replace(ROWS[table][row](full_method(task, base)), name=name)
 
 
-def named(name: str, task: str = "imdb", base: Recipe | None = None) -> Recipe:
-    """Any recipe that has a name: a preset, "ulmfit" (the full method), "table7.last", "lowshot.supervised.100"."""
-    if name in PRESETS:
-        return preset(name, task)
-    if name == "ulmfit":
-        return full_method(task, base)
-    table, *rest = name.split(".")
-    if table in ROWS:
-        return ablation(name, task, base)
-    if table == "lowshot" and len(rest) == 2 and rest[1].isdigit():
-        return low_shot(rest[0], int(rest[1]), task, base)
-    raise UlmfitError(f"there is no recipe {name!r}; expected one of {', '.join(PRESETS)}, ulmfit, "
-                      f"{', '.join(ablation_names())}, or lowshot.KIND.LABELS with KIND one of {', '.join(LOW_SHOT)}.")
-
-
 def ablation_names(table: str | None = None) -> list[str]:
     """Names of the rows of a table ("table4" to "table7", "direction"), or of all, in the paper's order."""
     if table is not None and table not in ROWS:
@@ -108,7 +94,7 @@ def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None =
     else:
         if most_texts is not None:
             epochs = min(base.classifier.epochs, max(1, most_texts // n_labels))
-            base = replace(base, classifier=replace(base.classifier, stages=full(epochs, DISCR_LR)))
+            base = replace(base, classifier=_by_paper(base.classifier, full(epochs, DISCR_LR)))
         recipe = full_method(task, base)
         recipe = _from_scratch(recipe) if kind == "from_scratch" else recipe
     texts = "all" if kind == "semi_supervised" else "labelled"
@@ -147,7 +133,7 @@ def _classifier(*, lr: float, unfreezing: str, discr: bool, schedule: Schedule) 
 
     def change(method: Recipe) -> Recipe:
         n_groups, epochs = method.model.n_groups("classifier"), method.classifier.epochs
-        ratio = 2.6 if discr else 1.0
+        ratio = DISCRIMINATIVE if discr else 1.0
         if unfreezing == "gradual":
             stages = gradual(n_groups, epochs, lr, discriminative=ratio, schedule=schedule)
         elif unfreezing == "last":
@@ -160,7 +146,7 @@ def _classifier(*, lr: float, unfreezing: str, discr: bool, schedule: Schedule) 
 
 
 def _chain_thaw(method: Recipe) -> Recipe:
-    stages = chain_thaw(method.model.n_groups("classifier"), method.classifier.epochs, head_lr=0.001, lr=0.0001)
+    stages = chain_thaw(method.model.n_groups("classifier"), method.classifier.epochs)
     return replace(method, classifier=replace(method.classifier, stages=stages, early_stopping=PATIENCE))
 
 
@@ -211,7 +197,7 @@ def _lm(*, discr: bool) -> Callable[[Recipe], Recipe]:
 
     def change(method: Recipe) -> Recipe:
         lm = _lm_of(method)
-        stages = full(lm.epochs, LM_LR, discriminative=2.6 if discr else 1.0, schedule=constant())
+        stages = full(lm.epochs, LM_LR, discriminative=DISCRIMINATIVE if discr else 1.0, schedule=constant())
         return replace(method, lm=replace(lm, stages=stages))
 
     return change

@@ -17,9 +17,13 @@ RARE_WORDS = ((200_000, 1), (1_000_000, 2))
 """With fewer tokens than this, words seen so often are kept: among few texts most words are rare."""
 
 
+DEFAULT_PRESETS = ("few-labels", "quick")
+
+
 def default_preset(n_train: int) -> str:
     """The preset for so many labelled texts where none was asked for; a small model either way."""
-    return "few-labels" if n_train < FEW_LABELS else "quick"
+    few, many = DEFAULT_PRESETS
+    return few if n_train < FEW_LABELS else many
 
 
 def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:

@@ -13,16 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from .._errors import UlmfitError
+from ..paper import stated
 from .schedules import Schedule
 
-if TYPE_CHECKING:
-
-    pass
-
-DISCRIMINATIVE = 2.6
+DISCRIMINATIVE = stated("discriminative")
 """The paper's ratio between the rates of neighbouring groups (section 3.2)."""
 
 
@@ -31,7 +27,9 @@ class Stage:
     """A run of epochs with one set of trainable groups and one course of the learning rate."""
 
     name: str
+    """Under which results are filed; differs from those of the phase's other stages."""
     epochs: int
+    """How often the training texts are read."""
     lr: float
     """Rate of the last group at the schedule's peak (of group i: `rates(n_groups)[i]`)."""
     trainable: tuple[int, ...] | None = None
@@ -39,6 +37,7 @@ class Stage:
     discriminative: float | tuple[float, ...] = DISCRIMINATIVE
     """Ratio between neighbouring groups' rates, or one multiplier of `lr` per group. 1.0: the same rate everywhere."""
     schedule: Schedule = field(default_factory=Schedule)
+    """How the rate moves over the stage."""
     span: tuple[float, float] = (0.0, 1.0)
     """The part of the schedule that this stage covers, so that several stages can share one schedule."""
 
@@ -135,12 +134,12 @@ def gradual(n_groups: int, epochs: int, lr: float, *, discriminative: float | tu
     return tuple(stages)
 
 
-def chain_thaw(n_groups: int, epochs: int, *, head_lr: float = 0.001, lr: float = 0.0001,
-               schedule: Schedule | None = None) -> tuple[Stage, ...]:
+def chain_thaw(n_groups: int, epochs: int, *, head_lr: float = stated("lr chain-thaw last"),
+               lr: float = stated("lr chain-thaw others"), schedule: Schedule | None = None) -> tuple[Stage, ...]:
     """The new head first, then every other layer alone from the first up, then everything (Felbo et al. 2017).
 
     Each layer alone takes one epoch, as in the authors' scripts, and the rest goes to everything together: `epochs` is
-    the total and must exceed `n_groups`. The rates are those of the paper's Table 7: 0.001 for the head, 0.0001 below.
+    the total and must exceed `n_groups`. The rates are the paper's (section 5): 0.001 for the head, 0.0001 below.
     """
     if epochs <= n_groups:
         raise UlmfitError(f"chain-thaw over {n_groups} groups takes {n_groups} epochs for the groups alone and at "

@@ -6,10 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 
 from .._errors import UlmfitError
+from ..paper import stated, stated_whole
 from .fields import expect
 from .freezing import Stage
 
 DIRECTIONS = ("forward", "backward")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PHASES = ("pretrain", "lm", "classifier")
 
 
@@ -40,7 +42,9 @@ class Dropouts:
 
 AWD_LM = Dropouts(embed=0.02, input=0.25, hidden=0.15, weight=0.2, output=0.1)
 """The language model's dropouts in the authors' scripts and in fastai at drop_mult=1."""
-AWD_CLASSIFIER = Dropouts(embed=0.05, input=0.4, hidden=0.3, weight=0.5, output=0.4)
+AWD_CLASSIFIER = Dropouts(
+    embed=stated("dropout embedding"), input=stated("dropout input embedding"), hidden=stated("dropout RNN layers"),
+    weight=stated("weight dropout"), output=stated("dropout layers"))
 """The paper's one line of dropouts (section 4.1), which the scripts and fastai use for the classifier."""
 
 
@@ -48,15 +52,20 @@ AWD_CLASSIFIER = Dropouts(embed=0.05, input=0.4, hidden=0.3, weight=0.5, output=
 class Model:
     """AWD-LSTM and the classifier's head."""
 
-    emb_sz: int = 400
+    emb_sz: int = stated_whole("emb_sz")
+    """Size of a word's embedding (paper: 400)."""
     n_hid: int = 1152
     """Hidden units of an LSTM layer: 1150 in the paper, 1152 in fastai and its weights."""
-    n_layers: int = 3
+    n_layers: int = stated_whole("n_layers")
+    """LSTM layers (paper: 3)."""
     lm_dropouts: Dropouts = AWD_LM
+    """In LM fine-tuning."""
     classifier_dropouts: Dropouts = AWD_CLASSIFIER
+    """In the classifier."""
     pretrain_dropouts: Dropouts = AWD_LM.scaled(0.5)
     """In stage 1. Half, as in the authors' scripts: a large corpus needs little regularisation."""
-    head_hidden: int = 50
+    head_hidden: int = stated_whole("head_hidden")
+    """Hidden units of the classifier's head (paper: 50)."""
     head_dropout: float = 0.1
     """Before the head's last linear layer. Not in the paper; 0.1 in the scripts and in fastai."""
     tie_weights: bool = True
@@ -79,12 +88,14 @@ class Model:
 class Optimizer:
     """Adam and what goes with it."""
 
-    moms: tuple[float, ...] = (0.7,)
-    """beta1: one constant, or (start, middle, end), cycled by the schedule one_cycle."""
-    sqr_mom: float = 0.99
+    moms: tuple[float, ...] = (stated("beta1"),)
+    """beta1: one constant (paper: 0.7), or (start, middle, end), cycled by the schedule one_cycle."""
+    sqr_mom: float = stated("beta2")
     """beta2 (paper: 0.99)."""
     eps: float = 1e-5
+    """Added to the root of the second moment before it divides; fastai's default."""
     wd: float = 0.01
+    """Weight decay; fastai's default."""
     decoupled_wd: bool = True
     """True: weight decay beside Adam (AdamW, fastai's way). False: L2, through the gradient (fastai 0.7's way)."""
     clip: float | None = None
@@ -104,9 +115,12 @@ class Phase:
     """One of the three trainings of ULMFiT, as stages that run one after the other."""
 
     stages: tuple[Stage, ...]
+    """What trains when, and how fast."""
     optimizer: Optimizer
-    bs: int = 64
-    bptt: int = 70
+    """Made anew for each stage."""
+    bs: int = stated_whole("bs")
+    """Texts, or streams of text, in a batch (paper: 64)."""
+    bptt: int = stated_whole("bptt")
     """Tokens per step of back-propagation through time; in the classifier, per chunk of a text."""
     variable_bptt: bool = False
     """Draw each language-model batch's length around `bptt` and rescale the rate with it (Merity et al. 2017)."""

@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._errors import UlmfitError
+from ..paper import stated, stated_whole
 from .freezing import DISCRIMINATIVE, Stage, full, gradual
 from .parts import AWD_CLASSIFIER, AWD_LM, DIRECTIONS, Model, Optimizer, Phase
 from .recipe import Recipe
@@ -26,10 +27,15 @@ from .schedules import one_cycle, stlr
 MOMS = (0.8, 0.7, 0.8)
 """fastai's cycled momentum."""
 
-LM_EPOCHS = {"trec6": 15, "imdb": 50, "ag": 25, "dbpedia": 15, "yelp-bi": 15, "yelp-full": 15}
-"""Epochs of LM fine-tuning in the paper's presets. The paper gives 15 for TREC-6 and "longer" for larger sets; 50 is
-what the authors' README says for IMDb, 25 the default of their script. An epoch of Yelp or DBpedia has a hundred times
-TREC-6's steps or more, so 15 of them are longer too."""
+LM_EPOCHS = {"imdb": 50, "ag": 25}
+"""Epochs of LM fine-tuning in the paper's presets, where they are not TREC-6's. The paper gives 15 for TREC-6 and
+"longer" for larger sets; 50 is what the authors' README says for IMDb, 25 the default of their script. An epoch of Yelp
+or DBpedia has a hundred times TREC-6's steps or more, so 15 of them are longer too."""
+
+
+def lm_epochs(task: str) -> int:
+    """Epochs of LM fine-tuning in the paper's presets."""
+    return LM_EPOCHS.get(task, stated_whole("epochs lm"))
 
 
 def preset(name: str, /, task: str = "imdb", **overrides: Any) -> Recipe:
@@ -62,16 +68,16 @@ def paper(task: str = "imdb") -> Recipe:
     - Pretraining: the scripts' rates, schedule and halved dropouts, 12 epochs (the README's example).
     """
     lm = Phase(
-        stages=full(LM_EPOCHS.get(task, 15), 0.004, schedule=stlr()),
-        optimizer=Optimizer(moms=(0.7,), eps=1e-8, wd=1.2e-6, decoupled_wd=False, clip=0.25),
+        stages=full(lm_epochs(task), stated("lr lm"), schedule=stlr()),
+        optimizer=Optimizer(eps=1e-8, wd=1.2e-6, decoupled_wd=False, clip=0.25),
         variable_bptt=True,
     )
     classifier = Phase(
-        stages=gradual(5, 50, 0.01, schedule=stlr()),
-        optimizer=Optimizer(moms=(0.7,), eps=1e-8, wd=1e-6, decoupled_wd=False, clip=25.0),
+        stages=gradual(5, stated_whole("epochs classifier"), stated("lr classifier"), schedule=stlr()),
+        optimizer=Optimizer(eps=1e-8, wd=1e-6, decoupled_wd=False, clip=25.0),
         max_len=1400,
     )
-    model = Model(n_hid=1150, lm_dropouts=AWD_CLASSIFIER, classifier_dropouts=AWD_CLASSIFIER)
+    model = Model(n_hid=stated_whole("n_hid"), lm_dropouts=AWD_CLASSIFIER, classifier_dropouts=AWD_CLASSIFIER)
     return Recipe(name="paper", weights="pretrain", pretrain=_scripts_pretraining(), lm=lm, classifier=classifier,
                   model=model, directions=DIRECTIONS)
 
@@ -89,7 +95,7 @@ def scripts(task: str = "imdb") -> Recipe:
     classifier has half the rate, as the README advises.
     """
     lm = Phase(
-        stages=full(LM_EPOCHS.get(task, 15), 0.004, discriminative=(1 / 6, 1 / 3, 1.0, 1 / 2), schedule=stlr()),
+        stages=full(lm_epochs(task), 0.004, discriminative=(1 / 6, 1 / 3, 1.0, 1 / 2), schedule=stlr()),
         optimizer=Optimizer(moms=(0.8,), eps=1e-8, wd=1e-7, decoupled_wd=False, clip=0.3),
         variable_bptt=True,
     )
@@ -103,7 +109,7 @@ def scripts(task: str = "imdb") -> Recipe:
         backward_factor=0.5,
     )
     return Recipe(name="scripts", weights="pretrain", pretrain=_scripts_pretraining(), lm=lm, classifier=classifier,
-                  model=Model(n_hid=1150), directions=DIRECTIONS, max_vocab=30000, min_freq=2)
+                  model=Model(n_hid=stated_whole("n_hid")), directions=DIRECTIONS, max_vocab=30000, min_freq=2)
 
 
 def fastai(task: str = "imdb") -> Recipe:
@@ -129,7 +135,17 @@ def fastai(task: str = "imdb") -> Recipe:
                   directions=DIRECTIONS)
 
 
-WIKI_SMALL = {"emb_sz": 256, "n_hid": 640, "n_layers": 2, "max_vocab": 16000}
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model and its vocabulary."""
+
+    emb_sz: int
+    n_hid: int
+    n_layers: int
+    max_vocab: int
+
+
+WIKI_SMALL = Shape(emb_sz=256, n_hid=640, n_layers=2, max_vocab=16000)
 """The shape of the weights `wiki-small`, which come with the package."""
 
 
@@ -144,43 +160,80 @@ def paper_small(task: str = "imdb") -> Recipe:
     few = task == "trec6"
     whole = paper(task)
     assert whole.lm is not None
-    lm_epochs = {"trec6": LM_EPOCHS["trec6"], "ag": 5}.get(task, 1)
-    lm = replace(whole.lm, stages=full(lm_epochs, 0.004, schedule=stlr()), bs=32, max_docs=None if few else 25_000,
-                 sampled_words=None if few else 2048, valid_docs=500)
+    epochs = {"trec6": lm_epochs("trec6"), "ag": 5}.get(task, 1)
+    lm = replace(whole.lm, stages=full(epochs, stated("lr lm"), schedule=stlr()), bs=32,
+                 max_docs=None if few else 25_000, sampled_words=None if few else 2048, valid_docs=500)
     classifier = replace(whole.classifier, bs=64 if few else 32, valid_docs=500)
-    model = Model(emb_sz=WIKI_SMALL["emb_sz"], n_hid=WIKI_SMALL["n_hid"], n_layers=WIKI_SMALL["n_layers"],
+    model = Model(emb_sz=WIKI_SMALL.emb_sz, n_hid=WIKI_SMALL.n_hid, n_layers=WIKI_SMALL.n_layers,
                   lm_dropouts=AWD_LM.scaled(0.7 if few else 0.3),
                   classifier_dropouts=AWD_CLASSIFIER.scaled(0.5),
                   pretrain_dropouts=AWD_LM.scaled(0.2))
     pretrain = Phase(stages=full(1, 5e-3, discriminative=1.0, schedule=one_cycle(div=10.0)),
                      optimizer=Optimizer(moms=MOMS, wd=0.01, clip=0.25), bs=32, alpha=0.0, beta=0.0, sampled_words=2048)
     return replace(whole, name="paper-small", weights="wiki-small", pretrain=pretrain, lm=lm, classifier=classifier,
-                   model=model, directions=("forward",), max_vocab=WIKI_SMALL["max_vocab"],
+                   model=model, directions=("forward",), max_vocab=WIKI_SMALL.max_vocab,
                    min_freq=1 if few else 3)
 
 
-QUICK: dict[str, Any] = {
-    **WIKI_SMALL, "lm_docs": 50000, "lm_valid_docs": 500, "lm_epochs": 1, "lm_lr": 5e-3, "sampled_words": 2048,
-    "classifier_docs": None, "classifier_steps": ((1, 2e-2), (1, 1e-2), (2, 5e-3)), "discriminative": 1.0,
-}
+Steps = tuple[tuple[int, float], ...]
+"""(epochs, lr) of every step of unfreezing; in the last one everything trains."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """The numbers of a recipe for a small model: one-cycle throughout, with little dropout."""
+
+    shape: Shape
+    lm_lr: float
+    classifier_steps: Steps
+    lm_epochs: int = 1
+    lm_docs: int | None = None
+    """Texts that the language model is fine-tuned on; None: all."""
+    lm_valid_docs: int | None = None
+    classifier_valid_docs: int | None = None
+    sampled_words: int | None = None
+    discriminative: float = DISCRIMINATIVE
+    """Ratio between neighbouring groups' rates in the classifier."""
+    classifier_drop: float = 0.5
+    """What the paper's dropouts are multiplied by in the classifier."""
+    bs: int = 32
+    classifier_bs: int = 32
+    bptt: int = 70
+    min_freq: int = 3
+
+    def recipe(self, name: str, **fields: Any) -> Recipe:
+        """The recipe with these numbers; `fields` are more of `Recipe`."""
+        optimizer = Optimizer(moms=MOMS, wd=0.01, clip=0.25)
+        stages = full(self.lm_epochs, self.lm_lr, discriminative=1.0, schedule=one_cycle(div=10.0))
+        language = Phase(stages=stages, optimizer=optimizer, bs=self.bs, bptt=self.bptt)
+        lm = replace(language, max_docs=self.lm_docs, valid_docs=self.lm_valid_docs, sampled_words=self.sampled_words)
+        classifier = Phase(
+            stages=_by_hand(self.shape.n_layers + 2, self.classifier_steps, self.discriminative), optimizer=optimizer,
+            bs=self.classifier_bs, bptt=self.bptt, max_len=20 * self.bptt, valid_docs=self.classifier_valid_docs)
+        model = Model(emb_sz=self.shape.emb_sz, n_hid=self.shape.n_hid, n_layers=self.shape.n_layers,
+                      lm_dropouts=AWD_LM.scaled(0.2), classifier_dropouts=AWD_CLASSIFIER.scaled(self.classifier_drop),
+                      pretrain_dropouts=AWD_LM.scaled(0.2))
+        return Recipe(name=name, pretrain=language, lm=lm, classifier=classifier, model=model,
+                      max_vocab=self.shape.max_vocab, min_freq=self.min_freq, **fields)
+
+
+QUICK = Small(WIKI_SMALL, lm_docs=50000, lm_valid_docs=500, lm_lr=5e-3, sampled_words=2048, discriminative=1.0,
+              classifier_steps=((1, 2e-2), (1, 1e-2), (2, 5e-3)))
 """The numbers of `quick`, sized by measured speeds for an hour on two cores on IMDb. One rate for all groups: with
 2,000 labels of IMDb that was better on held-out reviews than the paper's ratio of 2.6 (one seed), since so small a
 language model has much to learn in its lower layers too; `python -m benchmarks.unfreezing` compares them."""
-QUICK_TASKS: dict[str, dict[str, Any]] = {
-    "trec6": {"lm_docs": None, "lm_valid_docs": None, "lm_epochs": 4, "sampled_words": None,
-              "discriminative": DISCRIMINATIVE,
-              "classifier_steps": ((2, 2e-2), (2, 1e-2), (16, 5e-3))},
-    "ag": {"lm_docs": 25000, "lm_valid_docs": None, "lm_epochs": 3,
-           "discriminative": DISCRIMINATIVE, "classifier_steps": ((1, 2e-2), (1, 1e-2), (4, 5e-3))},
+QUICK_TASKS = {
+    "trec6": replace(QUICK, lm_docs=None, lm_valid_docs=None, lm_epochs=4, sampled_words=None, min_freq=1,
+                     discriminative=DISCRIMINATIVE, classifier_steps=((2, 2e-2), (2, 1e-2), (16, 5e-3))),
+    "ag": replace(QUICK, lm_docs=25000, lm_valid_docs=None, lm_epochs=3, discriminative=DISCRIMINATIVE,
+                  classifier_steps=((1, 2e-2), (1, 1e-2), (4, 5e-3))),
 }
 """Where texts are short or few, more epochs: minutes all the same. The ratio is that of the committed results."""
 
 
 def quick(task: str = "imdb") -> Recipe:
     """A small model on the real data, forward, within an hour on two CPU cores: `QUICK` holds its numbers."""
-    numbers = {**QUICK, **QUICK_TASKS.get(task, {})}
-    return _small("quick", numbers, bs=32, weights="wiki-small", discriminative=numbers["discriminative"],
-                  min_freq=1 if task == "trec6" else 3)
+    return QUICK_TASKS.get(task, QUICK).recipe("quick", weights="wiki-small")
 
 
 FEW_LABELS_EPOCHS, FEW_LABELS_LR = 15, 5e-3
@@ -194,13 +247,10 @@ def few_labels(task: str = "imdb") -> Recipe:
     The labels are balanced over the classes; the language model is fine-tuned on 12,000 texts without theirs. The
     validation part, a tenth of the training set, is watched and not learnt from.
     """
-    numbers = {**QUICK, **QUICK_TASKS.get(task, {}), "lm_docs": None if task == "trec6" else 12000,
-               "classifier_steps": ((FEW_LABELS_EPOCHS, FEW_LABELS_LR),)}
-    recipe = _small("few-labels", numbers, bs=32, weights="wiki-small", discriminative=1.0, n_labels=500,
-                    min_freq=1 if task == "trec6" else 3)
-    assert recipe.lm is not None
-    return replace(recipe, lm=replace(recipe.lm, valid_docs=500),
-                   classifier=replace(recipe.classifier, bs=16, valid_docs=500))
+    numbers = replace(QUICK_TASKS.get(task, QUICK), lm_docs=None if task == "trec6" else 12000, lm_valid_docs=500,
+                      classifier_steps=((FEW_LABELS_EPOCHS, FEW_LABELS_LR),), discriminative=1.0, classifier_bs=16,
+                      classifier_valid_docs=500)
+    return numbers.recipe("few-labels", weights="wiki-small", n_labels=500)
 
 
 def demo(task: str = "imdb") -> Recipe:
@@ -210,18 +260,17 @@ def demo(task: str = "imdb") -> Recipe:
     in its lower groups, hence one rate for all of them: with a ratio of 1.6 between neighbours two of five forward
     classifiers (other seeds, other numbers of threads) were still guessing at the end, with one rate none of five.
     """
-    numbers = {"emb_sz": 64, "n_hid": 128, "n_layers": 2, "max_vocab": 5000, "lm_docs": None, "lm_epochs": 1,
-               "lm_lr": 1e-2, "classifier_docs": None, "classifier_steps": ((1, 2e-2), (1, 1e-2), (5, 1e-2))}
-    return _small("demo", numbers, bs=32, classifier_drop=0.2, discriminative=1.0, weights="pretrain",
-                  directions=DIRECTIONS, min_freq=2)
+    numbers = Small(Shape(emb_sz=64, n_hid=128, n_layers=2, max_vocab=5000), lm_lr=1e-2, discriminative=1.0,
+                    classifier_steps=((1, 2e-2), (1, 1e-2), (5, 1e-2)), classifier_drop=0.2, min_freq=2)
+    return numbers.recipe("demo", weights="pretrain", directions=DIRECTIONS)
 
 
 def tiny(task: str = "imdb") -> Recipe:
     """Seconds: every mechanism at a size that learns next to nothing, for tests."""
-    numbers = {"emb_sz": 32, "n_hid": 48, "n_layers": 2, "max_vocab": 2000, "lm_docs": None, "lm_epochs": 1,
-               "lm_lr": 1e-2, "classifier_docs": None,
-               "classifier_steps": ((1, 2e-2), (1, 2e-2), (1, 2e-2), (1, 1e-2))}
-    return _small("tiny", numbers, bs=16, bptt=20, min_freq=1)
+    numbers = Small(Shape(emb_sz=32, n_hid=48, n_layers=2, max_vocab=2000), lm_lr=1e-2,
+                    classifier_steps=((1, 2e-2), (1, 2e-2), (1, 2e-2), (1, 1e-2)), bs=16, classifier_bs=16, bptt=20,
+                    min_freq=1)
+    return numbers.recipe("tiny", weights="none")
 
 
 PRESETS: dict[str, Callable[[str], Recipe]] = {
@@ -231,26 +280,7 @@ PRESETS: dict[str, Callable[[str], Recipe]] = {
 }
 
 
-def _small(name: str, numbers: dict[str, Any], *, bs: int = 64, bptt: int = 70, classifier_drop: float = 0.5,
-           discriminative: float = DISCRIMINATIVE, weights: str = "none", **fields: Any) -> Recipe:
-    """A recipe for a small model, one-cycle throughout, with little dropout."""
-    n_layers = numbers["n_layers"]
-    optimizer = Optimizer(moms=MOMS, wd=0.01, clip=0.25)
-    stages = full(numbers["lm_epochs"], numbers["lm_lr"], discriminative=1.0, schedule=one_cycle(div=10.0))
-    language = Phase(stages=stages, optimizer=optimizer, bs=bs, bptt=bptt)
-    classifier = Phase(stages=_by_hand(n_layers + 2, numbers["classifier_steps"], discriminative),
-                       optimizer=optimizer, bs=bs, bptt=bptt, max_len=20 * bptt, max_docs=numbers["classifier_docs"])
-    model = Model(emb_sz=numbers["emb_sz"], n_hid=numbers["n_hid"], n_layers=n_layers,
-                  lm_dropouts=AWD_LM.scaled(0.2), classifier_dropouts=AWD_CLASSIFIER.scaled(classifier_drop),
-                  pretrain_dropouts=AWD_LM.scaled(0.2))
-    lm = Phase(stages=stages, optimizer=optimizer, bs=bs, bptt=bptt, max_docs=numbers["lm_docs"],
-               valid_docs=numbers.get("lm_valid_docs"), sampled_words=numbers.get("sampled_words"))
-    return Recipe(name=name, weights=weights, pretrain=language, lm=lm, classifier=classifier, model=model,
-                  max_vocab=numbers["max_vocab"], **fields)
-
-
-def _by_hand(n_groups: int, steps: tuple[tuple[int, float], ...],
-             discriminative: float = DISCRIMINATIVE) -> tuple[Stage, ...]:
+def _by_hand(n_groups: int, steps: Steps, discriminative: float = DISCRIMINATIVE) -> tuple[Stage, ...]:
     """Unfreezing as fastai's notebooks do it: the last group, the last two, ..., and everything in the final step."""
     stages = []
     for i, (epochs, lr) in enumerate(steps, start=1):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from .._errors import UlmfitError
 from .parts import Phase
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def simulate(phase: Phase, n_groups: int, steps_per_epoch: int) -> pd.DataFrame:

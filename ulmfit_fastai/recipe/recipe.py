@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 from .._errors import UlmfitError
 from .fields import build, diff, expect, plain, set_at
-from .parts import DIRECTIONS, PHASES, Dropouts, Model, Phase
+from .hashing import short_hash
+from .parts import DIRECTIONS, PHASES, PRECISIONS, Dropouts, Model, Phase
 
 NAMED_WEIGHTS = ("wt103", "wiki-small", "none", "pretrain")
 WT103_SHAPE = {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}
@@ -29,7 +29,9 @@ class Recipe:
     """Everything a run depends on except the texts; `preset` makes one, `replace` changes it."""
 
     name: str
+    """What the recipe is called; nothing depends on it."""
     classifier: Phase
+    """Fine-tuning the classifier."""
     lm: Phase | None = None
     """Language-model fine-tuning; None: left out (Table 6, "No LM fine-tuning"; Table 7, "From scratch")."""
     pretrain: Phase | None = None
@@ -38,6 +40,7 @@ class Recipe:
     """Where the language model starts: "wt103" (fastai's WikiText-103), "wiki-small" (this project's), "pretrain"
     (stage 1 on a corpus of yours), "none" (random), or the path of a run folder or weights file."""
     model: Model = field(default_factory=Model)
+    """AWD-LSTM, its dropouts and the classifier's head."""
     directions: tuple[str, ...] = ("forward",)
     """Models to train; with both, their probabilities are averaged."""
     lm_texts: str = "all"
@@ -49,6 +52,7 @@ class Recipe:
     evaluate: str = "test"
     """test, or validation: the paper's analyses (Tables 4 to 7, Figures 3 and 4) never read the test set."""
     max_vocab: int = 60000
+    """Most words that the vocabulary may hold, the most frequent ones."""
     min_freq: int = 3
     """Words seen fewer times than this become xxunk."""
     valid_fraction: float = 0.1
@@ -56,6 +60,7 @@ class Recipe:
     n_labels: int | None = None
     """Use only this many labels, balanced over the classes; None: all."""
     seed: int = 0
+    """Seed of everything random."""
     precision: str = "auto"
     """auto, fp32, bf16 or fp16."""
     fast: bool = True
@@ -71,8 +76,7 @@ class Recipe:
         expect(self.protocol in ("clean", "tutorial"), "protocol", self.protocol, "'clean' or 'tutorial'")
         expect(self.lm_texts in ("all", "labelled"), "lm_texts", self.lm_texts, "'all' or 'labelled'")
         expect(self.evaluate in ("test", "validation"), "evaluate", self.evaluate, "'test' or 'validation'")
-        expect(self.precision in ("auto", "fp32", "bf16", "fp16"), "precision", self.precision,
-                "'auto', 'fp32', 'bf16' or 'fp16'")
+        expect(self.precision in PRECISIONS, "precision", self.precision, ", ".join(PRECISIONS))
         expect(bool(self.directions) and set(self.directions) <= set(DIRECTIONS)
                 and len(set(self.directions)) == len(self.directions), "directions", self.directions,
                 "('forward',), ('backward',) or both")
@@ -144,16 +148,11 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same)."""
-        fields = {key: value for key, value in Recipe.from_dict(self.to_dict()).to_dict().items() if key != "name"}
-        for later in ("class_weights", "lm_seed"):  # runs without these fields keep their hash; so do those below
-            if fields[later] is None:
-                del fields[later]
-        for phase in filter(None, (fields[name] for name in PHASES)):
-            for later in ("sampled_words", "valid_docs"):
-                if phase[later] is None:
-                    del phase[later]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+        """16 hexadecimal characters that change with any field but the name (1 and 1.0 are the same).
+
+        A short name, for folders and reports. Whether two runs are one is decided by their recipes.
+        """
+        return short_hash(type(self).from_dict(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""
@@ -193,7 +192,7 @@ class Recipe:
         values = self.to_dict()
         for dotted, value in changes.items():
             set_at(values, dotted.replace("__", ".").split("."), plain(value))
-        return Recipe.from_dict(values)
+        return type(self).from_dict(values)
 
     def diff(self, other: Recipe) -> list[tuple[str, Any, Any]]:
         """The fields that differ, as (dotted name, our value, the other's value), in the order of the fields."""

@@ -16,8 +16,10 @@ import math
 from dataclasses import dataclass
 
 from .._errors import UlmfitError
+from ..paper import stated
 
 KINDS = ("constant", "stlr", "one_cycle", "cosine")
+CUT_FRAC, RATIO = stated("cut_frac"), stated("ratio")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Schedule:
     """
 
     kind: str = "constant"
-    cut_frac: float = 0.1
+    """constant, stlr (the paper's), one_cycle (fastai's) or cosine."""
+    cut_frac: float = CUT_FRAC
     """Share of the steps in which `stlr` rises (paper: 0.1)."""
-    ratio: float = 32.0
+    ratio: float = RATIO
     """How much smaller than the peak the lowest `stlr` rate is (paper: 32)."""
     div: float = 25.0
     """`one_cycle` starts at the peak divided by this (fastai's default)."""
@@ -91,7 +94,7 @@ def constant() -> Schedule:
     return Schedule("constant")
 
 
-def stlr(*, cut_frac: float = 0.1, ratio: float = 32.0) -> Schedule:
+def stlr(*, cut_frac: float = CUT_FRAC, ratio: float = RATIO) -> Schedule:
     """Slanted triangular rates: a short linear rise, then a long linear fall (paper, section 3.2)."""
     return Schedule("stlr", cut_frac=cut_frac, ratio=ratio)
 
@@ -106,7 +109,7 @@ def cosine() -> Schedule:
     return Schedule("cosine")
 
 
-def stlr_factor(x: float, *, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
+def stlr_factor(x: float, *, cut_frac: float = CUT_FRAC, ratio: float = RATIO) -> float:
     """The slanted triangle at the fraction `x` of training, always within [1/ratio, 1].
 
     The paper writes the fall with the denominator cut * (1/cut_frac - 1), where cut = floor(T * cut_frac). That is
@@ -118,7 +121,7 @@ def stlr_factor(x: float, *, cut_frac: float = 0.1, ratio: float = 32.0) -> floa
     return (1.0 + p * (ratio - 1.0)) / ratio
 
 
-def stlr_as_printed(t: int, total: int, *, cut_frac: float = 0.1, ratio: float = 32.0) -> float:
+def stlr_as_printed(t: int, total: int, *, cut_frac: float = CUT_FRAC, ratio: float = RATIO) -> float:
     """Equation 3 of the paper word for word, for step `t` of `total`: to compare with, never to train with.
 
     Raises ZeroDivisionError when total * cut_frac < 1, and returns negative factors near the end for most totals.

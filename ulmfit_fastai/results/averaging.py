@@ -76,8 +76,8 @@ def _refuse_another_folder(out: Path) -> None:
     others = inside - FILES or ({"run.json"} if "run.json" in inside and "averaged" not in read_json(out / "run.json")
                                 else set())
     if others:
-        raise UlmfitError(f"{out}: expected an empty folder, or a place for one, found {sorted(others)[0]}; choose "
-                          "another --out")
+        raise UlmfitError(f"{out}: expected an empty folder, or a place for one, found {sorted(others)[0]}",
+                          path=out, found=sorted(others)[0], advice="choose another `out=`")
 
 
 def _refuse_different(forward: Result, backward: Result) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._errors import UlmfitError
 from .._files import disk_full_is_said, read_json, write_json_atomic, write_text_atomic
+from ..recipe.find import same_recipe
 from .environment import now
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 HISTORY = ("direction", "phase", "stage", "epoch", "train_loss", "valid_loss", "accuracy", "seconds", "lr_last")
 RATES = ("direction", "phase", "step", "stage", "group", "lr", "trainable")
+
+
+ANOTHER_PLACE = "choose another `out=`"
+ANOTHER_PLACE_OR_ANEW = f"{ANOTHER_PLACE}, or `resume=False` to start anew"
 
 
 class RunMismatch(UlmfitError):
@@ -64,19 +69,19 @@ class RunFolder:
                 left.unlink(missing_ok=True)
             return True
         if self.path.exists() and not self.path.is_dir():
-            raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
+            raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file", path=self.path,
+                              advice=ANOTHER_PLACE)
         if self.path.exists() and any(self.path.iterdir()):
             allowed = {"state", "report.html"}
             strange = sorted(p.name for p in self.path.iterdir() if p.name not in allowed)
             if strange:
-                raise UlmfitError(
-                    f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}; "
-                    "choose another --out"
-                )
+                raise UlmfitError(f"{self.path}: expected an empty folder or a run of ours, found "
+                                  f"{', '.join(strange[:3])}", path=self.path, advice=ANOTHER_PLACE)
         try:
             (self.path / "state").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"cannot make the run folder {self.path}: {error}; choose another --out") from error
+            raise UlmfitError(f"cannot make the run folder {self.path}: {error}", path=self.path,
+                              advice=ANOTHER_PLACE) from error
         self._alone()
         self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
                     "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
@@ -98,8 +103,8 @@ class RunFolder:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise UlmfitError(f"{self.path}: another process is running in this folder; wait for it to end, or choose "
-                              "another --out") from None
+            raise UlmfitError(f"{self.path}: another process is running in this folder", path=self.path,
+                              advice=f"wait for it to end, or {ANOTHER_PLACE}") from None
         except OSError as error:
             log.debug("%s cannot be locked: %s", self.path, error)  # a file system without locks
         self._lock = lock
@@ -110,34 +115,32 @@ class RunFolder:
             raise UlmfitError(f"{self.path} is not a run folder: it holds no run.json")
         self.run = read_json(self.path / "run.json")
         if not isinstance(self.run, dict) or "schema" not in self.run:
-            raise UlmfitError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'; "
-                              "restore it, or choose another --out")
+            raise UlmfitError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'",
+                              path=self.path / "run.json", advice=f"restore it, or {ANOTHER_PLACE}")
         self.history = self._read_csv("history.csv")
         self.rates = self._read_csv("rates.csv")
         return self
 
     def _same(self, header: dict[str, Any]) -> None:
+        """RunMismatch unless the run that is here is the one of the header."""
         if self.run.get("schema") != SCHEMA:
-            raise RunMismatch(f"{self.path}: expected a run.json of schema {SCHEMA}, found {self.run.get('schema')!r}; "
-                              "choose another --out, or --no-resume to start anew")
+            raise RunMismatch(f"{self.path}: expected a run.json of schema {SCHEMA}, found {self.run.get('schema')!r}",
+                              path=self.path, expected=SCHEMA, found=self.run.get("schema"),
+                              advice=ANOTHER_PLACE_OR_ANEW)
         lacking = [name for name in ("recipe", "recipe_hash", "data", "status", "stages") if name not in self.run]
         if lacking:
-            raise RunMismatch(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}; choose another "
-                              "--out, or --no-resume to start anew")
-        if self.run["recipe_hash"] != header["recipe_hash"]:
+            raise RunMismatch(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}",
+                              path=self.path / "run.json", advice=ANOTHER_PLACE_OR_ANEW)
+        if not has_recipe(self.run, header["recipe"], header["recipe_hash"]):
             theirs, ours = _flat(self.run["recipe"]), _flat(header["recipe"])
-            fields = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
+            fields = [k for k in sorted({*theirs, *ours} - {"name"}) if theirs.get(k) != ours.get(k)]
             shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in fields[:4])
-            raise RunMismatch(
-                f"{self.path} holds a run of another recipe ({shown}); choose another --out, or --no-resume to start "
-                "anew"
-            )
+            raise RunMismatch(f"{self.path} holds a run of another recipe ({shown})", path=self.path,
+                              advice=ANOTHER_PLACE_OR_ANEW)
         theirs, ours = self.run["data"]["fingerprint"], header["data"]["fingerprint"]
         if theirs != ours:
-            raise RunMismatch(
-                f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours}); choose another "
-                "--out"
-            )
+            raise RunMismatch(f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours})",
+                              path=self.path, expected=ours, found=theirs, advice=ANOTHER_PLACE)
 
     def save(self) -> None:
         with disk_full_is_said(self.path):
@@ -174,6 +177,17 @@ class RunFolder:
                 return list(csv.DictReader(handle))
         except (UnicodeDecodeError, csv.Error) as error:
             raise UlmfitError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
+
+
+def has_recipe(run: dict[str, Any], recipe: dict[str, Any], recipe_hash: str) -> bool:
+    """Whether a run, as run.json records it, is of this recipe, whatever rule its hash was made by.
+
+    The recipes decide. Where these can't be read, as those of pretraining, they or their hashes must be equal.
+    """
+    same = same_recipe(run.get("recipe"), recipe)
+    if same is None:
+        return recipe_hash == run.get("recipe_hash") or recipe == run.get("recipe")
+    return same
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

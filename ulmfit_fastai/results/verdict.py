@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .._errors import UlmfitError
 from ..paper import (
@@ -52,6 +53,9 @@ class Outcome(Protocol):
     def error(self) -> float | None: ...
     @property
     def n_test(self) -> int | None: ...
+
+
+Run = TypeVar("Run", bound=Outcome)
 
 
 def reference(task: str, *, both: bool) -> Number:
@@ -242,6 +246,18 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
     if recipe.get("lm_texts", "all") != "all":
         found.append("the language model was fine-tuned on the labelled texts only")
     return tuple(found)
+
+
+def experiments_of(results: Sequence[Run]) -> list[list[Run]]:
+    """The runs by experiment, each with those that differ from it in their seed only, in the order given."""
+    found: list[list[Run]] = []
+    for result in results:
+        same = next((seeds for seeds in found if identity(seeds[0]) == identity(result)), None)
+        if same is None:
+            found.append([result])
+        else:
+            same.append(result)
+    return found
 
 
 def identity(result: Outcome) -> tuple[Any, ...]:

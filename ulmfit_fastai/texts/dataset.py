@@ -202,7 +202,7 @@ def _report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dr
         return
     which = f"{rows_named(df.index, rows)} of {where} {'are' if len(rows) > 1 else 'is'} {what}"
     if not drop:
-        raise UlmfitError(f"{which} ({len(rows):,} of {len(df):,}). Fill them in, or give drop_missing=True"
+        raise UlmfitError(f"{which} ({len(rows):,} of {len(df):,})", advice="fill them in, or give `drop_missing=True`"
                           + (" to leave them out" if what == "empty" else " to use them as unlabelled texts"))
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from .. import paper
 from .._errors import UlmfitError
 from .._words import shown
 from .dataset import Dataset, build
@@ -53,20 +54,22 @@ class Task:
         return {"train": sum(self.train), "test": sum(self.test), "unsup": self.unsup}
 
 
-def _even(name: str, classes: Sequence[str], train: int, test: int, **more: Any) -> Task:
-    return Task(name, tuple(classes), (train,) * len(classes), (test,) * len(classes), **more)
+def _even(name: str, classes: Sequence[str], **more: Any) -> Task:
+    """A data set of Table 1 whose classes are all of one size."""
+    known, n = paper.TASKS[name], len(classes)
+    return Task(name, tuple(classes), (known.train // n,) * n, (known.test // n,) * n, unsup=known.unlabelled, **more)
 
 
 TASKS: dict[str, Task] = {task.name: task for task in (
-    _even("imdb", ("neg", "pos"), 12_500, 12_500, unsup=50_000, address="IMDB", size=144_440_600),
+    _even("imdb", ("neg", "pos"), address="IMDB", size=144_440_600),
     Task("trec6", ("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"), (86, 1250, 1162, 1223, 835, 896),
          (9, 94, 138, 65, 81, 113)),
-    _even("ag", ("World", "Sports", "Business", "Sci/Tech"), 30_000, 1_900, address="AG_NEWS", size=11_784_419),
+    _even("ag", ("World", "Sports", "Business", "Sci/Tech"), address="AG_NEWS", size=11_784_419),
     _even("dbpedia", ("Company", "EducationalInstitution", "Artist", "Athlete", "OfficeHolder", "MeanOfTransportation",
                       "Building", "NaturalPlace", "Village", "Animal", "Plant", "Album", "Film", "WrittenWork"),
-          40_000, 5_000, address="DBPEDIA", size=68_341_743),
-    _even("yelp-bi", ("neg", "pos"), 280_000, 19_000, address="YELP_REVIEWS_POLARITY", size=166_373_201),
-    _even("yelp-full", ("1", "2", "3", "4", "5"), 130_000, 10_000, address="YELP_REVIEWS", size=196_146_755),
+          address="DBPEDIA", size=68_341_743),
+    _even("yelp-bi", ("neg", "pos"), address="YELP_REVIEWS_POLARITY", size=166_373_201),
+    _even("yelp-full", ("1", "2", "3", "4", "5"), address="YELP_REVIEWS", size=196_146_755),
 )}
 
 

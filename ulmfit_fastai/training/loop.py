@@ -22,7 +22,7 @@ from ..model.losses import FusedCrossEntropy
 from ..recipe.parts import Phase
 from ..results.checkpoint import load_state, save_state
 from ..results.environment import peak_memory_mb
-from ..results.folder import RunFolder
+from ..results.folder import ANOTHER_PLACE, RunFolder
 from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, SampledLoss, StageSchedule, derived_seed
 from .progress import Progress, in_words
 
@@ -200,10 +200,8 @@ class PhaseFit:
         if state is None or (state["direction"], state["phase"]) != (self.direction, self.name):
             return None
         if state["recipe_hash"] != self.folder.run["recipe_hash"]:
-            raise UlmfitError(
-                f"{self.folder.state_file}: expected a checkpoint of this recipe, found another's; delete it or choose "
-                "another --out"
-            )
+            raise UlmfitError(f"{self.folder.state_file}: expected a checkpoint of this recipe, found another's",
+                              path=self.folder.state_file, advice=f"delete it, or {ANOTHER_PLACE}")
         self.learn.model.load_state_dict(state["model"])
         self.position = Position(state["stage"], state["epoch"], state["batch"])
         self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]

@@ -82,8 +82,7 @@ def read_general(recipe: Recipe, corpus: Corpus | None, *, cache: Path | None, p
     """The corpus of stage 1 in numbers; ValueError when there is none."""
     if corpus is None:
         raise UlmfitError(
-            f"recipe {recipe.name!r} pretrains (its weights are 'pretrain') and needs general text: pass corpus= "
-            "(--corpus), a file or folder of articles, 'wikitext-103', or texts in a list; or choose other weights, "
-            "such as weights='wt103'"
-        )
+            f"recipe {recipe.name!r} pretrains (its weights are 'pretrain') and needs general text", field="corpus",
+            advice="give `corpus=`, a file or folder of articles, 'wikitext-103', or texts in a list; or other "
+                   "weights, such as 'wt103'")
     return general_text(corpus, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, cache=cache, progress=progress)

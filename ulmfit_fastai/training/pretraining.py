@@ -7,9 +7,9 @@ is `Reading`; run.json has it beside the corpus, under `data.reading`.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import shutil
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ from ..batches.dataloaders import lm_dataloaders
 from ..model.generate import generate
 from ..model.learners import lm_learner
 from ..model.weights import LMWeights
-from ..recipe.fields import build
+from ..recipe.fields import build, expect, no_field, plain
 from ..recipe.freezing import full
 from ..recipe.parts import Dropouts, Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
 from ..recipe.schedules import Schedule
+from ..recipe.settings import LostSetting
 from ..results.environment import command_line, describe_device, now, versions
-from ..results.folder import RunFolder, RunMismatch
+from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch
 from ..texts.corpora import read_corpus
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
@@ -62,6 +63,9 @@ class Reading:
     """'spacy', or 'sentencepiece': `max_vocab` pieces of words, learnt from the corpus first."""
 
     def __post_init__(self) -> None:
+        for name in ("limit_words", "valid_texts"):
+            value = getattr(self, name)
+            expect(value is None or value >= 1, name, value, "at least 1")
         if self.tokenizer not in ("spacy", "sentencepiece"):
             raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
 
@@ -73,10 +77,19 @@ def pretraining(size: str = "small", *, model: Model | None = None, max_vocab: i
     """The recipe of stage 1 for a size: 'small' for a laptop, 'full' as in the paper.
 
     Args:
-        model, max_vocab: others than the size's. The model trains with its `lm_dropouts`.
+        size: small or full.
+        model: another than the size's: AWD-LSTM and its dropouts, of which stage 1 takes `lm_dropouts`.
+        max_vocab: most words, or pieces of words, in the vocabulary; None: the size's.
         min_freq: words seen fewer times become xxunk.
+        epochs: how often the corpus is read.
         lr: peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet.
+        bs: streams of text in a batch.
+        bptt: tokens per step of back-propagation through time.
         sampled_words: words that compete in the loss while training, as in `recipe.Phase`; None: all.
+        wd: weight decay.
+        seed: of everything random.
+        precision: auto, fp32, bf16 or fp16.
+        directions: language models to train.
     """
     if size not in SIZES:
         raise UlmfitError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
@@ -95,10 +108,12 @@ def pretraining(size: str = "small", *, model: Model | None = None, max_vocab: i
 def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
     """The settings of `pretrain` by name, as what a recipe has of them and how the corpus is read."""
     reading = {item.name for item in dataclasses.fields(Reading)}
-    names = [*inspect.signature(pretraining).parameters, *sorted(reading)]
-    strange = [name for name in changes if name not in names]
-    if strange:
-        raise UlmfitError(f"{strange[0]}: no such setting of pretraining; expected one of {', '.join(names)}")
+    hints = {**typing.get_type_hints(pretraining), **typing.get_type_hints(Reading), "directions": tuple[str, ...]}
+    del hints["return"]
+    for name, value in changes.items():
+        if name not in hints:
+            raise no_field(name, "", name, list(hints))
+        build(hints[name], plain(value), name)
     recipe = pretraining(**{name: value for name, value in changes.items() if name not in reading})
     return recipe, Reading(**{name: value for name, value in changes.items() if name in reading})
 
@@ -136,6 +151,7 @@ def pretrain(
     Source: paper, section 3.1.
     """
     recipe, reading = settings({"size": size, "directions": directions, **changes})
+    _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
     _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
@@ -147,6 +163,17 @@ def pretrain(
                         valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
                         progress=progress, lang=lang)
     return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
+
+
+def _refuse_lost(recipe: Recipe, reading: Reading, changes: Mapping[str, Any], valid: str | Path | None) -> None:
+    """Refuse settings that would have no effect."""
+    reasons = {"min_freq": "pieces of words are never too rare"} if reading.tokenizer == "sentencepiece" else {}
+    reasons |= {"valid_texts": "the texts to measure perplexity on are given"} if valid is not None else {}
+    usual = {"min_freq": pretraining(recipe.name).min_freq, "valid_texts": HELD_OUT}
+    lost = [name for name in reasons if changes.get(name, usual[name]) != usual[name]]
+    if lost:
+        raise LostSetting(", ".join(f"{name} ({reasons[name]})" for name in lost) + ": no effect", field=lost[0],
+                          advice="leave it out")
 
 
 def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, *, valid: str | Path | None,
@@ -218,8 +245,8 @@ def _refuse_others(out: str | Path, their_recipe: Recipe, their_reading: Reading
     differing = [*their_recipe.diff(recipe), *((name, theirs[name], ours[name]) for name in ours)]
     shown = [f"{name}: {there!r} there, {here!r} here" for name, there, here in differing if there != here]
     if shown:
-        raise RunMismatch(f"{out} holds a pretraining with other settings ({', '.join(shown[:4])}); choose another "
-                          "--out, or --no-resume to start anew")
+        raise RunMismatch(f"{out} holds a pretraining with other settings ({', '.join(shown[:4])})", path=out,
+                          advice=ANOTHER_PLACE_OR_ANEW)
 
 
 def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None:

@@ -15,7 +15,7 @@ from fastai.learner import Learner
 from .._errors import UlmfitError
 from ..recipe.recipe import Recipe
 from ..results.environment import command_line, describe_device, versions
-from ..results.folder import RunFolder, RunMismatch
+from ..results.folder import ANOTHER_PLACE, RunFolder, RunMismatch
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from .corpus import Corpus, GeneralText
@@ -153,7 +153,7 @@ def _open(order: Order, general: GeneralText | None, *, resume: bool) -> bool:
         return True
     if general is not None and folder.run.setdefault("corpus", general.about) != general.about:
         raise RunMismatch(f"{folder.path} was pretrained on another corpus ({folder.run['corpus']['name']}, not "
-                          f"{general.about['name']} as it is now); choose another --out")
+                          f"{general.about['name']} as it is now)", path=folder.path, advice=ANOTHER_PLACE)
     for direction, source in order.lm_from.items():
         adopt_language_model(folder, order.recipe, direction, source)
     return False
@@ -221,8 +221,8 @@ def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: s
     if folder.phase_done(direction, "lm"):
         return ()
     if Path(source).resolve() == folder.path.resolve():
-        raise UlmfitError(f"{source}: the language model would come from the run's own folder; choose another --out, "
-                          "so that both are kept")
+        raise UlmfitError(f"{source}: the language model would come from the run's own folder", path=source,
+                          advice=f"{ANOTHER_PLACE}, so that both are kept")
     _, last = language_model_in(source, recipe, direction, fingerprint)
     return recipe.phases[: recipe.phases.index(last) + 1]
 

@@ -17,7 +17,7 @@ from .._files import _link, read_json
 from ..recipe.freezing import full
 from ..recipe.parts import Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
-from ..results.folder import RunFolder, RunMismatch
+from ..results.folder import RunFolder, RunMismatch, has_recipe
 
 log = logging.getLogger(__name__)
 
@@ -149,5 +149,5 @@ def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str, *, corpus:
     run = read_json(found)
     if recipe.weights == "pretrain" and corpus is not None and run.get("corpus", {}).get("source") != corpus:
         return False
-    return (run.get("status"), run.get("recipe_hash"), run.get("data", {}).get("fingerprint")) == (
-        "finished", recipe.hash, fingerprint)
+    return (run.get("status"), run.get("data", {}).get("fingerprint")) == ("finished", fingerprint) and has_recipe(
+        run, recipe.to_dict(), recipe.hash)
