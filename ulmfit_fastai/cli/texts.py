@@ -29,6 +29,8 @@ from .options import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..classifier.estimator import ULMFiT
+
 log = logging.getLogger(__name__)
 
 TABLE = "CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed (.gz .bz2 .xz .zst)"
@@ -73,18 +75,13 @@ def train(args: argparse.Namespace) -> int:
       ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
     """
     options = overrides(args)  # refused before the heavy imports
-    seed = options.pop("seed", 0)
     from .._words import shown
-    from ..classifier.estimator import ULMFiT, Unfinished
+    from ..classifier.estimator import Unfinished
     from ..texts.files import existing
     from ..texts.tables import read_table
     from .table_columns import typed, unlabelled_of
 
-    model = ULMFiT(args.preset, weights=args.weights, directions=options.pop("directions"), task=args.task,
-                   lang=args.lang, class_weight=weights_of(args.class_weight), epochs=args.epochs,
-                   lm_epochs=args.lm_epochs, settings=options or None, validation_fraction=args.valid,
-                   drop_missing=args.drop_missing, out=args.out, resume=not args.no_resume,
-                   time_budget=args.time_budget, random_state=seed, device=args.device)
+    model = estimator(args, options)
     model.check_settings()
     frame = read_table(existing(args.file), encoding=args.encoding)
     text = args.text or _default(frame, "text", "--text")
@@ -200,6 +197,18 @@ def explain(args: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------- what they have in common
+def estimator(args: argparse.Namespace, options: dict[str, Any]) -> ULMFiT:
+    """The estimator that `train` was asked for; `options` are fields of its recipe."""
+    from ..classifier.estimator import ULMFiT
+
+    seed, directions = options.pop("seed", 0), options.pop("directions")
+    return ULMFiT(args.preset, weights=args.weights, directions=directions, task=args.task, lang=args.lang,
+                  class_weight=weights_of(args.class_weight), epochs=args.epochs, lm_epochs=args.lm_epochs,
+                  settings=options or None, validation_fraction=args.valid, drop_missing=args.drop_missing,
+                  out=args.out, resume=not args.no_resume, time_budget=args.time_budget, random_state=seed,
+                  device=args.device)
+
+
 def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
     """`--class-weight balanced`, or `--class-weight spam=5 ham=1`."""
     if not given or given == ["balanced"]:
