@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,6 @@ import pytest
 from some_texts import reviews, tiny
 
 from ulmfit_fastai import ULMFiT
-from ulmfit_fastai.cli import texts as cli_texts
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.cli.options import STOPPED
 from ulmfit_fastai.cli.table_columns import typed
@@ -120,19 +121,22 @@ def test_without_out_the_table_goes_to_the_screen(trained, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "review,predicted,prob_bad,prob_good,prob_meh"
 
 
-@pytest.mark.parametrize("on_screen", [True, False])
-def test_progress_is_a_changing_line_on_a_screen_and_a_line_a_minute_in_a_file(on_screen, monkeypatch, capsys, caplog):
-    clock = iter([0.0, 0.5, 30.0, 61.0, 90.0])
-    monkeypatch.setattr("ulmfit_fastai._progress.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_screen, raising=False)
-    caplog.set_level("INFO", logger="ulmfit_fastai._progress")
-    progress = cli_texts.Progress()
-    for done in (1, 25, 50):
-        progress.show(done, done / 100)
-    progress.end(50)
-    screen = capsys.readouterr().err
-    assert ("25 texts, 25%" in screen) == on_screen == ("\r" in screen)
-    assert ["50 texts, 50%" in record.message for record in caplog.records] == ([] if on_screen else [True])
+@pytest.mark.parametrize(("out", "both"), [(False, True), (True, True), (False, False)])
+def test_a_bar_counts_predicted_rows_where_the_rows_are_not_on_the_screen_themselves(trained, tmp_path, monkeypatch,
+                                                                                     capsys, out, both):
+    monkeypatch.setattr("ulmfit_fastai._progress.SCREEN_EVERY", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: both, raising=False)
+    arguments = ["--out", str(tmp_path / "out.csv")] if out else []
+    assert main(["predict", str(trained / "model"), str(trained / "reviews.csv"), *arguments]) == 0
+    assert ("35 rows, 0 s left" in capsys.readouterr().err) == (out or not both)
+
+
+def test_into_a_file_progress_is_a_line_a_minute(trained, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ulmfit_fastai._progress.time", SimpleNamespace(monotonic=itertools.count(0, 61).__next__))
+    arguments = [str(trained / "model"), str(trained / "reviews.csv"), "--out", str(tmp_path / "p.csv")]
+    assert main(["predict", *arguments]) == 0
+    assert "predicting: 35 rows, 0 s left (100 % done)" in caplog.messages
 
 
 def test_evaluate_counts_the_rows_that_have_a_label(trained, capsys, caplog):

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -289,9 +290,12 @@ tokenize(["a film"])
 
 def test_progress_is_shown_where_a_bar_can_grow(tmp_path: Path, capsys, monkeypatch) -> None:
     TokenStore.make(TEXTS, cache=tmp_path / "into a file")
-    assert not capsys.readouterr().out
-    monkeypatch.setattr("ulmfit_fastai._progress.can_show_bars", lambda: True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("ulmfit_fastai._progress.SCREEN_EVERY", 0.0)
     TokenStore.make(TEXTS, cache=tmp_path)
+    assert re.search(r"tokens: 100%\|.*\| 5 texts, 0 s left", capsys.readouterr().err)
     TokenStore.make(iter(TEXTS), cache=tmp_path)
-    shown = capsys.readouterr().out
-    assert "5/5" in shown or "100.00%" in shown
+    assert "tokens: 5 texts" in capsys.readouterr().err
+    TokenStore.make(TEXTS, cache=tmp_path / "unseen", progress=False)
+    assert capsys.readouterr() == ("", "")

@@ -53,9 +53,9 @@ def work(recipe_, reviews, cache, out, **budget):
     return runs.Run(recipe_, data, folder, Conditions(torch.device("cpu"), Budget(**budget)))
 
 
-def fit(learn, phase, folder, *, name="classifier", classifies=True, callbacks=(), **budget):
+def fit(learn, phase, folder, *, name="classifier", classifies=True, callbacks=(), progress=False, **budget):
     return PhaseFit(learn, phase, folder, name=name, direction="forward", seed=0, classifies=classifies,
-                    budget=Budget(**budget), progress=False, extra_callbacks=tuple(callbacks)).fit()
+                    budget=Budget(**budget), progress=progress, extra_callbacks=tuple(callbacks)).fit()
 
 
 class Watch(Callback):
@@ -536,12 +536,25 @@ def test_texts_without_words_still_have_a_result(cache, tmp_path):
 
 def test_without_a_terminal_the_log_says_how_long_it_takes_and_nothing_is_drawn(reviews, cache, tmp_path, monkeypatch,
                                                                                 capsys, caplog):
-    monkeypatch.setattr(progress.Progress, "log_every", 0.0)
-    monkeypatch.setattr(progress, "can_show_bars", lambda: False)
+    monkeypatch.setattr("ulmfit_fastai._progress.time", SimpleNamespace(monotonic=itertools.count(0, 200).__next__))
     with caplog.at_level("INFO", logger="ulmfit_fastai"):
         runs.run(recipe(), reviews, tmp_path / "run", cache=cache, progress=True, until="lm")
     assert any(re.fullmatch(r"forward lm, all: .* left.* \(\d+ % done\)", line) for line in caplog.messages)
-    assert "|" not in capsys.readouterr().out
+    assert "|" not in "".join(capsys.readouterr())
+
+
+def test_an_error_in_a_stage_takes_its_bar_away(reviews, cache, tmp_path, monkeypatch):
+    class Fails(Callback):
+        def after_batch(self):
+            raise ZeroDivisionError("of a batch")
+
+    closed = []
+    monkeypatch.setattr("ulmfit_fastai._progress.Bar.close", lambda bar: closed.append(bar.label))
+    w = work(recipe(), reviews, cache, tmp_path / "run")
+    learn = w.lm(recipe().lm, "forward", None)
+    with pytest.raises(ZeroDivisionError):
+        fit(learn, recipe().lm, w.folder, name="lm", classifies=False, callbacks=[Fails()], progress=True)
+    assert closed == ["forward lm, all"]
 
 
 def test_an_epoch_is_logged_in_words():

@@ -7,11 +7,12 @@ import codecs
 import json
 import logging
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
-from .._progress import Progress
+from .._progress import Bar
 from .options import (
     DEVICE,
     DIRECTIONS,
@@ -134,8 +135,9 @@ def predict(args: argparse.Namespace) -> int:
     if out is not None and out.exists() and out.samefile(reader.path):
         raise UlmfitError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
-    done, empty, progress = 0, 0, Progress()
-    with TableWriter(args.out) as writer:
+    done, empty, beside_rows = 0, 0, out is None and sys.stdout.isatty()
+    with (TableWriter(args.out) as writer,
+          closing(Bar("predicting", 1.0, log_every=60.0, shown=not beside_rows)) as bar):
         for frame in reader:
             added, missing = predicted_columns(model, frame, args.text)
             twice = [name for name in added if name in frame]
@@ -143,8 +145,7 @@ def predict(args: argparse.Namespace) -> int:
                 raise UlmfitError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
             writer.write(frame.assign(**added))
             done, empty = done + len(frame), empty + missing
-            progress.show(done, reader.share)
-    progress.end(done)
+            bar.show(reader.share, rows(done))
     if empty:
         log.warning("%s without text: nothing is predicted for %s", rows(empty), "it" if empty == 1 else "them")
     if args.out:

@@ -21,7 +21,7 @@ import numpy as np
 
 from .._errors import UlmfitError
 from .._files import move, temporary_folder, write_json
-from .._progress import _bar
+from .._progress import Bar
 from .ids import TokenIds, Vocabulary
 from .pieces import FILE_NAME as MODEL_FILE
 from .pieces import Pieces, is_model
@@ -181,17 +181,18 @@ def _build(
     """Tokenise into a temporary folder and give it the store's name at the end."""
     digest = hashlib.blake2b(digest_size=16)
     pieces = Pieces(lang).words if is_model(lang) else []
-    words, counts, bar = WordTable(pieces), [], _bar(total, progress)
+    words, counts = WordTable(pieces), []
     with temporary_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
         with open(temporary / "tokens.npy", "wb") as file:
             write_header(file, 0)
             done = 0
-            with closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches:
+            with (closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches,
+                  closing(Bar("tokens", total, shown=progress)) as bar):
                 for encoded in batches:
                     file.write(words.merge(encoded).astype("<u4").tobytes())
                     counts.append(encoded.counts)
                     done += len(encoded.counts)
-                    bar(done)
+                    bar.show(done, f"{done:,} texts")
             if not counts:
                 raise UlmfitError("expected at least one text, found none")
             offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -106,11 +107,13 @@ class PhaseFit:
             callbacks.append(SampledLoss(stage, self.position, self.phase.sampled_words))
         if self.phase.optimizer.clip is not None:
             callbacks.append(GradientClip(self.phase.optimizer.clip))
+        bar = None
         if self.progress:
             label = f"{self.direction} {self.name}, {stage.name}"
-            callbacks.append(Progress(label, stage.epochs, self.position, self.rest_of_run))
+            bar = Progress(label, stage.epochs, self.position, self.rest_of_run)
+            callbacks.append(bar)
         self.epoch_started = time.monotonic()
-        with learn.no_logging():
+        with learn.no_logging(), closing(bar) if bar else nullcontext():
             learn.fit(stage.epochs, lr=stage.lr, cbs=callbacks, start_epoch=self.position.epoch)
 
     def _seed_of(self, epoch: int) -> int:

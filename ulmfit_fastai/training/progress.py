@@ -1,62 +1,39 @@
-"""How a stage of training gets on: a bar, or lines in the log."""
+"""How a stage of training gets on: a bar with the time left, and an epoch's metrics in words."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 
 from fastai.callback.core import Callback
-from fastprogress import progress_bar
 
-from .._progress import can_show_bars
-from .._words import duration
+from .._progress import Bar
 from .callbacks import Position
-
-log = logging.getLogger(__name__)
 
 
 class Progress(Callback):
-    """A bar for the stage, with the time left in the stage and, where it is known, in the whole run.
-
-    Where nobody can see a bar grow (output into a file, a pipe), a line in the log every few minutes instead.
-    """
+    """A bar for the stage, with the time left in the stage and, where it is known, in the whole run."""
 
     order = 90
-    log_every = 180.0
+    bar: Bar | None = None
 
     def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[int, float], float | None]):
         self.label, self.epochs, self.position, self.rest_of_run = label, epochs, position, rest_of_run
 
-    def before_train(self) -> None:
-        steps = len(self.learn.dls.train)
-        self.total = steps * self.epochs
-        self.started, self.first = time.monotonic(), self.position.epoch * steps + self.position.batch
-        if not can_show_bars():
-            self.shown = self.started
-        elif not hasattr(self, "bar"):
-            self.bar = progress_bar(range(self.total), leave=True)
-            self.bar.update(0)  # starts the bar's clock; a first update with another number fails
-            self.shown = 0.0
+    def before_fit(self) -> None:
+        self.bar = Bar(self.label, len(self.learn.dls.train) * self.epochs, first=self._done(),
+                       rest_of_run=lambda left: self.rest_of_run(self.position.stage, left))
 
     def after_batch(self) -> None:
-        if not self.learn.training or time.monotonic() - self.shown < (1 if hasattr(self, "bar") else self.log_every):
-            return
-        self.shown = time.monotonic()
-        done = self.position.epoch * len(self.learn.dls.train) + self.position.batch
-        spent = self.shown - self.started
-        left = spent / max(done - self.first, 1) * (self.total - done)
-        rest = self.rest_of_run(self.position.stage, left)
-        said = f"{self.label}: {duration(left)} left" + (f", run {duration(rest)} left" if rest else "")
-        if not hasattr(self, "bar"):
-            log.info("%s (%d %% done)", said, 100 * done // self.total)
-            return
-        self.bar.comment = said
-        self.bar.update(min(done, self.total - 1))
+        if self.learn.training and self.bar is not None:
+            self.bar.show(self._done())
 
-    def after_fit(self) -> None:
-        if hasattr(self, "bar"):
-            self.bar.update(self.total)
+    def close(self) -> None:
+        """Take the bar away, which an error in the middle of a stage leaves on the screen."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _done(self) -> int:
+        return self.position.epoch * len(self.learn.dls.train) + self.position.batch
 
 
 def in_words(metrics: dict[str, float | None]) -> str:
