@@ -551,7 +551,7 @@ def test_an_error_in_a_stage_takes_its_bar_away(reviews, cache, tmp_path, monkey
     closed = []
     monkeypatch.setattr("ulmfit_fastai._progress.Bar.close", lambda bar: closed.append(bar.label))
     w = work(recipe(), reviews, cache, tmp_path / "run")
-    learn = w.lm(recipe().lm, "forward", None)
+    learn = w.build_lm(recipe().lm, "forward", None)
     with pytest.raises(ZeroDivisionError):
         fit(learn, recipe().lm, w.folder, name="lm", classifies=False, callbacks=[Fails()], progress=True)
     assert closed == ["forward lm, all"]
