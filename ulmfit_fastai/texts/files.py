@@ -9,7 +9,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import logging
 import lzma
 import os
 import tarfile
@@ -20,8 +19,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .._errors import UlmfitError
-
-log = logging.getLogger(__name__)
 
 # suffix -> opener of a path or of a file object
 OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {

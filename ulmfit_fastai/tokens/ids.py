@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import move, temporary_folder, write_json
-from .store_files import finish, read_meta
+from .._files import move
+from .store_files import finish, read_meta, token_folder, write_json
 
 
 def vocab_hash(vocab: Sequence[str]) -> str:
@@ -48,7 +48,7 @@ class TokenIds:
     def save(self, folder: str | Path) -> Path:
         """Write to `folder` (replaced if it is there); `TokenIds.open` reads it back, memory-mapped."""
         folder = Path(folder)
-        with temporary_folder(folder.parent, folder.name) as temporary:
+        with token_folder(folder.parent, folder.name) as temporary:
             np.save(temporary / "ids.npy", self.ids)
             np.save(temporary / "offsets.npy", self.offsets)
             write_json(temporary / "vocab.json", {"hash": vocab_hash(self.vocab), "words": list(self.vocab)})

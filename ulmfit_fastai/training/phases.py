@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from fastai.text.learner import LMLearner, TextLearner
 
-from .._files import disk_full_is_said, write_bytes_atomic
+from .._files import atomic_file, disk_full_is_said
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
 from ..model import weights as weight_files
 from ..model.learners import classifier_learner, lm_learner
@@ -173,10 +172,9 @@ class Run(Work):
     def _keep(self, part: str, direction: str, outputs: np.ndarray) -> None:
         """Hold outputs for the end of the run, and write them for a run that is killed before it."""
         self.outputs[part, direction] = outputs
-        content = io.BytesIO()
-        np.save(content, outputs)
-        with disk_full_is_said(self.folder.path):
-            write_bytes_atomic(self.folder.path / "state" / f"{part}_{direction}.npy", content.getvalue())
+        path = self.folder.path / "state" / f"{part}_{direction}.npy"
+        with disk_full_is_said(self.folder.path), atomic_file(path) as file:
+            np.save(file, outputs)
 
     def _outputs_of(self, part: str) -> dict[str, np.ndarray] | None:
         """What every direction predicted, here or in an earlier session; None where one of them is missing."""
