@@ -16,7 +16,8 @@ from fastai.torch_core import TitledStr
 from fastcore.foundation import L
 
 from .._errors import UlmfitError
-from .labels import Labels, some
+from .._words import shown
+from .labels import Labels
 
 UNK, PAD = 0, 1  # xxunk and xxpad: the first two words of every fastai vocabulary
 
@@ -65,7 +66,7 @@ class TokenDataset:
         starts, ends = ids.offsets[:-1][chosen], ids.offsets[1:][chosen]
         lengths = ends - starts
         if (lengths == 0).any():
-            raise UlmfitError(f"a text has one token at least, rows {some(chosen[lengths == 0].tolist())} of {name} "
+            raise UlmfitError(f"a text has one token at least, rows {shown(chosen[lengths == 0].tolist())} of {name} "
                               "have none; leave them out")
         if max_len is not None and kwargs.get("direction") != "backward":  # backward, a text ends where it started
             starts = np.maximum(starts, ends - max_len)
@@ -84,7 +85,7 @@ class TokenDataset:
         lengths = np.array([len(array) for array in arrays], dtype=np.int64)
         if (lengths == 0).any():
             raise UlmfitError("a text has one token at least, texts "
-                              f"{some(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
+                              f"{shown(np.flatnonzero(lengths == 0).tolist())} have none; leave them out")
         flat = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
         return self._like(flat, np.cumsum(lengths) - lengths, lengths)
 

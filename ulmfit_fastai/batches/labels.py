@@ -13,6 +13,7 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFl
 from fastai.torch_core import TensorBase, TensorCategory, TensorMultiCategory, TitledFloat, TitledTuple
 
 from .._errors import UlmfitError
+from .._words import shown
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Labels:
         chosen = [labels[row] for row in rows.tolist()]
         missing = [row for row, label in zip(rows.tolist(), chosen) if is_missing(label)]
         if missing:
-            raise UlmfitError(f"every text of train and valid needs a label, rows {some(missing)} have none; "
+            raise UlmfitError(f"every text of train and valid needs a label, rows {shown(missing)} have none; "
                               "leave them out")
         if self.kind == "regression":
             return torch.tensor(np.asarray(chosen, dtype=np.float32))
@@ -87,7 +88,7 @@ class Labels:
     def _refuse_unknown(self, found: list[Any], numbers: dict[Any, int]) -> None:
         unknown = sorted({str(label) for label in found if label not in numbers})
         if unknown:
-            raise UlmfitError(f"labels must be among the classes {some(self.classes)}, found also {some(unknown)}")
+            raise UlmfitError(f"labels must be among the classes {shown(self.classes)}, found also {shown(unknown)}")
 
     def _rows_of_0_and_1(self, chosen: list[np.ndarray]) -> torch.Tensor:
         rows = np.asarray(chosen, dtype=np.float32)
@@ -110,8 +111,3 @@ def is_missing(label: Any) -> bool:
     if isinstance(label, float):
         return label != label
     return label is None
-
-
-def some(items: Sequence[Any], n: int = 10) -> str:
-    """The first items of a list for a message, and how many more there are."""
-    return ", ".join(map(str, items[:n])) + (f" and {len(items) - n:,} more" if len(items) > n else "")

@@ -13,6 +13,7 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._words import shown
 from ..batches.targets import class_name
+from ..texts.dataset import is_na
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,8 @@ class OwnLabels:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN, pandas' NA, or a text of blanks."""
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, np.floating))
-                                                                  and bool(np.isnan(value)))
+    """What is no value, or a text of blanks."""
+    return not value.strip() if isinstance(value, str) else is_na(value)
 
 
 def read_labels(labels: Any, task: str = "auto") -> OwnLabels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import torch
 
@@ -16,7 +16,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     with disk_full_is_said(path), atomic_file(path) as file:
         target = _Target(file)
         try:
-            torch.save(state, target)
+            torch.save(state, cast(IO[bytes], target))
         except RuntimeError:
             if target.error is not None:
                 raise target.error from None
@@ -26,7 +26,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 class _Target:
     """What torch writes to: it keeps the disk's error, in whose place torch raises one about the end of its file."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.error: OSError | None = None
 
