@@ -13,7 +13,7 @@ from fake_run import write_fake_run
 
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.recipe.presets import preset
-from ulmfit_fastai.results.metrics import average, calibration_table, confusion_counts, error_metrics
+from ulmfit_fastai.results.metrics import average, calibration_table, error_metrics
 from ulmfit_fastai.results.predictions import read_predictions, write_predictions
 from ulmfit_fastai.results.result import Result
 
@@ -77,10 +77,6 @@ def test_calibration_of_a_perfectly_calibrated_classifier_has_no_error():
 def test_calibration_error_is_the_distance_of_confidence_from_accuracy():
     _, error = calibration_table(np.tile([0.9, 0.1], (10, 1)), np.array([0] * 5 + [1] * 5))
     assert error == pytest.approx(0.4)
-
-
-def test_confusion_counts_have_labels_in_rows():
-    assert confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), n_classes=2).tolist() == [[1, 1], [0, 1]]
 
 
 # ---------------------------------------------------------------------------------------------------------- predictions

@@ -27,7 +27,7 @@ from ..batches.targets import KINDS, class_name
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
-from ..results.metrics import joined
+from ..results.metrics import mean_over_directions
 from ..results.result import seconds_of
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest, model_of
@@ -152,7 +152,8 @@ class TextModel:
         """The outputs of any number of texts, some thousands at a time, in bounded memory and in their order."""
         for chunk in chunks(texts):
             ids = self.numbers(chunk)
-            yield joined({d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}, self.config.kind)
+            outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
+            yield mean_over_directions(outputs, self.config.kind)
 
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
         """The models for `purpose`, which needs their weights; ValueError where those are in int8."""

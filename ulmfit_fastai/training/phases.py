@@ -21,7 +21,7 @@ from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..results.environment import now
 from ..results.folder import RunFolder
-from ..results.metrics import joined, metrics_of
+from ..results.metrics import mean_over_directions, metrics_of
 from ..results.predictions import write_predictions
 from ..texts.dataset import Dataset
 from .callbacks import derived_seed
@@ -210,7 +210,7 @@ class Run(Work):
             outputs = self._outputs_of(part) if len(rows) else None
             if outputs is None:
                 continue
-            every = {**outputs, "averaged": joined(outputs, targets.kind)} if len(outputs) > 1 else outputs
+            every = {**outputs, "averaged": mean_over_directions(outputs, targets.kind)} if len(outputs) > 1 else outputs
             found = {d: metrics_of(targets.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found
