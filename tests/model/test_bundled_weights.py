@@ -12,13 +12,13 @@ import pytest
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model import weights as weight_files
 from ulmfit_fastai.model.layers import build_language_model
-from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.recipe.parts import DIRECTIONS, Model
 from ulmfit_fastai.recipe.presets import WIKI_SMALL, preset
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.training.pretraining import perplexity
 
 RESULTS = Path(__file__).parents[2] / "data" / "results" / "wiki-small"
-BUNDLED = [d for d in weight_files.DIRECTIONS if (pretrained.BUNDLED / f"wiki-small-{d}.safetensors").exists()]
+BUNDLED = [d for d in DIRECTIONS if (pretrained.BUNDLED / f"wiki-small-{d}.safetensors").exists()]
 
 
 @pytest.mark.parametrize("direction", BUNDLED)

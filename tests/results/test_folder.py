@@ -70,5 +70,8 @@ def test_a_file_system_without_locks_is_no_error(number, tmp_path, monkeypatch):
 def test_a_half_written_state_of_a_killed_process_is_cleared_away(tmp_path):
     RunFolder(tmp_path / "run").open(HEADER)
     (tmp_path / "run" / "state" / ".state.pt.0d39daa0.part").write_text("half")
-    RunFolder(tmp_path / "run").open(HEADER)
+    assert RunFolder(tmp_path / "run").open(HEADER)
+    assert not list((tmp_path / "run").rglob(".*.part"))
+    (tmp_path / "run" / "run.json").rename(tmp_path / "run" / ".run.json.0d39daa0.part")  # killed in its first save
+    assert not RunFolder(tmp_path / "run").open(HEADER)
     assert not list((tmp_path / "run").rglob(".*.part"))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._errors import UlmfitError
-from .weights import _EMBEDDING, _TIED, DIRECTIONS, LMWeights, load_file
+from ..recipe.parts import DIRECTIONS
+from .weights import _EMBEDDING, _TIED, LMWeights, load_file
 
 BUNDLED = Path(__file__).parents[1] / "data"
 

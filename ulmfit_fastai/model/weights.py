@@ -27,9 +27,6 @@ from ..tokens.pieces import model_of
 
 log = logging.getLogger(__name__)
 
-DIRECTIONS = ("forward", "backward")
-
-
 _TIED = ("0.encoder_dp.emb.weight", "1.decoder.weight")  # copies of 0.encoder.weight, not stored
 _EMBEDDING = "0.encoder.weight"
 _CLASSIFIER_COPY = "0.module.encoder_dp.emb.weight"

@@ -55,14 +55,26 @@ class RunFolder:
         """
         found = self.path / "run.json"
         self._alone()
+        for place in (self.path, self.state_file.parent) if self.state_file.parent.is_dir() else ():
+            clear_left_behind(place, seconds=0)  # nobody else is at work here
         if found.exists() and not resume:
             self._move_aside()
         if found.exists():
             self.read()
             self._same(header)
-            for place in (self.path, self.state_file.parent):  # nobody else is at work here
-                clear_left_behind(place, seconds=0)
             return True
+        self._refuse_another_use()
+        try:
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot make the run folder {self.path}: {error}; choose another --out") from error
+        self._alone()
+        self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
+                    "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
+        self.save()
+        return False
+
+    def _refuse_another_use(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file; choose another --out")
         if self.path.exists() and any(self.path.iterdir()):
@@ -73,15 +85,6 @@ class RunFolder:
                     f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}; "
                     "choose another --out"
                 )
-        try:
-            (self.path / "state").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"cannot make the run folder {self.path}: {error}; choose another --out") from error
-        self._alone()
-        self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
-                    "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
-        self.save()
-        return False
 
     def _alone(self) -> None:
         """Refuse a folder that another process is working in; the system frees the lock however that process ends."""

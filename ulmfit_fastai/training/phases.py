@@ -210,7 +210,9 @@ class Run(Work):
             outputs = self._outputs_of(part) if len(rows) else None
             if outputs is None:
                 continue
-            every = {**outputs, "averaged": mean_over_directions(outputs, targets.kind)} if len(outputs) > 1 else outputs
+            every = dict(outputs)
+            if len(outputs) > 1:
+                every["averaged"] = mean_over_directions(outputs, targets.kind)
             found = {d: metrics_of(targets.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found
