@@ -1,12 +1,12 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed.
+"""Files and folders that are either whole or absent: made under a temporary name, then renamed.
 
 A run is killed at any moment (a notebook session ends, a disk fills up), so nothing another module reads is ever
-written in place.
+written in place. Every temporary name begins with a dot and ends in `.part`; what a killed process left of them goes
+with `clear_left_behind`.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -16,32 +16,51 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ._errors import UlmfitError
 
+LEFT_BEHIND = 3600
+"""Seconds without a write after which what has a temporary name is taken for a killed process's."""
 
-def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> Path:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
 
-    The temporary file lies in the same folder (a rename is atomic only within a file system) and is removed when
-    writing fails, for instance on a full disk, which leaves the old file as it was.
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A free name beside `path` to make a file at, which takes the name `path` at the end of the block.
+
+    Until then a reader sees the old file, and an error leaves that as it was and nothing else. The temporary name lies
+    in the same folder, which is made if need be: a rename is atomic only within a file system.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary = _temporary_name(path)
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return path
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write to, which is flushed to the disk and takes the name `path` at the end: whole or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_bytes_atomic(path: str | os.PathLike, data: bytes) -> Path:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part."""
+    with atomic_file(path) as file:
+        file.write(data)
+    return Path(path)
 
 
 def write_text_atomic(path: str | os.PathLike, text: str) -> Path:
@@ -55,6 +74,55 @@ def write_json_atomic(path: str | os.PathLike, value: Any, *, indent: int | None
     NumPy numbers and arrays, paths and tuples become plain JSON. NaN and infinity become null: they are not JSON.
     """
     return write_text_atomic(path, json.dumps(plain(value), indent=indent, ensure_ascii=False) + "\n")
+
+
+def link_atomic(source: Path, target: Path) -> Path:
+    """Put a hard link to `source` at `target`, or a copy where there can be no link, in the place of what is there."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            with open(source, "rb") as old, open(temporary, "xb") as new:
+                shutil.copyfileobj(old, new)
+                new.flush()
+                os.fsync(new.fileno())
+    return target
+
+
+@contextmanager
+def temporary_folder(root: Path, name: str) -> Iterator[Path]:
+    """A folder in `root` to fill, removed at the end of the block whatever happens: `move` it before."""
+    temporary = _temporary_name(root / name)
+    try:
+        temporary.mkdir(parents=True)
+        clear_left_behind(root)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(temporary: Path, folder: Path) -> None:
+    """Give a finished temporary folder its name, in the place of what stands there."""
+    if folder.exists():
+        aside = _temporary_name(folder)
+        os.replace(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def clear_left_behind(root: Path, *, seconds: float = LEFT_BEHIND) -> None:
+    """Remove what killed processes left half written in `root`: files and folders nobody has written to for `seconds`.
+
+    0: all of them, for a folder in which nobody else is at work.
+    """
+    for path in root.glob(".*.part"):
+        try:
+            newest = max(entry.stat().st_mtime for entry in [path, *(path.iterdir() if path.is_dir() else ())])
+            if seconds and time.time() - newest <= seconds:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError:
+            continue  # gone meanwhile, as its process has ended, or not ours to remove
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -85,72 +153,8 @@ def disk_full_is_said(path: Path) -> Iterator[None]:
     """Turn a failed write into a message that says what was kept and what to do."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        said = ("write", "unexpected pos")  # torch's words for a file that could not be written whole
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in said):
-            raise
+    except OSError as error:
         raise OSError(
             f"could not write to {path}: {error}. The last whole state is still there: free some space and run the "
             "same command again to go on"
         ) from error
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy, under a temporary name that is then renamed."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-_LEFT_BEHIND = 3600  # seconds without a write after which a temporary folder is taken for a killed run's
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False), "utf8")
-
-
-@contextmanager
-def temporary_folder(root: Path, name: str) -> Iterator[Path]:
-    """A folder in `root` that is removed at the end, whatever happens: `move` it before."""
-    temporary = root / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        temporary.mkdir(parents=True)
-        _remove_left_behind(root)
-        yield temporary
-    except OSError as error:
-        if error.errno in _FULL:
-            raise OSError(
-                error.errno,
-                f"no space left while writing tokens to {root}, about 6 bytes a word. Free some, or take another "
-                "folder (cache=, or the environment variable ULMFIT_CACHE). What had been written was removed",
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def move(temporary: Path, folder: Path) -> None:
-    """Give a finished temporary folder its name, in the place of what stands there."""
-    if folder.exists():
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-        os.replace(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    os.replace(temporary, folder)
-
-
-def _remove_left_behind(root: Path) -> None:
-    """Remove temporary folders of runs that were killed: those nobody has written to for an hour."""
-    for path in root.glob(".*.tmp"):
-        try:
-            newest = max(entry.stat().st_mtime for entry in [path, *path.iterdir()])
-        except OSError:
-            continue  # gone meanwhile: its run has ended
-        if time.time() - newest > _LEFT_BEHIND:
-            shutil.rmtree(path, ignore_errors=True)

@@ -22,6 +22,7 @@ import torch
 from fastai.losses import CrossEntropyLossFlat
 
 from benchmarks.gpu.packs import read_pack, smaller_vocab
+from ulmfit_fastai._files import write_bytes_atomic, write_json_atomic
 from ulmfit_fastai.experiments.tables import ablate
 from ulmfit_fastai.model.fast.awd_lstm import cudnn_has_bf16_lstm
 from ulmfit_fastai.model.layers import build_language_model
@@ -128,8 +129,7 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
         chosen.update(numbers)
         log.info("%s; %.0f s left", chosen, left())
         for folder in (args.work, args.out):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / kept.name).write_text(json.dumps(chosen))
+            write_json_atomic(folder / kept.name, chosen, indent=None)
 
     ids, dataset, _ = read_pack(args.packs / "imdb")
     assert dataset is not None
@@ -239,8 +239,7 @@ def smoke(args: argparse.Namespace) -> None:
         found[name] = {"worst": None if bad else apart[worst], "of": worst, "not finite": len(bad)}
         good &= not fast or not bad and apart[worst] < 0.05
         log.info("%s: %s", name, found[name])
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "smoke.json").write_text(json.dumps(found, indent=1))
+    write_json_atomic(args.out / "smoke.json", found)
     if not good:
         raise SystemExit("gradients of ours are more than 5 % from those in fp32: look at smoke.json")
 
@@ -283,10 +282,9 @@ def throughput(args: argparse.Namespace) -> None:
             rows.append({"bs": bs, "what": name, "seconds": middle, "spread": float(np.ptp(seconds)),
                          "tokens_a_second": bs * bptt / middle})
             log.info("%s", rows[-1])
-    args.out.mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     measured = {"device": name, "torch": torch.__version__, "rows": rows}
-    (args.out / "throughput.json").write_text(json.dumps(measured, indent=1))
+    write_json_atomic(args.out / "throughput.json", measured)
 
 
 def step(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, autocast: bool) -> Any:
@@ -345,7 +343,7 @@ def bring_back(folder: Path, out: Path, *, weights: bool = False, rates: bool = 
         for file in (small, small.with_name(f"{small.stem}.vocab.json")):
             content = file.read_bytes()
             for number, at in enumerate(range(0, len(content), PIECE)):
-                (out / f"{file.name}.{number:02d}").write_bytes(content[at : at + PIECE])
+                write_bytes_atomic(out / f"{file.name}.{number:02d}", content[at : at + PIECE])
 
 
 def join(folder: Path) -> None:
@@ -353,7 +351,7 @@ def join(folder: Path) -> None:
     for first in sorted(folder.rglob("*.00")):
         whole = first.with_suffix("")
         pieces = sorted(whole.parent.glob(whole.name + ".[0-9][0-9]"))
-        whole.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
+        write_bytes_atomic(whole, b"".join(piece.read_bytes() for piece in pieces))
         print(whole)
 
 

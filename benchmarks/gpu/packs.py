@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ulmfit_fastai._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
-from ulmfit_fastai.texts.sources import Dataset
+from ulmfit_fastai._files import atomic_file, read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.tokens.ids import TokenIds, Vocabulary
 
 FORMAT = 1
@@ -50,7 +50,8 @@ def write_pack(folder: str | Path, ids: TokenIds, *, dataset: Dataset | None = N
     with ThreadPoolExecutor() as pool:  # lzma lets go of the interpreter's lock
         for name, packed in zip(names, pool.map(lambda part: lzma.compress(part.tobytes(), preset=6), parts)):
             write_bytes_atomic(folder / name, packed)
-    np.save(folder / "offsets.npy", np.asarray(ids.offsets))
+    with atomic_file(folder / "offsets.npy") as file:
+        np.save(file, np.asarray(ids.offsets))
     ids.vocab.save(folder / "vocab.json")
     described = {"format": FORMAT, "dtype": str(flat.dtype), "tokens": len(flat), "parts": names, **about}
     if dataset is not None:

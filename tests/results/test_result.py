@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,10 +11,9 @@ import pandas as pd
 import pytest
 from fake_run import write_fake_run
 
-from ulmfit_fastai import _files as files
-from ulmfit_fastai._files import read_json, write_json_atomic, write_text_atomic
+from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.recipe.presets import preset
-from ulmfit_fastai.results.metrics import average, calibration_table, confusion_counts, error_metrics
+from ulmfit_fastai.results.metrics import average, calibration_table, error_metrics
 from ulmfit_fastai.results.predictions import read_predictions, write_predictions
 from ulmfit_fastai.results.result import Result
 
@@ -81,10 +79,6 @@ def test_calibration_error_is_the_distance_of_confidence_from_accuracy():
     assert error == pytest.approx(0.4)
 
 
-def test_confusion_counts_have_labels_in_rows():
-    assert confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), n_classes=2).tolist() == [[1, 1], [0, 1]]
-
-
 # ---------------------------------------------------------------------------------------------------------- predictions
 def test_predictions_come_back_as_they_were_written(tmp_path):
     classes = ["NA", "null", 'with "quotes", a comma']  # names that pandas would take for missing values
@@ -114,33 +108,6 @@ def test_predictions_that_do_not_fit_together_are_refused(tmp_path):
         write_predictions(tmp_path / "p.csv", list("abcd"), ["neg", "pos", "odd", "neg"], ["neg", "pos"],
                           {"forward": PROBS})
     assert not (tmp_path / "p.csv").exists()
-
-
-# --------------------------------------------------------------------------------------------------------- atomic files
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = write_text_atomic(tmp_path / "file.txt", "old")
-
-    def disk_full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space"):
-        write_text_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
-
-
-def test_json_takes_numpy_and_paths_and_writes_nan_as_null(tmp_path):
-    value = {"a": np.float32(0.5), "b": np.arange(2), "c": tmp_path, "d": float("nan"), 1: (True, None)}
-    path = write_json_atomic(tmp_path / "x.json", value)
-    assert json.loads(path.read_text()) == {"a": 0.5, "b": [0, 1], "c": str(tmp_path), "d": None, "1": [True, None]}
-
-
-def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
-    path = write_json_atomic(tmp_path / "x.json", {"good": 1})
-    with pytest.raises(TypeError):
-        write_json_atomic(path, {"bad": object()})
-    assert read_json(path) == {"good": 1}
 
 
 # --------------------------------------------------------------------------------------------------------------- Result

@@ -108,6 +108,9 @@ def test_they_say_that_they_are_synthetic(reviews):
 def test_written_in_imdbs_layout_they_read_back_the_same_and_still_synthetic(tmp_path):
     made = synthetic_reviews(n_train=12, n_test=6, n_unsup=5)
     folder = write_imdb_layout(made, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["imdb"]
+    with pytest.raises(ValueError, match="expected no .*imdb, found one"):
+        write_imdb_layout(made, tmp_path)
     assert {path.relative_to(folder).parent.as_posix() for path in folder.rglob("*_*.txt")} == {
         "train/neg",
         "train/pos",

@@ -217,7 +217,7 @@ TokenStore.make(texts(), cache={str(tmp_path)!r}, n_workers=1, key="k", progress
 """
     subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     left = files_in(tmp_path)
-    assert len(left) == 1 and left[0].endswith(".tmp")
+    assert len(left) == 1 and left[0].endswith(".part")
     assert (tmp_path / left[0] / "tokens.npy").stat().st_size > 1000
     TokenStore.make(TEXTS, cache=tmp_path, progress=False)
     assert left[0] in files_in(tmp_path)  # it might be at work still

@@ -495,13 +495,6 @@ def test_a_file_in_the_place_of_the_run_folder_is_left_alone(tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_torchs_word_for_a_full_disk_is_understood(tmp_path):
-    from ulmfit_fastai._files import disk_full_is_said
-
-    with pytest.raises(OSError, match="free some space"), disk_full_is_said(tmp_path):
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 219136 vs 219024")
-
-
 @pytest.mark.parametrize("content", [[1], {"a": 1}])
 def test_a_file_that_is_no_checkpoint_is_named(content, reviews, cache, tmp_path):
     w = work(recipe(), reviews, cache, tmp_path / "run")

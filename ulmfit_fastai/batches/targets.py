@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from fastai.data.transforms import Category, MultiCategory
 from fastai.losses import BaseLoss, BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from .._errors import UlmfitError
 from .._words import shown
-from ..texts.dataset import Dataset
+from ..texts.dataset import Dataset, is_na
 
 TASKS = {"classification": "single", "multilabel": "multi", "regression": "regression"}
 """What users call each kind of labels."""
@@ -40,10 +39,7 @@ def kind_of(*, classes: bool, several: bool) -> str:
 
 def is_missing(label: object) -> bool:
     """None, NaN, pandas' NA, or a text of blanks: no label at all. An empty list is one: that of no class."""
-    if isinstance(label, str):
-        return not label.strip()
-    return label is None or label is pd.NA or label is pd.NaT or (isinstance(label, (float, np.floating))
-                                                                  and bool(np.isnan(label)))
+    return not label.strip() if isinstance(label, str) else is_na(label)
 
 
 def class_name(value: Any) -> str:

@@ -127,7 +127,8 @@ def predict(args: argparse.Namespace) -> int:
       ulmfit-fastai predict runs/imdb reviews.txt
     """
     from ..classifier.estimator import ULMFiT
-    from ..texts.tables import TableReader, TableWriter
+    from ..texts.table_writer import TableWriter
+    from ..texts.tables import TableReader
     from .table_columns import predicted_columns
 
     reader = TableReader(args.file, encoding=args.encoding)

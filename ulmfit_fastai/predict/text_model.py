@@ -27,7 +27,7 @@ from ..batches.targets import Target
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
-from ..results.metrics import joined
+from ..results.metrics import mean_over_directions
 from ..results.result import seconds_of
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest
@@ -146,7 +146,8 @@ class TextModel:
         """The outputs of any number of texts, some thousands at a time, in bounded memory and in their order."""
         for chunk in chunks(texts):
             ids = self.numbers(chunk)
-            yield joined({d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}, self.target.kind)
+            outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
+            yield mean_over_directions(outputs, self.target.kind)
 
     def explain(self, text: str, *, towards: str | None = None, steps: int = 32) -> Explanation:
         """Which words moved the decision on one text, towards a class (default: the predicted one)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
+from .._files import write_text_atomic
 from .fields import build, diff, expect, plain, set_at
 from .hashing import short_hash
 from .parts import DIRECTIONS, PHASES, PRECISIONS, Dropouts, Model, Phase
@@ -174,9 +175,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> Path:
         """Write the recipe as JSON, to be edited and read again with `Recipe.load`."""
-        path = Path(path)
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
-        return path
+        return write_text_atomic(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

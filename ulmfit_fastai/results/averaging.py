@@ -17,6 +17,7 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..recipe.parts import DIRECTIONS
+from ..recipe.recipe import NAMED_WEIGHTS
 from .environment import command_line, versions
 from .metrics import average, error_metrics
 from .predictions import write_predictions
@@ -24,7 +25,6 @@ from .result import Result
 
 MAY_DIFFER = ("directions", "weights")
 """Fields of the recipe in which the two runs may differ: stage 1 too may have a folder for each direction."""
-NAMED_WEIGHTS = ("none", "pretrain", "wt103", "wiki-small")
 FILES = {"run.json", "history.csv", "rates.csv", "predictions.csv", "report.html"}
 
 

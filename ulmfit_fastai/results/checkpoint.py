@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from .._errors import UlmfitError
-from .._files import disk_full_is_said
+from .._files import atomic_file, disk_full_is_said
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary name and rename it; a reader sees the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_full_is_said(path):
+    """Write a checkpoint, whole or not at all: a reader sees the old one or the new one, and a full disk is said."""
+    with disk_full_is_said(path), atomic_file(path) as file:
+        target = _Target(file)
         try:
-            with open(temporary, "wb") as handle:
-                torch.save(state, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            torch.save(state, cast(IO[bytes], target))
+        except RuntimeError:
+            if target.error is not None:
+                raise target.error from None
+            raise
+
+
+class _Target:
+    """What torch writes to: it keeps the disk's error, in whose place torch raises one about the end of its file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:

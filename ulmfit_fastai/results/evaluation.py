@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .intervals import wilson_interval
-from .metrics import confusion_counts, error_metrics, number_metrics, scores_per_class, several_metrics
+from .metrics import confusion_counts, error_metrics, multilabel_metrics, regression_metrics, scores_per_class
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,17 +30,17 @@ class Evaluation:
     def of(cls, kind: str, outputs: np.ndarray, values: Sequence[Any], classes: Sequence[Any]) -> Evaluation:
         """Compare outputs (texts, outputs) with labels: class numbers, tuples of them, or numbers (own_texts.py)."""
         if kind == "regression":
-            return cls(number_metrics(outputs[:, 0], np.asarray(values, dtype=np.float64)))
+            return cls(regression_metrics(outputs[:, 0], np.asarray(values, dtype=np.float64)))
         if kind == "multi":
             truth = np.zeros_like(outputs)
             for row, several in enumerate(values):
                 truth[row, list(several)] = 1
-            metrics = several_metrics(outputs, truth)
-            return cls(_completed(metrics), _of_several(outputs >= 0.5, truth >= 0.5, classes))
-        codes = np.asarray(values, dtype=np.int64)
-        counts = confusion_counts(codes, outputs.argmax(axis=1), n_classes=len(classes))
-        names = list(classes)
-        return cls(_completed(error_metrics(outputs, codes)), pd.DataFrame(scores_per_class(counts), index=names),
+            scores = scores_per_class(truth >= 0.5, outputs >= 0.5, n_classes=len(classes))
+            return cls(_completed(multilabel_metrics(outputs, truth)), pd.DataFrame(scores, index=list(classes)))
+        codes, predicted = np.asarray(values, dtype=np.int64), outputs.argmax(axis=1)
+        counts = confusion_counts(codes, predicted, n_classes=len(classes))
+        names, scores = list(classes), scores_per_class(codes, predicted, n_classes=len(classes))
+        return cls(_completed(error_metrics(outputs, codes)), pd.DataFrame(scores, index=names),
                    pd.DataFrame(counts, index=pd.Index(names, name="label"),
                                 columns=pd.Index(names, name="predicted")))
 
@@ -95,10 +95,3 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _completed(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**metrics, "accuracy": 1 - metrics["error"] / 100,
             "interval": wilson_interval(metrics["wrong"], metrics["n"])}
-
-
-def _of_several(predicted: np.ndarray, truth: np.ndarray, classes: Sequence[Any]) -> pd.DataFrame:
-    hits, given, there = (predicted & truth).sum(0), predicted.sum(0), truth.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns = {"precision": hits / given, "recall": hits / there, "f1": 2 * hits / (given + there), "n": there}
-    return pd.DataFrame(columns, index=list(classes))

@@ -1,16 +1,19 @@
-"""The run folder: run.json, history.csv and the state file, each written to a temporary name and renamed."""
+"""The run folder: run.json, the tables and the state file, each whole at any moment, and one process at a time."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .._errors import UlmfitError
-from .._files import disk_full_is_said, read_json, write_json_atomic, write_text_atomic
+from .._files import clear_left_behind, disk_full_is_said, read_json, write_json_atomic, write_text_atomic
 from ..recipe.find import same_recipe
 from .environment import now
 
@@ -32,7 +35,7 @@ class RunMismatch(UlmfitError):
 class RunFolder:
     """One run on disk: `run` (the content of run.json) and the tables beside it.
 
-    Whatever is in the folder at any moment is whole: files are written to a temporary name, flushed and renamed.
+    Whatever is in the folder at any moment is whole: see `_files`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -40,7 +43,7 @@ class RunFolder:
         self.run: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.rates: list[dict[str, Any]] = []
-        self._lock: Any = None
+        self._lock: FileLock | None = None
 
     @property
     def state_file(self) -> Path:
@@ -57,26 +60,15 @@ class RunFolder:
         """
         found = self.path / "run.json"
         self._alone()
+        for place in (self.path, self.state_file.parent) if self.state_file.parent.is_dir() else ():
+            clear_left_behind(place, seconds=0)  # nobody else is at work here
         if found.exists() and not resume:
-            aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-            self.path.rename(aside)
-            log.warning("the earlier run in %s was moved to %s", self.path, aside)
-            self._lock = None
+            self._move_aside()
         if found.exists():
             self.read()
             self._same(header)
-            for left in self.path.glob(".*.part"):  # what was being written when an earlier process was killed
-                left.unlink(missing_ok=True)
             return True
-        if self.path.exists() and not self.path.is_dir():
-            raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file", path=self.path,
-                              advice=ANOTHER_PLACE)
-        if self.path.exists() and any(self.path.iterdir()):
-            allowed = {"state", "report.html"}
-            strange = sorted(p.name for p in self.path.iterdir() if p.name not in allowed)
-            if strange:
-                raise UlmfitError(f"{self.path}: expected an empty folder or a run of ours, found "
-                                  f"{', '.join(strange[:3])}", path=self.path, advice=ANOTHER_PLACE)
+        self._refuse_another_use()
         try:
             (self.path / "state").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,26 +80,39 @@ class RunFolder:
         self.save()
         return False
 
+    def _refuse_another_use(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UlmfitError(f"{self.path}: expected a folder, or a place for one, found a file", path=self.path,
+                              advice=ANOTHER_PLACE)
+        strange = [] if not self.path.exists() else sorted(
+            path.name for path in self.path.iterdir() if path.name not in ("state", "report.html"))
+        if strange:
+            raise UlmfitError(f"{self.path}: expected an empty folder or a run of ours, found {', '.join(strange[:3])}",
+                              path=self.path, advice=ANOTHER_PLACE)
+
     def _alone(self) -> None:
         """Refuse a folder that another process is working in; the system frees the lock however that process ends."""
         if self._lock is not None or not (self.path / "state").is_dir():
             return
+        lock = FileLock(os.path.realpath(self.path / "state" / "lock"), thread_local=False, is_singleton=True,
+                        fallback_to_soft=False)  # a soft lock, a file alone, would outlive a killed process
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            lock = open(self.path / "state" / "lock", "a")
-        except OSError:  # a folder to read only: a finished run can be read, and the first write says the rest
-            return
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            lock.acquire(blocking=False)
+        except Timeout:
             raise UlmfitError(f"{self.path}: another process is running in this folder", path=self.path,
                               advice=f"wait for it to end, or {ANOTHER_PLACE}") from None
-        except OSError as error:
-            log.debug("%s cannot be locked: %s", self.path, error)  # a file system without locks
+        except OSError as error:  # a file system without locks, or a folder to read only: its first write says the rest
+            log.debug("%s cannot be locked: %s", self.path, error)
+            return
         self._lock = lock
+
+    def _move_aside(self) -> None:
+        aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+        if self._lock is not None:  # Windows moves no folder with an open file in it
+            self._lock.release(force=True)
+            self._lock = None
+        self.path.rename(aside)
+        log.warning("the earlier run in %s was moved to %s", self.path, aside)
 
     def read(self) -> RunFolder:
         """Read what is there; ValueError when it is no run folder."""

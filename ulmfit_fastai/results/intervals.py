@@ -14,11 +14,10 @@ def wilson_interval(wrong: int, n: int, confidence: float = CONFIDENCE) -> tuple
     """Interval in % for an error of `wrong` in `n` texts (Wilson 1927): sampling of the test set only."""
     if n < 1 or not 0 <= wrong <= n:
         raise UlmfitError(f"expected 0 <= wrong <= n and n >= 1, found wrong = {wrong} and n = {n}.")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p, z2 = wrong / n, z * z
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
+    from scipy.stats import binomtest  # a second to import
+
+    found = binomtest(wrong, n).proportion_ci(confidence, method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)
 
 
 def half_width(error: float, n: int, confidence: float = CONFIDENCE) -> float:

@@ -1,4 +1,7 @@
-"""Errors, scores per class and calibration, from probabilities and labels."""
+"""Errors, scores per class and calibration, from probabilities and labels.
+
+scikit-learn's counts and scores, which take a second to import: only where they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def error_metrics(probs: np.ndarray, labels: Sequence | np.ndarray, *, classes: 
     predicted does not count in macro_f1.
     """
     probs = _checked(probs, "probs")
-    codes = _codes(labels, classes, n_classes=probs.shape[1])
+    codes = class_numbers(labels, classes, n_classes=probs.shape[1])
     if len(codes) != len(probs):
         raise UlmfitError(f"{len(probs)} predictions for {len(codes)} labels: expected one each.")
     if len(codes) == 0:
@@ -39,28 +42,36 @@ def error_metrics(probs: np.ndarray, labels: Sequence | np.ndarray, *, classes: 
     predicted = probs.argmax(axis=1)
     wrong = int((predicted != codes).sum())
     chosen = probs[np.arange(len(codes)), codes]
-    counts = confusion_counts(codes, predicted, n_classes=probs.shape[1])
-    f1 = scores_per_class(counts)["f1"]
     return {
         "error": 100 * wrong / len(codes), "n": len(codes), "wrong": wrong,
-        "macro_f1": float(np.nanmean(f1)),
+        "macro_f1": float(np.nanmean(scores_per_class(codes, predicted, n_classes=probs.shape[1])["f1"])),
+        # not sklearn's log_loss, which warns of float32: such probabilities sum to 1 to seven digits
         "loss": float(-np.log(np.clip(chosen, 1e-12, 1)).mean()),  # 1e-12: float32 softmax underflows to 0
     }
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, *, n_classes: int) -> np.ndarray:
     """Counts (n_classes, n_classes), row = label, column = predicted class; both given as class numbers."""
-    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(counts, (np.asarray(labels), np.asarray(predicted)), 1)
-    return counts
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=range(n_classes))
 
 
-def scores_per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall, f1 (0 to 1) and n of each class from confusion counts; NaN where undefined."""
-    hits, labelled, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {"precision": hits / predicted, "recall": hits / labelled,
-                "f1": 2 * hits / (labelled + predicted), "n": labelled}
+def scores_per_class(labels: np.ndarray, predicted: np.ndarray, *, n_classes: int) -> dict[str, np.ndarray]:
+    """Precision, recall, f1 (0 to 1) and support, here `n`, of each class; NaN where it is 0 / 0.
+
+    Both are class numbers (texts,), or 0 and 1 (texts, classes) where a text may have several.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    numbers = _class_numbers(np.asarray(labels), n_classes)
+    scores = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=np.nan)
+    return dict(zip(("precision", "recall", "f1", "n"), scores))
+
+
+def _class_numbers(labels: np.ndarray, n_classes: int) -> Sequence[int]:
+    """What scikit-learn calls the classes: to it, a column of 0 and 1 has two classes, of which we mean the class 1."""
+    return [1] if labels.ndim == 2 and n_classes == 1 else range(n_classes)
 
 
 def calibration_table(probs: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> tuple[pd.DataFrame, float]:
@@ -98,7 +109,7 @@ def _checked(probs: Any, name: str) -> np.ndarray:
     return array
 
 
-def _codes(labels: Any, classes: Sequence[str] | None, *, n_classes: int) -> np.ndarray:
+def class_numbers(labels: Any, classes: Sequence[str] | None, *, n_classes: int) -> np.ndarray:
     """`labels` as class numbers, -1 where unknown; names are looked up in `classes`."""
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if any(isinstance(value, str) for value in values):
@@ -115,41 +126,44 @@ def _codes(labels: Any, classes: Sequence[str] | None, *, n_classes: int) -> np.
     return codes
 
 
-def joined(by_direction: Mapping[str, np.ndarray], kind: str) -> np.ndarray:
+def mean_over_directions(by_direction: Mapping[str, np.ndarray], kind: str) -> np.ndarray:
     """Both directions' outputs as one: their mean."""
     if kind == "single":
         return average(by_direction)
     return np.mean(list(by_direction.values()), axis=0)
 
 
-def several_metrics(outputs: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def multilabel_metrics(outputs: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Scores of several classes a text; `outputs` probabilities and `truth` 0 and 1, both (texts, classes).
 
-    A text is right when all its classes are; error in %, micro and macro F1 (0 to 1; a class that is neither there
+    A text is right when all its classes are; error in %, micro and macro F1 (0 to 1; a class that is neither a label
     nor predicted is left out), loss: mean binary log loss, nats.
     """
+    from sklearn.metrics import f1_score
+
     predicted, truth = outputs >= 0.5, truth >= 0.5
-    hits, given, there = (predicted & truth).sum(0), predicted.sum(0), truth.sum(0)
     wrong = int((predicted != truth).any(axis=1).sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2 * hits / (given + there)
+    f1 = scores_per_class(truth, predicted, n_classes=truth.shape[1])["f1"]
     clipped = np.clip(outputs, 1e-7, 1 - 1e-7)
     return {"error": 100 * wrong / len(truth), "n": len(truth), "wrong": wrong,
             "macro_f1": float(np.nanmean(f1)) if np.isfinite(f1).any() else 0.0,
-            "micro_f1": float(2 * hits.sum() / max(given.sum() + there.sum(), 1)),
+            "micro_f1": float(f1_score(truth, predicted, labels=_class_numbers(truth, truth.shape[1]), average="micro",
+                                       zero_division=0)),
             "loss": float(-np.where(truth, np.log(clipped), np.log1p(-clipped)).mean())}
 
 
-def number_metrics(outputs: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def regression_metrics(outputs: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Mean absolute error and root mean squared error in the numbers' unit, r2 (None if the truth never varies), n."""
-    difference = outputs.astype(np.float64) - truth
-    varied = float(((truth - truth.mean()) ** 2).sum())
-    return {"mae": float(np.abs(difference).mean()), "rmse": float(np.sqrt((difference**2).mean())),
-            "r2": 1 - float((difference**2).sum()) / varied if varied else None, "n": len(truth)}
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    outputs, truth = outputs.astype(np.float64), np.asarray(truth, np.float64)
+    varies = len(truth) > 0 and (truth != truth[0]).any()
+    return {"mae": float(mean_absolute_error(truth, outputs)), "rmse": float(root_mean_squared_error(truth, outputs)),
+            "r2": float(r2_score(truth, outputs)) if varies else None, "n": len(truth)}
 
 
 def metrics_of(kind: str, outputs: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """How right outputs are, by the kind of label; shapes as for the functions of each kind above."""
     if kind == "regression":
-        return number_metrics(outputs[:, 0], truth)
-    return error_metrics(outputs, truth) if kind == "single" else several_metrics(outputs, truth)
+        return regression_metrics(outputs[:, 0], truth)
+    return error_metrics(outputs, truth) if kind == "single" else multilabel_metrics(outputs, truth)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._files import write_text_atomic
-from .metrics import _codes, average
+from .metrics import average, class_numbers
 
 
 def write_predictions(
@@ -31,7 +31,7 @@ def write_predictions(
     averaged = average(probs_by_direction)
     if averaged.shape[1] != len(classes):
         raise UlmfitError(f"Probabilities have {averaged.shape[1]} columns for {len(classes)} classes.")
-    codes = _codes(labels, classes, n_classes=len(classes))
+    codes = class_numbers(labels, classes, n_classes=len(classes))
     if not len(ids) == len(codes) == len(averaged):
         raise UlmfitError(f"{len(ids)} ids, {len(codes)} labels, {len(averaged)} predictions: expected as many "
                           "of each.")

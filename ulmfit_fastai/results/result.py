@@ -13,20 +13,17 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._files import read_json
+from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import Recipe
 from . import comparison as tables
 from . import verdict
+from .folder import HISTORY, RATES, SCHEMA
 from .intervals import wilson_interval
 from .metrics import average, calibration_table, confusion_counts, error_metrics, scores_per_class
 from .predictions import read_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SCHEMA = 1  # of run.json
-DIRECTIONS = ("forward", "backward")
-HISTORY = ("direction", "phase", "stage", "epoch", "train_loss", "valid_loss", "accuracy", "seconds", "lr_last")
-RATES = ("direction", "phase", "step", "stage", "group", "lr", "trainable")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,7 +198,9 @@ class Result:
 
     def per_class(self, name: str | None = None) -> pd.DataFrame:
         """Precision, recall, f1 (0 to 1) and n, a row a class."""
-        return pd.DataFrame(scores_per_class(self.confusion(name).to_numpy()), index=list(self.classes))
+        predicted = self.probabilities(name).argmax(axis=1)
+        return pd.DataFrame(scores_per_class(self.labels, predicted, n_classes=len(self.classes)),
+                            index=list(self.classes))
 
     def macro_f1(self, name: str | None = None) -> float:
         """Mean F1 over the classes (0 to 1)."""

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import itertools
-import json
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from .._errors import UlmfitError
 from .._words import shown
 from .downloads import cached_or_downloaded
-from .files import OPENERS, bare_suffix, damage_named, existing, open_text
+from .files import OPENERS, bare_suffix, existing, open_text
+from .tables import LINES, PARQUET, csv_table, errors_named, json_rows, parquet_file
 
 log = logging.getLogger(__name__)
 
 # name -> fastai's name for the address, size of the archive in bytes
 CORPORA = {"wikitext-103": ("WIKITEXT", 190_200_704), "wikitext-2": ("WIKITEXT_TINY", 4_070_055)}
 TEXT_SUFFIXES = (".txt", ".tokens", ".raw")
-SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq", ".csv", *TEXT_SUFFIXES)
+SUFFIXES = (*LINES, *PARQUET, ".csv", *TEXT_SUFFIXES)
 PART = re.compile(r"(?:^|[._-])(train|valid|validation|val|dev|test)(?:[._-]|$)")
 TITLE = re.compile(r"^ ?= [^=\s].* = ?$|^ ?= [^=\s] = ?$")  # ' = Title = '; deeper headings are ' = = Heading = = '
+ARTICLES = 1024  # read at a time from a table: they are longer than other rows
 CUT_WORDS, LONGEST_WORDS = 1_000, 10_000  # where plain text without titles is cut: at an empty line, at any line
 
 
@@ -101,23 +103,16 @@ def _part(files: list[Path], split: str | None) -> list[Path]:
 
 def _articles(file: Path, split: str | None) -> Iterator[str]:
     suffix = bare_suffix(file)
-    with damage_named(file):
+    with errors_named(file, "UTF-8", advice="Convert it."):
         if suffix in TEXT_SUFFIXES:
             with open_text(file) as lines:
-                yield from _split_lines(_decoded(lines, file))
-        elif suffix in (".jsonl", ".ndjson"):
-            yield from _rows(_json_rows(file), split)
+                yield from _split_lines(lines)
+        elif suffix in LINES:
+            yield from _rows(_json_texts(file), split)
         elif suffix == ".csv":
-            yield from _rows(_csv_rows(file), split)
+            yield from _rows(_csv_texts(file), split)
         else:
-            yield from _rows(_parquet_rows(file, split), split)
-
-
-def _decoded(lines: Iterable[str], file: Path) -> Iterator[str]:
-    try:
-        yield from lines
-    except UnicodeDecodeError as error:
-        raise UlmfitError(f"{file} is not UTF-8 text: {error}. Convert it.") from error
+            yield from _rows(_parquet_texts(file, split), split)
 
 
 def _rows(rows: Iterator[tuple[str, str | None]], split: str | None) -> Iterator[str]:
@@ -160,60 +155,40 @@ def _split_lines(lines: Iterable[str]) -> Iterator[str]:
         yield "".join(article)
 
 
-def _json_rows(file: Path) -> Iterator[tuple[str, str | None]]:
+def _json_texts(file: Path) -> Iterator[tuple[str, str | None]]:
     with open_text(file) as lines:
-        for number, line in enumerate(_decoded(lines, file), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UlmfitError(f"{file}, line {number}: not a JSON object ({error})") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                found = shown(row) if isinstance(row, dict) else type(row).__name__
-                raise UlmfitError(f"{file}, line {number}: expected a key `text` with a string; found {found}")
+        for number, row in json_rows(lines, file):
+            if not isinstance(row.get("text"), str):
+                raise UlmfitError(f"{file}, line {number}: expected a key `text` with a string; found {shown(row)}")
             yield row["text"], row.get("split")
 
 
-def _csv_rows(file: Path) -> Iterator[tuple[str, str | None]]:
+def _csv_texts(file: Path) -> Iterator[tuple[str, str | None]]:
     """Yield the rows of a CSV file; without a header that names `text` (fastai's WikiText), of its first column."""
-    longest = csv.field_size_limit(2**31 - 1)  # an article is longer than the module's 128 kB
-    try:
-        with open_text(file) as handle:
-            table = csv.reader(_decoded(handle, file))
-            first = next(table, [])
-            names = [cell.strip().lower() for cell in first]
-            column = names.index("text") if "text" in names else 0
-            part = names.index("split") if "text" in names and "split" in names else None
-            if "text" not in names and first:
-                yield first[0], None
-            for row in table:
-                if len(row) > column:
-                    yield row[column], row[part] if part is not None else None
-    except csv.Error as error:
-        raise UlmfitError(f"{file} is no CSV table: {error}") from error
-    finally:
-        csv.field_size_limit(longest)
+    with open_text(file) as handle:
+        try:
+            first = csv_table(handle, header=None, nrows=1).iloc[0]
+        except pd.errors.EmptyDataError:
+            return
+    names = [str(cell).strip().lower() for cell in first]
+    headed = "text" in names
+    column = names.index("text") if headed else 0
+    wanted = [column, names.index("split")] if headed and "split" in names else [column]
+    with open_text(file) as handle:  # as text, in which a line within a cell ends alike on every system
+        for table in csv_table(handle, header=None, usecols=wanted, chunksize=ARTICLES):
+            parts = table[wanted[1]] if len(wanted) > 1 else itertools.repeat(None)
+            yield from itertools.islice(zip(table[column], parts), int(headed and table.index[0] == 0), None)
 
 
-def _parquet_rows(file: Path, split: str | None) -> Iterator[tuple[str, str | None]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UlmfitError(f"reading {file} needs pyarrow: `pip install pyarrow`, or convert it to JSON "
-                          "lines") from error
-    try:
-        table = parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid as error:
-        raise UlmfitError(f"cannot read {file}: {error}") from error
+def _parquet_texts(file: Path, split: str | None) -> Iterator[tuple[str, str | None]]:
+    table = parquet_file(file)
     names = table.schema_arrow.names
     if "text" not in names:
         raise UlmfitError(f"{file} has no column `text`; its columns are {shown(names)}")
     columns = ["text", "split"] if "split" in names else ["text"]
     parts = set(table.read(columns=["split"]).column(0).unique().to_pylist()) if "split" in names else set()
     only = "train" if split is None and "train" in parts else None
-    for batch in table.iter_batches(batch_size=1024, columns=columns):
+    for batch in table.iter_batches(batch_size=ARTICLES, columns=columns):
         rows = batch.to_pydict()
         for text, part in zip(rows["text"], rows.get("split", [None] * len(rows["text"]))):
             if text and (only is None or part == only):

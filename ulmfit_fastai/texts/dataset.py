@@ -207,14 +207,19 @@ def _report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dr
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 
 
+def is_na(value: Any) -> bool:
+    """None, NaN, NaT or pandas' NA; a list or an array is none of them, whatever it holds."""
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
 def _text(value: Any) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)
+    return "" if is_na(value) else str(value)
 
 
 def _label(value: Any, delim: str | None) -> str | None:
     if isinstance(value, (list, tuple, set)):
         return (delim or ";").join(sorted(str(v) for v in value)) or None
-    if value is None or value is pd.NA or value != value:
+    if is_na(value):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)  # pandas turns a column of whole numbers with a gap into floats

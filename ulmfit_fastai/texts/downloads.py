@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from .._errors import UlmfitError
 from .._words import megabytes
-from .files import log
+
+log = logging.getLogger(__name__)
 
 
 def sha256(content: bytes) -> str:
@@ -48,7 +50,7 @@ def downloaded_file(url: str, size: int, folder: str) -> Path:
     def fetch() -> Path:
         from fastdownload import download_url  # type: ignore[import-untyped]
         target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(download_url(url, target, show_progress=False))
+        return Path(download_url(url, target, show_progress=False))  # written under another name, then renamed
 
     return downloaded(fetch, url, size, target)
 

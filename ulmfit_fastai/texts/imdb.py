@@ -12,9 +12,10 @@ from pathlib import Path
 
 from .._errors import UlmfitError
 from .._words import shown
+from .archives import is_archive, read_members
 from .dataset import Dataset, build
 from .downloads import cached_or_downloaded
-from .files import decode, existing, is_archive, read_members
+from .files import decode, existing
 from .tasks import TASKS, has_tables, load_table_task
 
 log = logging.getLogger(__name__)

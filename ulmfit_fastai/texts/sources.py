@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from .._errors import UlmfitError
+from .archives import read_members
 from .dataset import Dataset, from_frame
-from .files import decode, existing, read_members
+from .files import decode, existing
 from .imdb import load_imdb
 from .tables import read_table
 from .tasks import TASKS, load_table_task

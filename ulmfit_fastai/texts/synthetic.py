@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .._errors import UlmfitError
+from .._files import move, temporary_folder
 from .dataset import Dataset, build
 from .imdb import MARKER, SYNTHETIC_NOTE
 
@@ -211,10 +213,14 @@ def write_imdb_layout(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
     `load_imdb(folder, verify=False)` reads it back with the same fingerprint; a marker file keeps 'synthetic'.
     """
     root = Path(folder) / "imdb"
-    for name, text in zip(dataset.df["id"], dataset.df["text"]):
-        file = root / f"{name}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="")
-    if dataset.synthetic:
-        (root / MARKER).write_text(f"These reviews are made up: {dataset.source}\n", encoding="utf-8")
+    if root.exists():
+        raise UlmfitError(f"expected no {root}, found one: it may be the real set; choose another folder", path=root)
+    with temporary_folder(root.parent, root.name) as temporary:
+        for name, text in zip(dataset.df["id"], dataset.df["text"]):
+            file = temporary / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="")
+        if dataset.synthetic:
+            (temporary / MARKER).write_text(f"These reviews are made up: {dataset.source}\n", encoding="utf-8")
+        move(temporary, root)
     return root

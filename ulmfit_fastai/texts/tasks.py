@@ -18,9 +18,10 @@ import pandas as pd
 from .. import paper
 from .._errors import UlmfitError
 from .._words import shown
+from .archives import is_archive, read_members
 from .dataset import Dataset, build
 from .downloads import cached_or_downloaded, downloaded_file, sha256
-from .files import bare_suffix, decode, is_archive, read_members
+from .files import bare_suffix, decode
 from .tables import TABLES, read_table
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import Any, overload
 import numpy as np
 
 from .._errors import UlmfitError
-from .._files import move, read_json, temporary_folder, write_json, write_json_atomic
-from .store_files import finish, read_meta
+from .._files import move, read_json, write_json_atomic
+from .store_files import finish, read_meta, token_folder, write_json
 
 UNK, PAD = 0, 1  # xxunk and xxpad: the first two words of every fastai vocabulary
 FILLER = "xxfake"
@@ -174,7 +174,7 @@ class TokenIds:
     def save(self, folder: str | Path) -> Path:
         """Write to `folder` (replaced if it is there); `TokenIds.open` reads it back, memory-mapped."""
         folder = Path(folder)
-        with temporary_folder(folder.parent, folder.name) as temporary:
+        with token_folder(folder.parent, folder.name) as temporary:
             np.save(temporary / "ids.npy", self.ids)
             np.save(temporary / "offsets.npy", self.offsets)
             write_json(temporary / "vocab.json", self.vocab.to_dict())

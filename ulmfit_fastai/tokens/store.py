@@ -20,12 +20,22 @@ from typing import Any
 import numpy as np
 
 from .._errors import UlmfitError
-from .._files import move, temporary_folder, write_json
+from .._files import move
 from .._progress import Bar
 from .ids import TokenIds, Vocabulary
 from .pieces import FILE_NAME as MODEL_FILE
 from .pieces import Pieces, is_model
-from .store_files import cache_root, finish, is_whole, read_meta, settings, store_name, write_header
+from .store_files import (
+    cache_root,
+    finish,
+    is_whole,
+    read_meta,
+    settings,
+    store_name,
+    token_folder,
+    write_header,
+    write_json,
+)
 from .stream import WordTable, encode_batches
 from .stream import tokenize as tokenize
 
@@ -182,7 +192,7 @@ def _build(
     digest = hashlib.blake2b(digest_size=16)
     pieces = Pieces(lang).words if is_model(lang) else []
     words, counts = WordTable(pieces), []
-    with temporary_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
+    with token_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
         with open(temporary / "tokens.npy", "wb") as file:
             write_header(file, 0)
             done = 0

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .._errors import UlmfitError
-from .._files import write_json
+from .._files import temporary_folder
 from .pieces import is_model, model_digest
 
 FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+@contextmanager
+def token_folder(root: Path, name: str) -> Iterator[Path]:
+    """A temporary folder in `root` for token files: `move` it to its place; a full disk is said."""
+    try:
+        with temporary_folder(root, name) as temporary:
+            yield temporary
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left while writing tokens to {root}, about 6 bytes a word. Free some, or take another "
+            "folder (cache=, or the environment variable ULMFIT_CACHE). What had been written was removed",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one file of a temporary folder."""
+    path.write_text(json.dumps(value, ensure_ascii=False), "utf8")
 
 
 def cache_root(cache: str | Path | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from fastai.text.learner import LMLearner, TextLearner
 
-from .._files import disk_full_is_said, write_bytes_atomic
+from .._files import atomic_file, disk_full_is_said
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
 from ..model.learners import classifier_learner, lm_learner
 from ..model.precision import autocast_of, compute_dtype, precision_callbacks
@@ -21,7 +20,7 @@ from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..results.environment import now
 from ..results.folder import RunFolder
-from ..results.metrics import joined, metrics_of
+from ..results.metrics import mean_over_directions, metrics_of
 from ..results.predictions import write_predictions
 from ..texts.dataset import Dataset
 from .callbacks import derived_seed
@@ -170,10 +169,9 @@ class Run(Work):
     def _keep(self, part: str, direction: str, outputs: np.ndarray) -> None:
         """Hold outputs for the end of the run, and write them for a run that is killed before it."""
         self.outputs[part, direction] = outputs
-        content = io.BytesIO()
-        np.save(content, outputs)
-        with disk_full_is_said(self.folder.path):
-            write_bytes_atomic(self.folder.path / "state" / f"{part}_{direction}.npy", content.getvalue())
+        path = self.folder.path / "state" / f"{part}_{direction}.npy"
+        with disk_full_is_said(self.folder.path), atomic_file(path) as file:
+            np.save(file, outputs)
 
     def _outputs_of(self, part: str) -> dict[str, np.ndarray] | None:
         """What every direction predicted, here or in an earlier session; None where one of them is missing."""
@@ -209,7 +207,9 @@ class Run(Work):
             outputs = self._outputs_of(part) if len(rows) else None
             if outputs is None:
                 continue
-            every = {**outputs, "averaged": joined(outputs, targets.target.kind)} if len(outputs) > 1 else outputs
+            every = dict(outputs)
+            if len(outputs) > 1:
+                every["averaged"] = mean_over_directions(outputs, targets.target.kind)
             found = {d: metrics_of(targets.target.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .._files import _link, read_json
+from .._files import link_atomic, read_json
 from ..recipe.freezing import full
 from ..recipe.parts import Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
@@ -75,9 +75,9 @@ def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, sour
     for name in taken:
         for path in (other.weights_file(name, direction), other.path / f"{name}_{direction}.vocab.json"):
             if path.exists():
-                _link(path, folder.path / path.name)
+                link_atomic(path, folder.path / path.name)
     if phase == "lm":
-        _link(other.path / "vocab.json", folder.path / "vocab.json")
+        link_atomic(other.path / "vocab.json", folder.path / "vocab.json")
     folder.run["stages"] = _taken(folder.run["stages"], other.run["stages"], direction)
     folder.history = _taken(folder.history, other.history, direction)
     folder.rates = _taken(folder.rates, other.rates, direction)

@@ -1,0 +1,120 @@
+"""Tables out: frames one after another, to a file that appears whole at the end, or to the screen."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pandas as pd
+
+from .._errors import UlmfitError
+from .._files import atomic_file
+from .dataset import is_na
+from .files import OPENERS, bare_suffix
+from .tables import ABSENT, CSV, LINES, PARQUET
+
+WRITERS: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file),  # it would write the temporary name into its header
+    ".bz2": lambda file: bz2.open(file, "wb"),
+    ".xz": lambda file: lzma.open(file, "wb"),
+}
+
+
+class TableWriter:
+    """Write frames one after another to a file in the format its name says, or as CSV to the screen (path None).
+
+    Use it in a `with` block. The file appears, whole, at the end of the block; an error leaves nothing behind.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self.path = None if path is None else Path(path).expanduser()
+        self.suffix = ".csv" if self.path is None else bare_suffix(self.path)
+        expected = (*CSV, *LINES, *PARQUET)
+        packed = "" if self.path is None else self.path.suffix.lower()
+        if self.suffix not in expected or (packed in OPENERS and packed not in WRITERS) or \
+                (self.suffix in PARQUET and packed in WRITERS):
+            raise UlmfitError(f"cannot write {self.path}: expected a name that ends in {', '.join(expected)}; the "
+                              f"first four also with {', '.join(WRITERS)}")
+        if self.path is not None and self.path.is_dir():
+            raise UlmfitError(f"{self.path} is a folder: expected the name of a file to write")
+        self.columns: list[Any] | None = None
+        self._parquet: Any = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> TableWriter:
+        if self.path is None:
+            self._text: IO[str] = sys.stdout
+            return self
+        file = self._open.enter_context(atomic_file(self.path))
+        pack = WRITERS.get(self.path.suffix.lower())
+        self._bytes = self._open.enter_context(pack(file)) if pack else file
+        if self.suffix not in PARQUET:
+            self._text = io.TextIOWrapper(self._bytes, encoding="utf-8", newline="")
+            self._open.callback(self._text.detach)  # writes the rest, and leaves the file open to be synced
+        return self
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Add rows; their columns must be those of the first rows, except in JSON."""
+        if self.suffix in LINES:
+            for row in frame.to_dict("records"):
+                kept = {key: _plain(value) for key, value in row.items() if value is not ABSENT}
+                self._text.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
+            return
+        header = self.columns is None
+        if header:
+            self.columns = list(frame.columns)
+        elif list(frame.columns) != self.columns:
+            other = sorted({*map(str, frame.columns)} ^ {*map(str, self.columns or ())})
+            raise UlmfitError(f"rows {frame.index[0]} and following have other columns than those before "
+                              f"({', '.join(other) or 'another order'}); write JSON lines instead (--out NAME.jsonl)")
+        if self.suffix in PARQUET:
+            self._add(frame)
+        else:
+            frame.to_csv(self._text, index=False, header=header, lineterminator="\n",
+                         sep="\t" if self.suffix == ".tsv" else ",")
+
+    @staticmethod
+    def _objects(frame: pd.DataFrame) -> bool:
+        return any(pd.api.types.is_object_dtype(dtype) for dtype in frame.dtypes)
+
+    def _add(self, frame: pd.DataFrame) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise UlmfitError(f"writing {self.path} needs a package: pip install pyarrow") from error
+        frame = frame.map(lambda value: None if value is ABSENT else value) if self._objects(frame) else frame
+        try:
+            if self._parquet is None:
+                table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+                self._parquet = self._open.enter_context(parquet.ParquetWriter(self._bytes, table.schema))
+            else:
+                table = pyarrow.Table.from_pandas(frame, preserve_index=False, schema=self._parquet.schema)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            raise UlmfitError(f"cannot write these rows as Parquet ({error}); write JSON lines instead "
+                              "(--out NAME.jsonl)") from error
+        self._parquet.write_table(table)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.path is None:
+            self._text.flush()
+            return
+        self._open.__exit__(kind, error, trace)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a numpy number, a date, NaN or pandas' NA."""
+    if is_na(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
