@@ -541,10 +541,10 @@ def test_an_error_in_a_stage_takes_its_bar_away(reviews, cache, tmp_path, monkey
         def after_batch(self):
             raise ZeroDivisionError("of a batch")
 
-    closed = []
-    monkeypatch.setattr("ulmfit_fastai._progress.Bar.close", lambda bar: closed.append(bar.label))
     w = work(recipe(), reviews, cache, tmp_path / "run")
     learn = w.build_lm(recipe().lm, "forward", None)
+    closed = []
+    monkeypatch.setattr("ulmfit_fastai._progress.Bar.close", lambda bar: closed.append(bar.label))
     with pytest.raises(ZeroDivisionError):
         fit(learn, recipe().lm, w.folder, name="lm", classifies=False, callbacks=[Fails()], progress=True)
     assert closed == ["forward lm, all"]
