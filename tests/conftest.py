@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,12 @@ def tiny_imdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tables_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """fastai prints its tables instead of handing them to IPython, whether IPython is installed or not."""
     monkeypatch.setitem(sys.modules, "IPython.display", None)
+
+
+@pytest.fixture(autouse=True)
+def a_command_leaves_no_handler_behind() -> Iterator[None]:
+    """`main()` sends the package's log to stderr, which pytest closes after the test."""
+    logger = logging.getLogger("ulmfit_fastai")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers, logger.level = handlers, level

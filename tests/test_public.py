@@ -75,6 +75,7 @@ def test_what_is_imported_is_asked_for(config):
     asked += [item for extra in config["options.extras_require"].values() for item in requirements(extra)]
     known = {IMPORTED_AS.get(item.name, item.name) for item in asked} | set(sys.stdlib_module_names) | {"ulmfit_fastai"}
     known |= {"fastcore", "fastdownload", "packaging"}  # fastai's own foundations, which it asks for itself
+    known |= {"IPython"}  # asked for in a notebook only, which has it
     for path in MODULES:
         assert libraries_imported(path) <= known, path.name
 
