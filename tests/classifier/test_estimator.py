@@ -219,9 +219,9 @@ def test_class_weights_reach_the_loss():
     assert class_weights({"b": 5}, labels) == (1.0, 5.0)
     loss = Target("single", ("a", "b")).loss((1.0, 5.0), "cpu")
     assert loss.func.weight.tolist() == [1.0, 5.0]
-    with pytest.raises(ValueError, match="names c; the classes are a, b"):
+    with pytest.raises(ValueError, match="weights are given for c; the classes are a, b"):
         class_weights({"c": 2}, labels)
-    with pytest.raises(ValueError, match="'balanced', a mapping"):
+    with pytest.raises(ValueError, match="expected .balanced., a weight for each class.*give another class_weight="):
         class_weights("heavy", labels)
 
 

@@ -181,7 +181,7 @@ def test_a_pretraining_is_a_recipe_and_says_how_its_corpus_was_read(jsonl, cache
 
 
 def test_a_setting_that_pretraining_does_not_have_is_named(jsonl, cache, tmp_path):
-    with pytest.raises(ValueError, match="epoch: no such setting of pretraining; expected one of .*epochs"):
+    with pytest.raises(ValueError, match="epoch: no such field; expected one of .*did you mean epochs"):
         pretrain(jsonl, tmp_path / "run", cache, epoch=3)
     assert not (tmp_path / "run").exists()
 
