@@ -39,9 +39,15 @@ def lm_epochs(task: str) -> int:
 
 
 def preset(name: str, /, task: str = "imdb", **overrides: Any) -> Recipe:
-    """The named recipe for a task, with overrides by dotted name (as `Recipe.replace` takes them).
+    """The named recipe for a task.
 
-    `task` matters to `paper`, `paper-wt103` and `scripts`, whose number of epochs depends on it.
+    Args:
+        name: one of `PRESETS`.
+        task: matters to recipes whose epochs or sizes depend on it: all but `fastai`, `demo` and `tiny`.
+        overrides: fields by dotted name, as `Recipe.replace` takes them.
+
+    Raises:
+        UlmfitError: there is no such preset or field.
     """
     if name not in PRESETS:
         raise UlmfitError(f"preset {name!r} does not exist; expected one of {', '.join(PRESETS)}.")

@@ -27,7 +27,11 @@ WT103_SHAPE = {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Everything a run depends on except the texts; `preset` makes one, `replace` changes it."""
+    """Everything a run depends on except the texts; `preset` makes one, `replace` changes it.
+
+    Raises:
+        UlmfitError: a field is out of range, or two contradict each other; the message names them.
+    """
 
     name: str
     """What the recipe is called; nothing depends on it."""
@@ -125,7 +129,11 @@ class Recipe:
                                   "length; only language models draw it.")
 
     def phase(self, name: str) -> Phase | None:
-        """The phase of that name ("pretrain", "lm" or "classifier"), or None if it is left out."""
+        """The phase of that name ("pretrain", "lm" or "classifier"), or None if it is left out.
+
+        Raises:
+            UlmfitError: there is no phase of that name.
+        """
         expect(name in PHASES, "phase", name, ", ".join(PHASES))
         return getattr(self, name)
 
@@ -161,7 +169,11 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe of `to_dict`; unknown fields and values of a wrong type are refused by name."""
+        """The recipe of `to_dict`; fields that are not there have their defaults.
+
+        Raises:
+            UlmfitError: a field is unknown or its value of a wrong type; the message names it.
+        """
         return build(cls, values, "")
 
     def to_json(self) -> str:
@@ -170,7 +182,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str | dict[str, Any]) -> Recipe:
-        """The recipe of `to_json`, or of what a JSON file with a recipe in it was read as."""
+        """The recipe of `to_json`, or of what a JSON file with a recipe in it was read as.
+
+        Raises:
+            UlmfitError: a field is unknown or its value of a wrong type; the message names it.
+        """
         return cls.from_dict(json.loads(text) if isinstance(text, str) else text)
 
     def save(self, path: str | Path) -> Path:
@@ -185,8 +201,14 @@ class Recipe:
     def replace(self, **changes: Any) -> Recipe:
         """A copy with other values, by dotted names: `recipe.replace(**{"classifier.stages.0.lr": 0.02, "seed": 1})`.
 
-        Two underscores may stand for the dot (`classifier__bs=32`). All changes are made together, so that fields that
-        belong together can be changed in one call. Stages are numbered from 0, or from the end with negative numbers.
+        All changes are made together, so that fields that belong together can be changed in one call.
+
+        Args:
+            changes: dotted name -> value. Two underscores may stand for the dot (`classifier__bs=32`). Stages are numbered
+                from 0, or from the end with negative numbers.
+
+        Raises:
+            UlmfitError: there is no such field, its value is of a wrong type, or the recipe would contradict itself.
         """
         values = self.to_dict()
         for dotted, value in changes.items():

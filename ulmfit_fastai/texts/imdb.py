@@ -39,8 +39,15 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
             tables as on Hugging Face (Parquet, CSV or JSON lines; see `load_task`).
         verify: refuse a set that is not whole, saying what is missing. With False a part of it is accepted and noted.
 
-    Labels are 'neg' and 'pos'; ids such as 'train/pos/0_9' are the same for every layout, and so is the fingerprint.
-    A note (and a warning in the log) names parts that were cleaned differently, as in copies that circulate.
+    Returns:
+        The 'train', 'test' and 'unsup' reviews, labels 'neg' and 'pos'. Ids such as 'train/pos/0_9' are the same for
+        every layout, and so is the fingerprint. A note (and a warning in the log) names parts that were cleaned
+        differently, as in copies that circulate.
+
+    Raises:
+        UlmfitError: no reviews are there, they are not whole (with `verify`), one is empty, or the download fails.
+
+    Source: Maas et al. 2011; paper, Table 1.
     """
     if path is None:
         from fastai.data.external import URLs

@@ -45,8 +45,11 @@ SPACE, REPEATS, MANY, RIGHT, LEFT = 1, 2, 4, 8, 16
 class FastTokenizer:
     """Texts -> numbers of fastai's tokens; `words[number]` is the token.
 
-    The dictionary of chunks is bounded: past `max_tokens` stored tokens everything is forgotten (`generation` counts
-    how often) and built anew, so that memory does not grow with the number of texts.
+    The dictionary of chunks is bounded, so that memory does not grow with the number of texts.
+
+    Args:
+        lang: spaCy's code of a language whose words stand between spaces.
+        max_tokens: past so many stored tokens everything is forgotten (`generation` counts how often) and built anew.
     """
 
     def __init__(self, lang: str = "en", *, max_tokens: int = 1_500_000) -> None:
@@ -70,7 +73,11 @@ class FastTokenizer:
         self._bos = self._add(BOS, [BOS])
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of `texts` one after another (uint32, into `words`) and how many each text has (int64)."""
+        """Number the tokens of some texts.
+
+        Returns:
+            The tokens of `texts` one after another (uint32, into `words`), and how many each text has (int64).
+        """
         if self._n_tokens > self.max_tokens:
             self.reset()
         chunks = [self._document(fix_html(text)) for text in texts]
