@@ -40,9 +40,9 @@ class TokenDataLoaders(TextDataLoaders):
         """Make a loader of new texts; predictions keep their order.
 
         Args:
-            test_items: a list, an array or a column of strings. Whole numbers stand for texts of the validation set; that
-                is how fastai's Interpretation asks for rows. It pairs them with losses without reordering, so they are
-                given back in the order they are asked for.
+            test_items: a list, an array or a column of strings. Whole numbers stand for texts of the validation set;
+                that is how fastai's Interpretation asks for rows. It pairs them with losses without reordering, so they
+                are given back in the order they are asked for.
             with_labels: keep the targets of such rows.
 
         Raises:

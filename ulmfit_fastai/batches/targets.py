@@ -116,8 +116,6 @@ class Target:
         """Outputs of a classifier."""
         return self.n_numbers if self.kind == "regression" else len(self.classes)
 
-    # -- what outputs mean ----------------------------------------------------------------------------------------
-
     def loss(self, class_weights: Sequence[float] | None = None, device: torch.device | str | None = None) -> BaseLoss:
         """fastai's loss for such labels, as its own label blocks choose it.
 
@@ -162,8 +160,6 @@ class Target:
             float32 (texts, n_out).
         """
         return self.in_own_unit(self.probabilities(logits.float())).cpu().numpy()
-
-    # -- labels as tensors, and back ------------------------------------------------------------------------------
 
     @property
     def tensor_type(self) -> type:

@@ -11,9 +11,8 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 
 from .._errors import UlmfitError
+from ..recipe.parts import PRECISIONS
 from .fast.awd_lstm import cudnn_has_bf16_lstm
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def cpu_has_bf16() -> bool:

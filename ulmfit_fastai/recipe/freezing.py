@@ -6,6 +6,7 @@ the LSTMs, head), the language model n + 1 (the LSTMs, then embedding and decode
     full         everything at once
     last         only the last group
     gradual      the last group first, one more each epoch (paper, section 3.3)
+    by_hand      the same in steps of so many epochs, each with a rate of its own, as in fastai's notebooks
     chain_thaw   Felbo et al. 2017: the new head, then every other layer alone, then everything
 """
 
@@ -16,10 +17,13 @@ from dataclasses import dataclass, field
 
 from .._errors import UlmfitError
 from ..paper import stated
-from .schedules import Schedule
+from .schedules import Schedule, one_cycle
 
 DISCRIMINATIVE = stated("discriminative")
 """The paper's ratio between the rates of neighbouring groups (section 3.2)."""
+
+Steps = tuple[tuple[int, float], ...]
+"""(epochs, lr) of every step of unfreezing; in the last one everything trains."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,16 @@ def gradual(n_groups: int, epochs: int, lr: float, *, discriminative: float | tu
             schedule=schedule or Schedule(),
             span=(start / epochs, (start + length) / epochs) if one_schedule else (0.0, 1.0),
         ))
+    return tuple(stages)
+
+
+def by_hand(n_groups: int, steps: Steps, discriminative: float = DISCRIMINATIVE) -> tuple[Stage, ...]:
+    """Unfreezing as fastai's notebooks do it: the last group, the last two, ..., and everything in the final step."""
+    stages = []
+    for i, (epochs, lr) in enumerate(steps, start=1):
+        whole = i == len(steps) or i == n_groups
+        stages.append(Stage("all" if whole else f"last {i}", epochs, lr, None if whole else tuple(range(-i, 0)),
+                            discriminative, one_cycle()))
     return tuple(stages)
 
 

@@ -19,7 +19,7 @@ PHASES = ("pretrain", "lm", "classifier")
 class Dropouts:
     """AWD-LSTM's five dropouts, as probabilities, under fastai's names.
 
-    Source: Merity et al. 2018, section 4; values: paper, section 4.1.
+    Source: Merity et al. 2017, sections 2 and 4; values: paper, section 4.1.
     """
 
     embed: float

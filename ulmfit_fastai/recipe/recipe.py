@@ -95,6 +95,9 @@ class Recipe:
         expect(self.class_weights is None or min(self.class_weights, default=0) > 0, "class_weights",
                self.class_weights, "a positive number for each class, or None")
         self._refuse_contradictions()
+        for name in PHASES:
+            if (phase := self.phase(name)) is not None:
+                self._refuse_phase(name, phase)
 
     def _refuse_contradictions(self) -> None:
         if self.weights == "pretrain" and self.pretrain is None:
@@ -104,29 +107,27 @@ class Recipe:
                 if getattr(self.model, name) != value:
                     raise UlmfitError(f"weights is 'wt103', whose {name} is {value}, but model.{name} is "
                                       f"{getattr(self.model, name)}: use model.{name} = {value}, or weights "
-                                                 "'pretrain'.")
+                                      "'pretrain'.")
         if self.protocol == "tutorial" and self.evaluate == "validation":
             raise UlmfitError("protocol 'tutorial' validates on the test set, and evaluate is 'validation', which must "
                               "not read it: use protocol 'clean'.")
-        for name in PHASES:
-            phase = self.phase(name)
-            if phase is None:
-                continue
-            n_groups = self.model.n_groups(name)
-            for stage in phase.stages:
-                try:
-                    stage.rates(n_groups)
-                except ValueError as error:
-                    raise UlmfitError(f"{name}.stages and model.n_layers = {self.model.n_layers}: {error}") from None
-            if name != "classifier" and phase.max_len is not None:
-                raise UlmfitError(f"{name}.max_len is {phase.max_len}, but only the classifier pools a text's tokens; "
-                                  "leave it None.")
-            if name == "classifier" and phase.sampled_words is not None:
-                raise UlmfitError(f"classifier.sampled_words is {phase.sampled_words}, but only language models "
-                                  "predict words; leave it None.")
-            if name == "classifier" and phase.variable_bptt:
-                raise UlmfitError("classifier.variable_bptt is True, but the classifier reads texts in chunks of equal "
-                                  "length; only language models draw it.")
+
+    def _refuse_phase(self, name: str, phase: Phase) -> None:
+        n_groups = self.model.n_groups(name)
+        for stage in phase.stages:
+            try:
+                stage.rates(n_groups)
+            except ValueError as error:
+                raise UlmfitError(f"{name}.stages and model.n_layers = {self.model.n_layers}: {error}") from None
+        if name != "classifier" and phase.max_len is not None:
+            raise UlmfitError(f"{name}.max_len is {phase.max_len}, but only the classifier pools a text's tokens; "
+                              "leave it None.")
+        if name == "classifier" and phase.sampled_words is not None:
+            raise UlmfitError(f"classifier.sampled_words is {phase.sampled_words}, but only language models "
+                              "predict words; leave it None.")
+        if name == "classifier" and phase.variable_bptt:
+            raise UlmfitError("classifier.variable_bptt is True, but the classifier reads texts in chunks of equal "
+                              "length; only language models draw it.")
 
     def phase(self, name: str) -> Phase | None:
         """The phase of that name ("pretrain", "lm" or "classifier"), or None if it is left out.
@@ -204,8 +205,8 @@ class Recipe:
         All changes are made together, so that fields that belong together can be changed in one call.
 
         Args:
-            changes: dotted name -> value. Two underscores may stand for the dot (`classifier__bs=32`). Stages are numbered
-                from 0, or from the end with negative numbers.
+            changes: dotted name -> value. Two underscores may stand for the dot (`classifier__bs=32`). Stages are
+                numbered from 0, or from the end with negative numbers.
 
         Raises:
             UlmfitError: there is no such field, its value is of a wrong type, or the recipe would contradict itself.

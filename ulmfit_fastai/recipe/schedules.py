@@ -81,7 +81,8 @@ class Schedule:
 
         Args:
             x: 0 (before the first step) to 1 (after the last).
-            moms: one constant, or (start, middle, end) for `one_cycle`, which lowers the momentum while it raises the rate.
+            moms: one constant, or (start, middle, end) for `one_cycle`, which lowers the momentum while it raises the
+                rate.
 
         Raises:
             UlmfitError: any other combination, since no other schedule says how the momentum should move.

@@ -100,8 +100,6 @@ class Vocabulary(Sequence[str]):
                 "LMWeights.for_vocab"
             )
 
-    # -- files ----------------------------------------------------------------------------------------------------
-
     def to_dict(self) -> dict[str, Any]:
         """What a vocab.json holds: the words, and the hash that guards them."""
         return {"hash": self.hash, "words": list(self._words)}
@@ -125,8 +123,6 @@ class Vocabulary(Sequence[str]):
         vocab = cls(data["words"])
         vocab.check(data["hash"], str(path))
         return vocab
-
-    # -- a sequence of words --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._words)
@@ -174,7 +170,6 @@ class TokenIds:
     ids: np.ndarray
     offsets: np.ndarray
     vocab: Vocabulary
-    """What the numbers stand for; a list of words becomes one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocab", Vocabulary(self.vocab))

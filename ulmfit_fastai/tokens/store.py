@@ -37,7 +37,7 @@ from .store_files import (
     write_json,
 )
 from .stream import WordTable, encode_batches
-from .stream import tokenize as tokenize
+from .workers import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -217,22 +217,11 @@ def _build(
     """Tokenise into a temporary folder and give it the store's name at the end."""
     digest = hashlib.blake2b(digest_size=16)
     pieces = Pieces(lang).words if is_model(lang) else []
-    words, counts = WordTable(pieces), []
+    words = WordTable(pieces)
     with token_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
-        with open(temporary / "tokens.npy", "wb") as file:
-            write_header(file, 0)
-            done = 0
-            with (closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches,
-                  closing(Bar("tokens", total, shown=progress)) as bar):
-                for encoded in batches:
-                    file.write(words.merge(encoded).astype("<u4").tobytes())
-                    counts.append(encoded.counts)
-                    done += len(encoded.counts)
-                    bar.show(done, f"{done:,} texts")
-            if not counts:
-                raise UlmfitError("expected at least one text, found none")
-            offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-            write_header(file, int(offsets[-1]))
+        with (closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches,
+              closing(Bar("tokens", total, shown=progress)) as bar):
+            offsets = _write_tokens(temporary / "tokens.npy", batches, words, bar)
         np.save(temporary / "offsets.npy", offsets)
         write_json(temporary / "words.json", words.words)
         content = digest.hexdigest()
@@ -256,6 +245,24 @@ def _build(
         if not is_whole(folder, "store"):  # else another process was first: its store is the same
             move(temporary, folder)
     return folder
+
+
+def _write_tokens(path: Path, batches: Iterable[Encoded], words: WordTable, bar: Bar) -> np.ndarray:
+    """Write all tokens as they come; returns the offsets of the documents."""
+    counts: list[np.ndarray] = []
+    done = 0
+    with open(path, "wb") as file:
+        write_header(file, 0)
+        for encoded in batches:
+            file.write(words.merge(encoded).astype("<u4").tobytes())
+            counts.append(encoded.counts)
+            done += len(encoded.counts)
+            bar.show(done, f"{done:,} texts")
+        if not counts:
+            raise UlmfitError("expected at least one text, found none")
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+        write_header(file, int(offsets[-1]))
+    return offsets
 
 
 def _hashed(texts: Iterable[str], digest: Any) -> Iterator[str]:
