@@ -43,7 +43,7 @@ class Chunks(NamedTuple):
     """The table of chunks by its columns, int64 (chunks,) each."""
 
     start: np.ndarray  # where a chunk's tokens start
-    count: np.ndarray  # how many they are
+    n_tokens: np.ndarray  # how many they are
     first: np.ndarray  # the word it begins with, as a number to compare, for `mark_word_repeats`
     last: np.ndarray  # the word it ends with
     stem: np.ndarray  # the letters it begins with
@@ -102,7 +102,7 @@ class FastTokenizer:
     def _gather(self, flat: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of the chunks `flat`; `starts`: where a text's first chunk stands."""
         table = Chunks(*self._table.array())
-        counts = table.count[flat]
+        counts = table.n_tokens[flat]
         ends = np.cumsum(counts)
         source = np.arange(ends[-1]) + np.repeat(table.start[flat] - (ends - counts), counts)
         return self._tokens.array()[0][source], np.add.reduceat(counts, starts)
@@ -129,7 +129,7 @@ class FastTokenizer:
         runs: list[list[int]] = []
         for i in np.flatnonzero((flags[:-1] & LEFT > 0) & (flags[1:] & RIGHT > 0)).tolist():
             left, right = flat[i], flat[i + 1]
-            last = tokens[table.start[left] + table.count[left] - 1]
+            last = tokens[table.start[left] + table.n_tokens[left] - 1]
             pair = self.words[last], self.words[tokens[table.start[right]]]
             if pair in self.splitter.pairs:
                 if runs and runs[-1][-1] == i:
