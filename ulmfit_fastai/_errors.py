@@ -15,7 +15,8 @@ class UlmfitError(ValueError):
         message: what is wrong, without advice.
         path: the file or folder that is meant, if one is.
         field: the parameter, column or field that is meant, by its dotted name.
-        expected, found: what should have been there, and what was.
+        expected: what should have been there.
+        found: what was.
         advice: what to do, naming settings as Python does, in backticks: "choose another `out=`", "`resume=False`
             starts anew". The command line turns them into its options.
     """

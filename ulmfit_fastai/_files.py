@@ -124,7 +124,11 @@ def clear_left_behind(root: Path, *, seconds: float = LEFT_BEHIND) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file; ValueError naming the file when it is not whole JSON."""
+    """The content of a JSON file.
+
+    Raises:
+        UlmfitError: it is not whole JSON; the message names the file.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -56,6 +56,7 @@ class Bar:
         return [f"{duration(left)} left", f"run {duration(rest)} left" if rest else ""]
 
     def close(self) -> None:
+        """Take the bar away; it may be closed twice."""
         if self.face is not None:
             self.face.close()
             self.face = None

@@ -70,7 +70,11 @@ class Table:
     """The key of ULMFiT's own row, the full method."""
 
     def error(self, row: str, task: str) -> Number:
-        """The error in %; ValueError if the table has no such row or task."""
+        """The error in %.
+
+        Raises:
+            UlmfitError: the table has no such row or task.
+        """
         if row not in self.rows or task not in self.tasks:
             raise UlmfitError(f"{self.title} has rows {', '.join(self.rows)} and tasks {', '.join(self.tasks)}; "
                               f"asked for {row!r} on {task!r}.")

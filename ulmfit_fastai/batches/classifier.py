@@ -26,12 +26,15 @@ POOL_BATCHES = 50  # texts of so many batches are sorted together, as in fastai'
 
 
 def pad_batch(documents: list[np.ndarray], bptt: int) -> np.ndarray:
-    """Pad documents, longest first, to one length: int64 (n, length).
+    """Pad documents, longest first, to one length.
 
     The layout is that of fastai's `pad_chunk`: padding stands in front in whole chunks of bptt, the rest of it at the
     end, so that every text starts at a multiple of bptt and ends in the last chunk. The length is a multiple of bptt,
     without which stock fastai's encoder loses words (its issue 3379); texts of less than one chunk are padded to the
     longest of them only. A padding word within a text would make the encoder skip its row, so it becomes xxunk.
+
+    Returns:
+        int64 (documents, length).
     """
     chunks = [-(-len(document) // bptt) for document in documents]
     assert all(a >= b for a, b in zip(chunks, chunks[1:])), "texts must come longest first"
@@ -58,18 +61,21 @@ class JoinableText(TensorText):
 
 
 class ClassifierLoader(TokenLoader):
-    """Classifier batches (x, y), or (x,) without targets: x int64 (texts, tokens: up to bptt, or a multiple of
-    it), y plain targets.
+    """Classifier batches (x, y), or (x,) without targets, in which a text's result doesn't depend on its neighbours.
 
-    Without `shuffle` texts come longest first, and fastai's `get_preds` puts predictions back in the caller's order.
-    With it the batches are a pure function of (seed, epoch): random, of texts of like length, the longest text of all
-    in the first batch, so that too large a batch runs out of memory at once and not after an hour. Every text is in
+    x is int64 (texts, tokens), where tokens are up to bptt or a multiple of it; y are plain targets. Every text is in
     every epoch. Sizes differ by one text at most, and none is a single text, which batch norm cannot train on.
 
-    `bs` is the most texts of a batch (one more where that avoids a single text). With `token_budget` a batch is also
-    kept to so many tokens, padding included, but for a text longer than that; sizes then vary, and with `shuffle` the
-    number of batches may differ between epochs. `in_order` keeps the caller's order instead of sorting and starts a
-    new batch wherever a longer text follows.
+    Args:
+        bs: most texts of a batch (one more where that avoids a single text).
+        bptt: tokens of a chunk, which must be the model's.
+        seed: draws the batches, with the number of the epoch.
+        token_budget: most tokens of a batch, padding included, but for a text longer than that; sizes then vary, and
+            with `shuffle` the number of batches may differ between epochs.
+        in_order: keep the caller's order instead of sorting, and start a new batch wherever a longer text follows.
+        shuffle: False: texts come longest first, and fastai's `get_preds` puts predictions back in the caller's order.
+            True: the batches are a pure function of (seed, epoch): random, of texts of like length, the longest text
+            of all in the first batch, so that too large a batch runs out of memory at once and not after an hour.
     """
 
     _settings = ("bptt", "seed", "token_budget", "in_order")
@@ -83,7 +89,11 @@ class ClassifierLoader(TokenLoader):
         super().__init__(dataset, bs=bs, shuffle=shuffle, **kwargs)
 
     def batches(self, epoch: int | None = None) -> list[np.ndarray]:
-        """Positions of each batch's texts, longest first; with `shuffle` a pure function of (seed, epoch)."""
+        """Positions of each batch's texts, longest first; with `shuffle` a pure function of (seed, epoch).
+
+        Args:
+            epoch: None: the one that is read next.
+        """
         if not isinstance(self.get_idxs, MethodType):  # fastai's get_preds fixes the order by replacing this method
             return self._cut(np.fromiter(islice(self.get_idxs(), len(self.dataset)), dtype=np.int64))
         key = (self.epoch if epoch is None else epoch) if self.shuffle else -1

@@ -37,10 +37,16 @@ class TokenDataLoaders(TextDataLoaders):
 
     def test_dl(self, test_items: Iterable[object], rm_type_tfms: Any = None, with_labels: bool = False,
                 **kwargs: Any) -> TokenLoader:
-        """Make a loader of new texts: a list, an array or a column of strings; predictions keep their order.
+        """Make a loader of new texts; predictions keep their order.
 
-        Whole numbers stand for texts of the validation set; that is how fastai's Interpretation asks for rows. It
-        pairs them with losses without reordering, so they are given back in the order they are asked for.
+        Args:
+            test_items: a list, an array or a column of strings. Whole numbers stand for texts of the validation set;
+                that is how fastai's Interpretation asks for rows. It pairs them with losses without reordering, so they
+                are given back in the order they are asked for.
+            with_labels: keep the targets of such rows.
+
+        Raises:
+            UlmfitError: something else than texts was given, a DataFrame or one string for example.
         """
         kwargs = {name: value for name, value in kwargs.items() if name not in ("num_workers", "process")}
         items = _as_items(test_items)
@@ -68,13 +74,24 @@ def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: S
                    lang: str = "en") -> TokenDataLoaders:
     """Make language-model `DataLoaders` whose batches equal fastai's `LMDataLoader` for the same order of documents.
 
-    Args: `train` and `valid` are row numbers of `ids`; `direction` 'backward' reverses each text, xxbos included;
-    `bs` streams are read side by side, `bptt` tokens a batch; `device` None is fastai's default device; the training
-    documents are shuffled anew each epoch, a pure function of (seed, epoch); `variable_bptt` draws the length of each
-    training batch (see `LMLoader`); `lang` is what splits new texts (`dls.test_dl`, `learn.predict`), as in
-    `TokenStore.make`. Batches are plain int64 tensors x, y of shape (bs, length).
+    Args:
+        train: row numbers of `ids`. The documents are shuffled anew each epoch, a pure function of (seed, epoch).
+        valid: row numbers too; with fewer than bs + 1 tokens they are read in fewer streams.
+        direction: 'forward', or 'backward', which reverses each text, xxbos included.
+        bs: streams that are read side by side.
+        bptt: tokens of each stream in a batch.
+        device: None is fastai's default device.
+        variable_bptt: draw the length of each training batch (see `LMLoader`).
+        lang: what splits new texts (`dls.test_dl`, `learn.predict`), as in `TokenStore.make`.
 
-    A validation set with fewer than bs + 1 tokens is read in fewer streams; a training set raises ValueError.
+    Returns:
+        `DataLoaders` whose batches are plain int64 tensors x, y of shape (bs, length), y one token ahead of x.
+
+    Raises:
+        UlmfitError: a row is not in `ids` or has no token, `train` has no more tokens than `bs` or `valid` fewer than
+            two, or a size is out of range.
+
+    Source: paper, section 3.2; variable lengths: Merity et al. 2018, section 5.
     """
     _check_sizes(bs=bs, bptt=bptt, seed=seed)
     _check_vocab(ids.vocab)
@@ -97,16 +114,32 @@ def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | n
                            token_budget: int | None = None, lang: str = "en") -> TokenDataLoaders:
     """Make classifier `DataLoaders` in which a text's result doesn't depend on the texts beside it.
 
-    Args: `labels` are a data set's `Targets`, or hold one label per document of `ids` (those outside `train` and
-    `valid` may be None): a class by its name or number, a list of classes for several at once (targets float 0 and 1),
-    or a number when `classes` is None (regression). `classes` gives the order of the outputs. `bptt` must be the
-    model's: texts are padded to its multiples. `lang` is what splits new texts, as in `TokenStore.make`.
-    `max_len` None keeps texts whole, as fastai does, whose own max_len says how much of a text the model *pools*;
-    a number cuts each text to its last `max_len` tokens in reading order. `token_budget` bounds texts times length of
-    training batches, with `bs` still the most texts of one. Validation batches are longest first and bounded by tokens
-    only; `learn.get_preds()` returns the caller's order.
+    Args:
+        labels: a data set's `Targets`, or one label per document of `ids` (those outside `train` and `valid` may be
+            None): a class by its name or number, a list of classes for several at once, or a number when `classes` is
+            None (regression).
+        classes: in the order of the outputs.
+        train: row numbers of `ids`.
+        valid: row numbers too. These batches are longest first and bounded by tokens only; `learn.get_preds()` returns
+            the caller's order.
+        direction: 'forward', or 'backward', which reverses each text, xxbos included.
+        bs: most texts of a training batch.
+        bptt: the model's: texts are padded to its multiples.
+        max_len: cut each text to its last `max_len` tokens in reading order. None keeps texts whole, as fastai does,
+            whose own max_len says how much of a text the model *pools*.
+        device: None is fastai's default device.
+        token_budget: most tokens of a training batch, texts times length.
+        lang: what splits new texts, as in `TokenStore.make`.
 
-    Raises ValueError for a missing or unknown label, for a training set of one text, and for `bs` below 2.
+    Returns:
+        `DataLoaders` with batches x int64 (texts, tokens) and y: int64 (texts,) for one class, float32 0 and 1 (texts,
+        classes) for several, float32 (texts,) or (texts, numbers) for regression.
+
+    Raises:
+        UlmfitError: a label is missing or unknown, there is one training text only, `bs` is below 2, a row is not in
+            `ids`, or a size is out of range.
+
+    Source: paper, section 3.3.
     """
     _check_sizes(bs=bs, bptt=bptt, seed=seed, max_len=max_len, token_budget=token_budget)
     _check_vocab(ids.vocab)
@@ -140,10 +173,20 @@ def inference_loader(ids: TokenIds | Sequence[Sequence[int] | np.ndarray], *,
                      token_budget: int | None = None, device: str | torch.device | None = None) -> ClassifierLoader:
     """Make a loader of batches (x,) for prediction: longest text first, texts times length within `token_budget`.
 
-    Args: `ids` is a `TokenIds` or a list of texts given as word numbers; `rows` which of them, in which order (None:
-    all); `token_budget` None is 32,768 tokens, on CUDA 262,144. `loader.order[k]` is the position in `rows` of output
-    k, so `restored[loader.order] = outputs` restores the caller's order; fastai's `get_preds(dl=loader)` does so by
-    itself.
+    Args:
+        ids: a `TokenIds`, or a list of texts given as word numbers.
+        rows: which of them, in which order; None: all.
+        direction: 'forward', or 'backward', which reverses each text, xxbos included.
+        bptt: the model's: texts are padded to its multiples.
+        token_budget: None is 32,768 tokens, on CUDA 262,144.
+        device: None is fastai's default device.
+
+    Returns:
+        A loader whose `order[k]` is the position in `rows` of output k, so `restored[loader.order] = outputs` restores
+        the caller's order; fastai's `get_preds(dl=loader)` does so by itself.
+
+    Raises:
+        UlmfitError: a row is not in `ids`, a text has no token, or a size is out of range.
     """
     _check_sizes(bptt=bptt, token_budget=token_budget)
     target = Target("regression")  # no targets are read; it only says that this is no language model

@@ -41,10 +41,18 @@ class TextTokenizer:
 class TokenDataset:
     """Some documents of a flat array of word numbers, and their targets.
 
-    Args: `flat` all the numbers (1-D, any integer type, may be memory-mapped); document i is
-    `flat[starts[i] : starts[i] + lengths[i]]`; `direction` 'backward' reverses each document as it is read; `targets`
-    a tensor with a first dimension of len(self), or None; `target` what they mean, None for a language model; `lang` of
-    the texts; `split_idx` 0 for training texts, 1 otherwise, as in fastai.
+    Document i is `flat[starts[i] : starts[i] + lengths[i]]`.
+
+    Args:
+        flat: (tokens,) all the numbers, of any integer type, may be memory-mapped.
+        starts: (documents,) where each document starts.
+        lengths: (documents,) how many tokens it has.
+        vocab: the words that the numbers stand for.
+        direction: 'backward' reverses each document as it is read.
+        targets: a tensor with a first dimension of len(self), or None.
+        target: what they mean; None for a language model.
+        lang: of the texts.
+        split_idx: 0 for training texts, 1 otherwise, as in fastai.
     """
 
     n_inp = 1
@@ -60,7 +68,15 @@ class TokenDataset:
     @classmethod
     def from_ids(cls, ids: TokenIds, rows: Sequence[int] | np.ndarray, *, name: str = "rows",
                  max_len: int | None = None, **kwargs: Any) -> TokenDataset:
-        """Take `rows` of a `TokenIds`; with `max_len` only the last `max_len` tokens of each text, in reading order."""
+        """Take `rows` of a `TokenIds`.
+
+        Args:
+            name: what the rows are called in an error.
+            max_len: only so many tokens of each text, its last ones in reading order.
+
+        Raises:
+            UlmfitError: a row is not in `ids`, or its text has no token.
+        """
         chosen = check_rows(rows, len(ids.offsets) - 1, name)
         starts, ends = ids.offsets[:-1][chosen], ids.offsets[1:][chosen]
         lengths = ends - starts
@@ -165,14 +181,22 @@ class TokenDataset:
 
 
 def check_direction(direction: str) -> str:
-    """Return `direction`, or raise ValueError when it is neither 'forward' nor 'backward'."""
+    """Return `direction`.
+
+    Raises:
+        UlmfitError: it is neither 'forward' nor 'backward'.
+    """
     if direction not in ("forward", "backward"):
         raise UlmfitError(f"direction must be 'forward' or 'backward', found {direction!r}")
     return direction
 
 
 def check_rows(rows: Sequence[int] | np.ndarray, n: int, name: str) -> np.ndarray:
-    """Row numbers as an int64 array; raises ValueError unless they are whole numbers from 0 to n-1, at least one."""
+    """Row numbers as an int64 array.
+
+    Raises:
+        UlmfitError: they are not whole numbers from 0 to n-1, or there is none.
+    """
     chosen = np.asarray(rows)
     if chosen.ndim != 1 or len(chosen) == 0 or chosen.dtype.kind not in "iu":
         raise UlmfitError(f"{name} must be a list of row numbers with at least one in it, found shape {chosen.shape} "

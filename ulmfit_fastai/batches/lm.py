@@ -25,11 +25,18 @@ class LMLoader(TokenLoader):
     that the batches walk along: batch k goes on where batch k-1 stopped, in every row. The few tokens (at most bs)
     that would make the streams uneven are left out at the end, as in fastai; the last batch is shorter.
 
-    With `variable_bptt` (Merity et al. 2018, section 5; ULMFiT section 4.1) each batch's length is drawn: bptt, or
-    bptt / 2 with probability 0.05, plus normal noise of standard deviation 5, at least 5. The training loop scales the
-    learning rate by seq_len / bptt: `current_seq_len` is that of the batch last given, as is `x.shape[1]`. So that
-    schedules can count steps, every epoch has the same number of batches: what the drawn lengths miss of the streams'
-    length is spread evenly over the batches, a token here and there.
+    Args:
+        bs: streams.
+        bptt: tokens of each stream in a batch.
+        seed: draws the order of the documents, and the lengths, with the number of the epoch.
+        variable_bptt: draw each batch's length: bptt, or bptt / 2 with probability 0.05, plus normal noise of standard
+            deviation 5, at least 5. The training loop scales the learning rate by seq_len / bptt: `current_seq_len` is
+            that of the batch last given, as is `x.shape[1]`. So that schedules can count steps, every epoch has the
+            same number of batches: what the drawn lengths miss of the streams' length is spread evenly over the
+            batches, a token here and there.
+        shuffle: read the documents in another order each epoch.
+
+    Source: Merity et al. 2018, section 5; paper, section 4.1.
     """
 
     _settings = ("bptt", "seed", "variable_bptt")

@@ -60,7 +60,11 @@ class TokenLoader(TfmdDL):
         return batch
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[Batch]:
-        """Refuse: only fastai's `DistributedDL` asks for this, to deal single items out to several processes."""
+        """Refuse: only fastai's `DistributedDL` asks for this, to deal single items out to several processes.
+
+        Raises:
+            UlmfitError: always.
+        """
         raise UlmfitError("these batches cannot be dealt out by fastai's DistributedDL, which would take texts out of "
                           "their order (the language model's) or make unequal numbers of batches (the classifier's); "
                           "train in one process")
@@ -70,7 +74,11 @@ class TokenLoader(TfmdDL):
 
     def new(self, dataset: TokenDataset | Sequence[str] | None = None, cls: type | None = None,
             **kwargs: Any) -> TokenLoader:
-        """Make a loader like this one with some settings changed; `dataset` may be a list of texts."""
+        """Make a loader like this one with some settings changed.
+
+        Args:
+            dataset: other documents, or a list of texts; None: the same documents.
+        """
         if dataset is not None and not isinstance(dataset, TokenDataset):
             dataset = self.dataset.from_texts(dataset)
         loader = super().new(dataset, cls, **{**{name: getattr(self, name) for name in self._settings}, **kwargs})

@@ -51,7 +51,11 @@ def class_name(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """What a classifier's outputs are: classes, in the order of the outputs, or numbers."""
+    """What a classifier's outputs are: classes, in the order of the outputs, or numbers.
+
+    Raises:
+        UlmfitError: `kind` is none of those there are.
+    """
 
     kind: str = "single"
     """single (one class a text), multi (any number of them) or regression (a number)."""
@@ -69,7 +73,14 @@ class Target:
 
     @classmethod
     def infer(cls, labels: Iterable[object], classes: Sequence[object] | None) -> Target:
-        """Read the kind off labels of any form: without `classes` they are numbers, with them one class or several."""
+        """Read the kind off labels of any form.
+
+        Args:
+            classes: None: the labels are numbers; otherwise one class a text, or several where a label is a list.
+
+        Raises:
+            UlmfitError: `classes` is empty or names one twice.
+        """
         first = next((label for label in labels if not is_missing(label)), None)
         length = len(first) if isinstance(first, LISTS) else None
         if classes is not None and (len(classes) == 0 or len(set(classes)) != len(classes)):
@@ -79,7 +90,10 @@ class Target:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], classes: Iterable[Any]) -> Target:
-        """What a config.json, or a run.json under 'labels', says of its outputs: kind, centre (mean), spread (scale).
+        """What a config.json, or a run.json under 'labels', says of its outputs.
+
+        Args:
+            record: 'kind', 'centre' (the mean), 'spread' (the scale).
         """
         return cls(record.get("kind", "single"), tuple(classes), record.get("centre", 0.0), record.get("spread", 1.0))
 
@@ -102,10 +116,14 @@ class Target:
         """Outputs of a classifier."""
         return self.n_numbers if self.kind == "regression" else len(self.classes)
 
-    # -- what outputs mean ----------------------------------------------------------------------------------------
-
     def loss(self, class_weights: Sequence[float] | None = None, device: torch.device | str | None = None) -> BaseLoss:
-        """fastai's loss for such labels, as its own label blocks choose it; a text counts with the weight of its class.
+        """fastai's loss for such labels, as its own label blocks choose it.
+
+        Args:
+            class_weights: (classes,) how much a text counts, by its class; None: all alike.
+
+        Raises:
+            UlmfitError: there is not one weight for each class.
         """
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32, device=device)
         if weights is not None and len(weights) != len(self.classes):
@@ -116,7 +134,14 @@ class Target:
         return BCEWithLogitsLossFlat(pos_weight=weights) if self.kind == "multi" else MSELossFlat()
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The probability of each class (texts, classes); for regression the outputs as they are."""
+        """The probability of each class; for regression the outputs as they are.
+
+        Args:
+            logits: (texts, n_out).
+
+        Returns:
+            (texts, n_out); softmax where a text has one class, a sigmoid for each where it may have several.
+        """
         if self.kind == "regression":
             return logits
         return torch.softmax(logits, -1) if self.kind == "single" else torch.sigmoid(logits)
@@ -126,10 +151,15 @@ class Target:
         return values * self.scale + self.mean if self.kind == "regression" else values
 
     def outputs(self, logits: Tensor) -> np.ndarray:
-        """What a batch's last layer says (texts, n_out): probabilities, or numbers in their own unit; float32."""
-        return self.in_own_unit(self.probabilities(logits.float())).cpu().numpy()
+        """What a batch's last layer says: probabilities, or numbers in their own unit.
 
-    # -- labels as tensors, and back ------------------------------------------------------------------------------
+        Args:
+            logits: (texts, n_out).
+
+        Returns:
+            float32 (texts, n_out).
+        """
+        return self.in_own_unit(self.probabilities(logits.float())).cpu().numpy()
 
     @property
     def tensor_type(self) -> type:
@@ -137,10 +167,17 @@ class Target:
         return {"single": TensorCategory, "multi": TensorMultiCategory, "regression": TensorBase}[self.kind]
 
     def encode(self, labels: Sequence[object] | np.ndarray, rows: np.ndarray) -> Tensor:
-        """Targets of `rows`: int64 (n,) for one class, float32 (n, c) for several, float32 (n,) or (n, k) for numbers.
+        """Labels as the targets that a loss takes.
 
-        A class is given by its name or its number, several as a list or as a row of 0 and 1. Raises ValueError when a
-        row has no label or one that is not among the classes.
+        Args:
+            labels: of all rows. A class is given by its name or its number, several as a list or as a row of 0 and 1.
+            rows: the n rows whose targets are wanted.
+
+        Returns:
+            int64 (n,) for one class, float32 (n, classes) for several, float32 (n,) or (n, numbers) for regression.
+
+        Raises:
+            UlmfitError: a row has no label, or one that is not among the classes.
         """
         chosen = [labels[row] for row in rows.tolist()]
         missing = [row for row, label in zip(rows.tolist(), chosen) if is_missing(label)]
@@ -201,8 +238,11 @@ def _as_numbers(labels: Sequence[object]) -> Tensor:
 class Targets:
     """The labels of all rows of a data set, as `classifier_dataloaders` takes them.
 
-    `values`: class numbers (n,), -1 without a label; for several classes float32 0 and 1 (n, classes); for numbers
-    float32 (n,), less `target.mean` and divided by `target.scale` (those of the training rows), NaN without a label.
+    Attributes:
+        target: what they mean.
+        values: class numbers int64 (rows,), -1 without a label; for several classes float32 0 and 1 (rows, classes);
+            for numbers float32 (rows,), less `target.mean` and divided by `target.scale` (those of the training rows),
+            NaN without a label.
     """
 
     target: Target
@@ -213,7 +253,11 @@ class Targets:
 
     @classmethod
     def of(cls, dataset: Dataset, train: np.ndarray) -> Targets:
-        """Read the labels of `dataset`; `train` are the rows that give a number its scale."""
+        """Read the labels of a data set.
+
+        Args:
+            train: the rows that give a number its mean and scale.
+        """
         kind = kind_of(classes=bool(dataset.classes), several=bool(dataset.label_delim))
         labels = dataset.df["label"].tolist()
         number = {name: i for i, name in enumerate(dataset.classes)}

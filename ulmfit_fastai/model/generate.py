@@ -30,10 +30,19 @@ def generate(
     top_k: int = 50,
     seed: int = 0,
 ) -> list[str]:
-    """Go on with each prompt for `n_tokens` tokens; a backward model writes what comes before it.
+    """Go on with each prompt; a backward model writes what comes before it.
 
-    Each token is drawn from the `top_k` most probable ones at this `temperature` (below 1: likelier words). Returns
-    readable texts, the prompts among them. Raises ValueError for numbers out of range.
+    Args:
+        prompts: an empty one lets the model begin.
+        n_tokens: how many are drawn.
+        temperature: what the logits are divided by; below 1: likelier words.
+        top_k: each token is drawn from so many of the most probable ones.
+
+    Returns:
+        Readable texts, the prompts among them.
+
+    Raises:
+        UlmfitError: a number is not above 0.
     """
     for name, value in (("n_tokens", n_tokens), ("temperature", temperature), ("top_k", top_k)):
         if not value > 0:

@@ -31,15 +31,20 @@ def first_pooled_chunk(length: int, bptt: int, max_len: int | None) -> int:
 class FixedSentenceEncoder(SentenceEncoder):
     """fastai's SentenceEncoder that gives each text of a batch what it would get alone.
 
-    Input: word numbers (batch, length), each text starting at a multiple of `bptt`, those that start first on top (so
-    longest first in fastai's `pad_chunk` layout). Output: states (batch, pooled, emb_sz) and the padding mask (batch,
-    pooled), where `pooled` is the chunks of the last `max_len` tokens up to the last word of the batch (columns of
-    nothing but padding at its end, which a multiple of `bptt` needs, are not read); only they get gradients (BPT3C).
-    `max_len` counts in whole chunks, rounded up: otherwise what is pooled of a text would depend on its batch.
-
     Stock drops a text's last chunk where the batch's length is no multiple of `bptt` (fastai issue 3379), and mixes
-    up rows of an unsorted batch; here a row stays in once it has started, and an unsorted batch raises ValueError.
-    `mask_per_chunk=False` draws each LSTM's weight-drop mask once a batch (stock: once a chunk).
+    up rows of an unsorted batch; here a row stays in once it has started, and an unsorted batch is refused.
+
+    Args:
+        bptt: tokens of a chunk; the state is detached after each.
+        module: the AWD-LSTM.
+        max_len: tokens at the end of a batch that are pooled and get gradients (BPT3C), in whole chunks, rounded up:
+            otherwise what is pooled of a text would depend on its batch. None: all.
+        mask_per_chunk: False draws each LSTM's weight-drop mask once a batch (stock: once a chunk).
+
+    Raises:
+        UlmfitError: `max_len` is less than a chunk; or, in `forward`, a batch is unsorted or has a text without words.
+
+    Source: paper, section 3.3 (BPT3C).
     """
 
     def __init__(self, bptt: int, module: nn.Module, pad_idx: int = 1, max_len: int | None = None, *,
@@ -50,6 +55,17 @@ class FixedSentenceEncoder(SentenceEncoder):
         self.mask_per_chunk = mask_per_chunk
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        """States of the pooled chunks.
+
+        Args:
+            input: word numbers (batch, length), each text starting at a multiple of `bptt`, those that start first on
+                top (so longest first in fastai's `pad_chunk` layout).
+
+        Returns:
+            States (batch, pooled, emb_sz) and the padding mask (batch, pooled), where `pooled` is the chunks of the
+            last `max_len` tokens up to the last word of the batch: columns of nothing but padding at its end, which a
+            multiple of `bptt` needs, are not read.
+        """
         x: Tensor = input.as_subclass(Tensor)  # type: ignore[arg-type]
         padding = x == self.pad_idx
         starts = range(0, x.shape[1], self.bptt)
@@ -95,8 +111,14 @@ class FixedSentenceEncoder(SentenceEncoder):
 def concat_pool(output: Tensor, padding: Tensor) -> Tensor:
     """[last state, maximum, mean] of each text's own positions: fastai's masked_concat_pool wherever padding lies.
 
-    `output` (batch, length, n), `padding` (batch, length) True where there is no word -> (batch, 3 n).
-    Source: paper section 3.3.
+    Args:
+        output: (batch, length, n).
+        padding: (batch, length), True where there is no word.
+
+    Returns:
+        (batch, 3 n).
+
+    Source: paper, section 3.3.
     """
     real = padding.logical_not()
     lengths = real.sum(1)
@@ -110,6 +132,14 @@ class PoolingClassifier(PoolingLinearClassifier):
     """fastai's PoolingLinearClassifier over `concat_pool`, which finds each text's last word in any padding."""
 
     def forward(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Pool the encoder's states and classify.
+
+        Args:
+            input: states (batch, length, n) and their padding mask (batch, length).
+
+        Returns:
+            Logits (batch, n_out), and the states twice, where fastai's regulariser looks for them.
+        """
         output, padding = input
         return self.layers(concat_pool(output, padding)), output, output
 
@@ -138,8 +168,21 @@ def build_language_model(
 ) -> SequentialRNN:
     """An AWD-LSTM language model: FastAWDLSTM and FusedDecoder, or with `fast=False` fastai's own.
 
-    `dropouts`: others than `model.lm_dropouts` (for stage 1). `compute_dtype=torch.bfloat16`: the LSTMs and the loss's
-    products in bf16, weights and loss in fp32. The state dict is fastai's either way.
+    The state dict is fastai's either way.
+
+    Args:
+        vocab_sz: words.
+        dropouts: others than `model.lm_dropouts` (for stage 1).
+        compute_dtype: torch.bfloat16: the LSTMs and the loss's products in bf16, weights and loss in fp32.
+
+    Returns:
+        A module: word numbers (batch, length) -> logits (batch, length, vocab_sz) and the LSTM's states (batch, length,
+        emb_sz), raw and dropped out.
+
+    Raises:
+        UlmfitError: `compute_dtype` with `fast=False`.
+
+    Source: Merity et al. 2017; paper, section 3.1.
     """
     drop = dropouts or model.lm_dropouts
     config = _config(model, drop, fast=fast)
@@ -168,8 +211,24 @@ def build_classifier(
 ) -> SequentialRNN:
     """A text classifier: sentence encoder, concat pooling, two linear blocks; the state dict is fastai's.
 
-    `max_len`: tokens at the end of a text that are pooled and get gradients; None is 20 * bptt. `fast=False` takes
-    fastai's AWD_LSTM, still inside the corrected sentence encoder and pooling.
+    Args:
+        vocab_sz: words.
+        n_out: outputs.
+        bptt: tokens of a chunk.
+        max_len: tokens at the end of a text that are pooled and get gradients; None is 20 * bptt.
+        dropouts: others than `model.classifier_dropouts`.
+        fast: False takes fastai's AWD_LSTM, still inside the corrected sentence encoder and pooling.
+        mask_per_chunk: draw weight-drop masks anew for every chunk of a text, as stock does, and not once a batch.
+        compute_dtype: torch.bfloat16: the LSTMs' products in bf16, weights in fp32.
+
+    Returns:
+        A module: word numbers (batch, length), as `FixedSentenceEncoder` takes them -> logits (batch, n_out) and the
+        encoder's states twice.
+
+    Raises:
+        UlmfitError: `compute_dtype` with `fast=False`, or `max_len` of less than a chunk.
+
+    Source: paper, section 3.3.
     """
     drop = dropouts or model.classifier_dropouts
     max_len = 20 * bptt if max_len is None else max_len

@@ -47,10 +47,20 @@ def lm_learner(
 ) -> LMLearner:
     """A language-model Learner with the paper's layer groups: one per LSTM layer, then embedding with tied decoder.
 
-    `weights` are matched to the words of `dls` (new words get the mean row, as fastai does). `fast=False` builds stock
-    fastai's modules and loss. `compute_dtype=torch.bfloat16` does the matrix products of the LSTM and decoder in bf16
-    (on CPUs that have it in hardware) with fp32 weights and loss.
-    Source: paper section 3.2; groups as fastai's `awd_lstm_lm_split`.
+    Args:
+        dls: language-model batches, from `lm_dataloaders` or fastai.
+        phase: gives the optimiser, AR and TAR; its stages are not read here.
+        weights: matched to the words of `dls` (new words get the mean row, as fastai does); None: random.
+        fast: False builds stock fastai's modules and loss.
+        compute_dtype: torch.bfloat16 does the matrix products of the LSTM and decoder in bf16 (on CPUs that have it in
+            hardware) with fp32 weights and loss.
+        kwargs: of fastai's `Learner`.
+
+    Raises:
+        UlmfitError: `weights` are of another size than `model`.
+        VocabularyMismatch: they belong to another SentencePiece model.
+
+    Source: paper, section 3.2; groups as fastai's `awd_lstm_lm_split`.
     """
     vocab = words_of(dls)
     net = build_language_model(len(vocab), model, fast=fast, compute_dtype=compute_dtype)
@@ -79,10 +89,23 @@ def classifier_learner(
 ) -> TextLearner:
     """A text-classifier Learner with five layer groups at three LSTM layers: embedding, each LSTM, head.
 
-    `encoder` must have the very words of `dls` (its hash is compared, not its size); fine-tune the language model on
-    the same vocabulary, or match it first with `LMWeights.for_vocab`. `fast` draws the weight-dropout masks once for
-    a batch (as Merity et al. 2017 do for a pass); stock, and `fast=False`, draws them anew for every chunk of a text.
-    Source: paper section 3.3; concat pooling and BPT3C by fastai's classifier, corrected for padding.
+    Args:
+        dls: classifier batches, from `classifier_dataloaders` or fastai.
+        phase: gives bptt, max_len, the optimiser, AR and TAR; its stages are not read here.
+        n_out: outputs; None: as many as `dls` says.
+        encoder: must have the very words of `dls` (its hash is compared, not its size): fine-tune the language model on
+            the same vocabulary, or match it first with `LMWeights.for_vocab`. None: random.
+        loss_func: (logits, targets) -> mean loss; None: cross entropy.
+        fast: draw the weight-dropout masks once for a batch (as Merity et al. 2017 do for a pass); False, and stock:
+            anew for every chunk of a text.
+        compute_dtype: as in `lm_learner`.
+        kwargs: of fastai's `Learner`.
+
+    Raises:
+        VocabularyMismatch: `encoder` has other words.
+        UlmfitError: it is of another size than `model`.
+
+    Source: paper, section 3.3; concat pooling and BPT3C by fastai's classifier, corrected for padding.
     """
     vocab = words_of(dls)
     if n_out is None:
@@ -109,10 +132,18 @@ def _options(phase: Phase, fast: bool) -> dict[str, Any]:
 
 
 def set_trainable(learn: Learner, groups: tuple[int, ...]) -> None:
-    """Train these layer groups (0 = first) and leave every other bit for bit as it is.
+    """Train some layer groups and leave every other bit for bit as it is.
 
     Stock `freeze_to` leaves zero gradients behind, which momentum and decoupled decay turn into updates, and batch norm
     goes on counting in frozen groups. Here frozen parameters have no gradient and frozen batch norm is in eval mode.
+
+    Args:
+        groups: numbers of those that train, 0 the first.
+
+    Raises:
+        UlmfitError: there is no such group, or none is given.
+
+    Source: paper, section 3.3 (gradual unfreezing).
     """
     lists = learn.splitter(learn.model)
     wrong = [g for g in groups if not 0 <= g < len(lists)]
@@ -131,6 +162,7 @@ class FrozenBatchNorm(Callback):
     order = -5  # right after TrainEvalCallback put the model into training mode
 
     def before_train(self) -> None:
+        """Put frozen batch norm into eval mode, all other batch norm into training mode."""
         for module in self.learn.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 frozen = module.weight is not None and not module.weight.requires_grad
@@ -162,22 +194,36 @@ def _layer(name: str) -> str:
 
 
 def hidden_state(learn: Learner) -> list[list[Tensor]]:
-    """The LSTM state a language model carries from batch to batch, for a checkpoint."""
+    """The LSTM state a language model carries from batch to batch, for a checkpoint.
+
+    Returns:
+        A copy of (h, c) for each layer, both (1, batch, units of the layer).
+    """
     return [[part.detach().clone() for part in layer] for layer in learn.model[0].hidden]
 
 
 def set_hidden_state(learn: Learner, hidden: list[list[Tensor]]) -> None:
+    """Go on from the state that `hidden_state` gave.
+
+    Args:
+        hidden: (h, c) for each layer, both (1, batch, units of the layer).
+    """
     encoder = learn.model[0]
     encoder.hidden = [tuple(part.clone() for part in layer) for layer in hidden]
     encoder.bs = hidden[0][0].shape[1]
 
 
 class MaskedRNNRegularizer(RNNRegularizer):
-    """fastai's AR and TAR, which can leave padding out of their means (`pad_idx`; None: padding that the encoder reads
-    is counted, as in stock).
+    """fastai's AR and TAR, which can leave padding out of their means.
 
     Nothing is added when the encoder is frozen: the penalty would be a constant. TAR needs two words, not two texts:
     stock leaves it out of a batch of one text, and makes NaN of a batch one word long.
+
+    Args:
+        alpha: factor of AR.
+        beta: factor of TAR.
+        pad_idx: the number of padding; None: padding that the encoder reads is counted, as in stock.
+
     Source: Merity et al. 2017, section 4.6.
     """
 
@@ -188,6 +234,7 @@ class MaskedRNNRegularizer(RNNRegularizer):
         self.pad_idx = pad_idx
 
     def after_loss(self) -> None:
+        """Add the penalties to what is differentiated; the loss that is shown stays the model's."""
         raw, dropped = self.learn.rnn.raw_out, self.learn.rnn.out
         if not self.learn.training or not dropped.requires_grad:
             return

@@ -28,10 +28,14 @@ PIECE_TOKENS = 256
 class FusedDecoder(LinearDecoder):
     """fastai's LinearDecoder that can leave the product with the vocabulary to the loss.
 
-    `fused=False` (the default): exactly stock, (logits, raw, dropped) with logits (batch, length, vocabulary).
-    `fused=True`: (dropped, raw, dropped), for `FusedCrossEntropy`; the callback `FusedLoss` switches it on while
-    a Learner trains or validates. `matmul_dtype=torch.bfloat16` does the loss's matrix products in that type, with
-    softmax, loss and accumulation over chunks in fp32.
+    `fused=False` (the default): exactly stock. `fused=True`: for `FusedCrossEntropy`; the callback `FusedLoss` switches
+    it on while a Learner trains or validates.
+
+    Args:
+        n_out: words.
+        n_hid: features of the encoder's states.
+        matmul_dtype: torch.bfloat16 does the loss's matrix products in that type, with softmax, loss and accumulation
+            over chunks in fp32.
     """
 
     def __init__(self, n_out: int, n_hid: int, output_p: float = 0.1, tie_encoder: nn.Module | None = None,
@@ -41,6 +45,15 @@ class FusedDecoder(LinearDecoder):
         self.fused = False
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode the encoder's states.
+
+        Args:
+            input: (batch, length, n_hid).
+
+        Returns:
+            Logits (batch, length, n_out), or the dropped states while `fused`; then the raw and the dropped states
+            (batch, length, n_hid).
+        """
         if not self.fused:
             return super().forward(input)
         dropped = self.output_dp(input)
@@ -50,9 +63,15 @@ class FusedDecoder(LinearDecoder):
 class FusedCrossEntropy(CrossEntropyLossFlat):
     """Cross entropy of a FusedDecoder's words, in chunks of tokens; on plain logits it is CrossEntropyLossFlat.
 
-    `predictions` are the decoder's first output: hidden states (batch, length, n_hid) while `decoder.fused`, logits
-    (batch, length, vocabulary) otherwise. `targets`: word numbers (batch, length). `reduction`: 'mean', 'sum' or 'none'
-    (one loss a token, flat), as in fastai. `chunk`: rows of logits at a time.
+    Called with the decoder's first output (hidden states (batch, length, n_hid) while `decoder.fused`, logits (batch,
+    length, vocabulary) otherwise) and word numbers (batch, length). `reduction` is 'mean', 'sum' or 'none' (one loss a
+    token, flat), as in fastai.
+
+    Args:
+        chunk: rows of logits at a time; None: what suits the device.
+
+    Raises:
+        UlmfitError: when called with logits while `decoder.fused`.
     """
 
     def __init__(self, decoder: FusedDecoder, *, chunk: int | None = None):
@@ -96,10 +115,24 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Cross entropy of `hidden @ weight.T + bias` without ever holding all its rows.
 
-    `hidden` (tokens, n_hid), `weight` (vocabulary, n_hid), `target` (tokens,); every target counts. The gradients are
-    made in the forward pass, chunk by chunk, where the logits are at hand; so it can be back-propagated once.
-    torch 2.13's function of this name does the same, on the CPU 4 % slower with its chunk set to 512 rows and no faster
-    than stock with its default, and with bf16 input it returns the loss in bf16.
+    The gradients are made in the forward pass, chunk by chunk, where the logits are at hand; so it can be
+    back-propagated once. torch 2.13's function of this name does the same, on the CPU 4 % slower with its chunk set to
+    512 rows and no faster than stock with its default, and with bf16 input it returns the loss in bf16.
+
+    Args:
+        hidden: (tokens, n_hid).
+        weight: (vocabulary, n_hid).
+        bias: (vocabulary,) or None.
+        target: word numbers (tokens,); every one counts.
+        reduction: 'mean', 'sum' or 'none'.
+        matmul_dtype: of the matrix products; None: that of `hidden`, or autocast's.
+        chunk: rows of logits at a time; None: what suits the device.
+
+    Returns:
+        A number, or (tokens,) for 'none'.
+
+    Raises:
+        UlmfitError: `reduction` is none of these.
     """
     if reduction not in ("mean", "sum", "none"):
         raise UlmfitError(f"reduction: expected 'mean', 'sum' or 'none', found {reduction!r}")
@@ -183,6 +216,7 @@ class FusedLoss(Callback):
 
     @property
     def decoder(self) -> FusedDecoder | None:
+        """The model's FusedDecoder, or None."""
         return next((m for m in self.learn.model.modules() if isinstance(m, FusedDecoder)), None)
 
     def _set(self, on: bool) -> None:
@@ -190,10 +224,12 @@ class FusedLoss(Callback):
             self.decoder.fused = on
 
     def before_train(self) -> None:
+        """Fuse, unless the Learner measures on logits while it trains."""
         recorder = getattr(self.learn, "recorder", None)
         self._set(recorder is None or not recorder.train_metrics or self._loss_only())
 
     def before_validate(self) -> None:
+        """Fuse, unless somebody asks for logits."""
         gathers = any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs)
         self._set(not gathers and self._loss_only())
 
@@ -201,7 +237,9 @@ class FusedLoss(Callback):
         return all(isinstance(metric, AvgLoss) for metric in self.learn.metrics)
 
     def after_validate(self) -> None:
+        """Give logits again."""
         self._set(False)
 
     def after_fit(self) -> None:
+        """Give logits again."""
         self._set(False)

@@ -11,9 +11,8 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 
 from .._errors import UlmfitError
+from ..recipe.parts import PRECISIONS
 from .fast.awd_lstm import cudnn_has_bf16_lstm
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def cpu_has_bf16() -> bool:
@@ -33,6 +32,12 @@ def resolve(precision: str, device: torch.device) -> str:
 
     On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on a CPU with
     AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
+
+    Returns:
+        'fp32', 'bf16' or 'fp16'.
+
+    Raises:
+        UlmfitError: `precision` is none of `PRECISIONS`.
     """
     if precision not in PRECISIONS:
         raise UlmfitError(f"precision: expected one of {PRECISIONS}, found {precision!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import UlmfitError
 from ..recipe.parts import DIRECTIONS
-from .weights import _EMBEDDING, LMWeights
+from .weights import EMBEDDING, LMWeights
 
 BUNDLED = Path(__file__).parents[1] / "data"
 
@@ -19,10 +19,17 @@ BUNDLED = Path(__file__).parents[1] / "data"
 def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool = False) -> LMWeights | None:
     """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors or a fastai pair.
 
-    `wt103` goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`; the `.pth` is
-    read with `weights_only=True` and the `.pkl` by a reader that accepts a plain list of words and nothing else;
-    `allow_pickle=True` lifts both for files that you made yourself.
-    Raises ValueError when nothing usable is there, with what to put where.
+    Args:
+        source: 'wt103' goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`.
+        direction: 'forward' or 'backward', which the weights have to be.
+        allow_pickle: for files that you made yourself. Otherwise a `.pth` is read with `weights_only=True` and a `.pkl`
+            by a reader that accepts a plain list of words and nothing else.
+
+    Returns:
+        The weights; None for 'none'.
+
+    Raises:
+        UlmfitError: nothing usable is there; says what to put where.
     """
     if direction not in DIRECTIONS:
         raise UlmfitError(f"direction: expected one of {DIRECTIONS}, found {direction!r}")
@@ -31,10 +38,18 @@ def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool =
     if str(source) == "wt103":
         return _load_wt103(direction)
     if str(source) == "wiki-small":
-        path = BUNDLED / f"wiki-small-{direction}.safetensors"
-        if not path.exists():
-            raise UlmfitError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
-        return LMWeights.load(path, vocab=BUNDLED / "wiki-small.vocab.json")
+        return _load_bundled(direction)
+    return _load_path(source, direction, allow_pickle)
+
+
+def _load_bundled(direction: str) -> LMWeights:
+    path = BUNDLED / f"wiki-small-{direction}.safetensors"
+    if not path.exists():
+        raise UlmfitError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
+    return LMWeights.load(path, vocab=BUNDLED / "wiki-small.vocab.json")
+
+
+def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeights:
     path = Path(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _same_direction(LMWeights.load(path), direction)
@@ -72,7 +87,17 @@ class _ListOfWords(pickle.Unpickler):
 def load_fastai_pair(
     pth: str | Path, itos: str | Path | None = None, *, direction: str = "forward", allow_pickle: bool = False
 ) -> LMWeights:
-    """A stock fastai language model: `pth` (state dict) and `itos` (pickled list of words, default: beside it)."""
+    """Read a stock fastai language model.
+
+    Args:
+        pth: its state dict.
+        itos: its pickled list of words; None: the one beside it.
+        direction: what the model was trained on, which the files don't say.
+        allow_pickle: as in `load`.
+
+    Raises:
+        UlmfitError: one of the two is missing or something else, or they don't belong together.
+    """
     pth = Path(pth)
     if itos is None:
         found = [p for p in (pth.with_suffix(".pkl"), *sorted(pth.parent.glob("*itos*.pkl"))) if p.exists()]
@@ -92,8 +117,8 @@ def load_fastai_pair(
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UlmfitError(f"{pth}: expected a fastai language model's state dict, found {str(error)[:200]}") from error
     state = {key: value for key, value in state.get("model", state).items() if isinstance(value, Tensor)}
-    if _EMBEDDING not in state or state[_EMBEDDING].shape[0] != len(words):
-        rows = state[_EMBEDDING].shape[0] if _EMBEDDING in state else "no embedding"
+    if EMBEDDING not in state or state[EMBEDDING].shape[0] != len(words):
+        rows = state[EMBEDDING].shape[0] if EMBEDDING in state else "no embedding"
         raise UlmfitError(f"{pth}: expected an embedding of {len(words)} words (as in {itos}), found {rows}")
     kept = {key: value.float() for key, value in state.items()}
     return LMWeights.from_state(kept, words, name=pth.stem, direction=direction, path=str(pth))

@@ -24,7 +24,7 @@ from ..tokens.ids import Vocabulary, VocabularyMismatch
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 
 _TIED = ("0.encoder_dp.emb.weight", "1.decoder.weight")  # copies of 0.encoder.weight, not stored
-_EMBEDDING = "0.encoder.weight"
+EMBEDDING = "0.encoder.weight"
 _CLASSIFIER_COPY = "0.module.encoder_dp.emb.weight"
 
 
@@ -32,7 +32,12 @@ _CLASSIFIER_COPY = "0.module.encoder_dp.emb.weight"
 class LMWeights:
     """A language model's weights with the words they belong to.
 
-    `state` has stock fastai's keys (`0.encoder.weight` of shape (words, emb_sz), `0.rnns.N...`, `1.decoder...`).
+    Attributes:
+        name: what they are called.
+        direction: 'forward' or 'backward'.
+        vocab: the words of the embedding's rows; a list of words becomes one.
+        state: stock fastai's keys (`0.encoder.weight` of shape (words, emb_sz), `0.rnns.N...`, `1.decoder...`).
+        meta: what else is known of them, as JSON has it.
     """
 
     name: str
@@ -48,8 +53,14 @@ class LMWeights:
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], vocab: Sequence[str], *, name: str, direction: str,
                    **meta: Any) -> LMWeights:
-        """The weights in a fastai language model's state dict, each once."""
-        embedding = state[_EMBEDDING]
+        """The weights in a fastai language model's state dict, each once.
+
+        Args:
+            state: with the keys of stock `SequentialRNN(AWD_LSTM, LinearDecoder)`.
+            vocab: the words of the embedding's rows.
+            meta: what else is to be kept with them.
+        """
+        embedding = state[EMBEDDING]
         tied = "1.decoder.weight" in state and torch.equal(state["1.decoder.weight"], embedding)
         drop = set(_TIED if tied else _TIED[:1])
         # nn.LSTM keeps the dropped-out copy of weight_hh beside the raw one in some versions: only the raw one counts
@@ -67,14 +78,17 @@ class LMWeights:
 
     @property
     def emb_sz(self) -> int:
-        return self.state[_EMBEDDING].shape[1]
+        """Size of a word's embedding."""
+        return self.state[EMBEDDING].shape[1]
 
     @property
     def n_layers(self) -> int:
+        """LSTM layers."""
         return sum(1 for key in self.state if key.endswith("weight_hh_l0_raw"))
 
     @property
     def n_hid(self) -> int:
+        """Hidden units of an LSTM layer."""
         return self.state["0.rnns.0.weight_hh_l0_raw"].shape[1] if self.n_layers > 1 else self.emb_sz
 
     @property
@@ -86,22 +100,27 @@ class LMWeights:
 
     @property
     def tied(self) -> bool:
+        """Whether embedding and decoder share their matrix."""
         return bool(self.meta.get("tied", True))
 
     def full_state(self) -> dict[str, Tensor]:
         """The state dict with the tied copies that stock fastai expects."""
         state = dict(self.state)
-        state["0.encoder_dp.emb.weight"] = state[_EMBEDDING]
+        state["0.encoder_dp.emb.weight"] = state[EMBEDDING]
         if self.tied:
-            state["1.decoder.weight"] = state[_EMBEDDING]
+            state["1.decoder.weight"] = state[EMBEDDING]
         return state
 
     def for_vocab(self, vocab: Sequence[str]) -> LMWeights:
         """These weights for another vocabulary: known words keep their rows, new words get the mean row.
 
         The arithmetic is fastai's `match_embeds`; the number of words kept is in `meta['words_kept']`. For their own
-        vocabulary the weights stay as they are. Pieces of words are known under their own SentencePiece model only:
-        `VocabularyMismatch` for others.
+        vocabulary the weights stay as they are.
+
+        Raises:
+            VocabularyMismatch: one of the two holds pieces of words, and the other words, or another model's pieces.
+
+        Source: paper, section 3.2.
         """
         vocab, own = Vocabulary(vocab), self.vocab.numbers
         if vocab.pieces != self.vocab.pieces:
@@ -113,7 +132,7 @@ class LMWeights:
         if vocab == self.vocab:  # then the padding words keep theirs too, and nothing changes at all
             rows, known = torch.arange(len(vocab)), torch.ones(len(vocab), dtype=torch.bool)
         state = dict(self.state)
-        for key in (_EMBEDDING, "1.decoder.weight", "1.decoder.bias"):
+        for key in (EMBEDDING, "1.decoder.weight", "1.decoder.bias"):
             if key in state:
                 old = state[key].float()
                 new = old.mean(0).expand(len(vocab), *old.shape[1:]).clone()
@@ -123,7 +142,11 @@ class LMWeights:
         return LMWeights(self.name, self.direction, vocab, state, meta)
 
     def check_shape(self, *, emb_sz: int, n_hid: int, n_layers: int) -> None:
-        """Refuse weights of another size than the recipe's model, naming both."""
+        """Refuse weights of another size than the recipe's model.
+
+        Raises:
+            UlmfitError: a size differs; the message names both.
+        """
         found = (self.emb_sz, self.n_hid, self.n_layers)
         if found != (emb_sz, n_hid, n_layers):
             raise UlmfitError(
@@ -132,10 +155,15 @@ class LMWeights:
             )
 
     def save(self, path: str | Path, *, dtype: str = "float32", vocab_path: str | Path | None = None) -> Path:
-        """Write `path` (.safetensors) and its vocabulary beside it (`<stem>.vocab.json` unless `vocab_path` is given).
+        """Write a .safetensors file and its vocabulary, each to a temporary name first.
 
-        Both are written to temporary names and renamed. `dtype`: 'float32', 'float16', or 'int8' (matrices as int8 with
-        one float16 scale a row: a quarter of the size).
+        Args:
+            dtype: 'float32', 'float16', or 'int8' (matrices as int8 with one float16 scale a row: a quarter of the
+                size).
+            vocab_path: None: `<stem>.vocab.json` beside `path`.
+
+        Raises:
+            UlmfitError: `dtype` is none of these.
         """
         if dtype not in ("float32", "float16", "int8"):
             raise UlmfitError(f"dtype: expected 'float32', 'float16' or 'int8', found {dtype!r}")
@@ -152,9 +180,17 @@ class LMWeights:
 
     @classmethod
     def load(cls, path: str | Path, *, vocab: str | Path | None = None) -> LMWeights:
-        """Read what `save` wrote, with the vocabulary beside it (`<stem>.vocab.json`, else `vocab.json`)."""
+        """Read what `save` wrote, as float32.
+
+        Args:
+            vocab: its vocabulary; None: `<stem>.vocab.json` beside `path`, else `vocab.json`.
+
+        Raises:
+            UlmfitError: it is no language model's file, or its vocabulary is missing.
+            VocabularyMismatch: the vocabulary is another one.
+        """
         header, tensors, words = _read(Path(path), vocab)
-        if _EMBEDDING not in tensors:
+        if EMBEDDING not in tensors:
             found = "a classifier" if "classes" in header else "other tensors"
             raise UlmfitError(f"{path}: expected a language model, found {found}; give an lm_<direction>.safetensors")
         state = {}
@@ -168,7 +204,15 @@ class LMWeights:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained classifier's state dict (stock fastai's keys) with its words and classes."""
+    """A trained classifier's weights with its words and classes.
+
+    Attributes:
+        direction: 'forward' or 'backward'.
+        vocab: the words of the embedding's rows.
+        classes: in the order of the outputs; empty where these are numbers.
+        state: stock fastai's keys.
+        meta: what else is known of it, as JSON has it.
+    """
 
     direction: str
     vocab: Vocabulary
@@ -184,14 +228,26 @@ class Classifier:
         return cls(direction, Vocabulary(vocab), tuple(classes), state, meta)
 
     def save(self, path: str | Path, *, vocab_path: str | Path | None = None) -> Path:
-        """Write a .safetensors file with the vocabulary beside it; the embedding's second name is not stored twice."""
+        """Write a .safetensors file with the vocabulary beside it; the embedding's second name is not stored twice.
+
+        Args:
+            vocab_path: None: `<stem>.vocab.json` beside `path`.
+        """
         tensors = {key: value for key, value in self.state.items() if key != _CLASSIFIER_COPY}
         return _write(Path(path), tensors, self.vocab, vocab_path, direction=self.direction,
                       classes=json.dumps(self.classes), meta=json.dumps(self.meta, default=str))
 
     @classmethod
     def load(cls, path: str | Path, *, vocab: str | Path | None = None) -> Classifier:
-        """Read what `save` wrote; ValueError for a file that isn't one, VocabularyMismatch for other words."""
+        """Read what `save` wrote.
+
+        Args:
+            vocab: its vocabulary; None: `<stem>.vocab.json` beside `path`, else `vocab.json`.
+
+        Raises:
+            UlmfitError: it is no classifier's file, or its vocabulary is missing.
+            VocabularyMismatch: the vocabulary is another one.
+        """
         header, tensors, words = _read(Path(path), vocab)
         if "classes" not in header:
             raise UlmfitError(f"{path}: expected a classifier, found weights without classes")

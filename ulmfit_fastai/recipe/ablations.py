@@ -57,7 +57,8 @@ def full_method(task: str = "imdb", base: Recipe | None = None) -> Recipe:
 def ablation(name: str, task: str = "imdb", base: Recipe | None = None) -> Recipe:
     """The recipe of one row, named `table.row` as in `ablation_names`.
 
-    Raises ValueError for an unknown name, and for a base on which the row would be no different from the full method.
+    Raises:
+        UlmfitError: for an unknown name, and for a base on which the row would be no different from the full method.
     """
     table, _, row = name.partition(".")
     if table not in ROWS or row not in ROWS[table]:
@@ -74,14 +75,21 @@ def ablation_names(table: str | None = None) -> list[str]:
 
 def low_shot(kind: str, n_labels: int, task: str = "imdb", base: Recipe | None = None, *,
              most_texts: int | None = None, training: str = "paper") -> Recipe:
-    """A point of Figure 3: `from_scratch`, `supervised` or `semi_supervised`, with `n_labels` balanced labels.
+    """A point of Figure 3, with balanced labels.
 
-    Supervised: the language model is fine-tuned on the labelled texts alone. Semi-supervised: on all the task's texts.
-    From scratch: Table 7's row of that name. The paper trains for the same epochs whatever the number of labels; with
-    `most_texts` there are no more than that, all epochs together, but at least the epochs of gradual unfreezing.
+    Args:
+        kind: 'supervised': the language model is fine-tuned on the labelled texts alone; 'semi_supervised': on all the
+            task's texts; 'from_scratch': Table 7's row of that name.
+        n_labels: labelled texts.
+        most_texts: texts that a classifier reads, all epochs together, but at least the epochs of gradual unfreezing.
+            None: the same epochs whatever the number of labels, as in the paper.
+        training: 'paper', or 'preset': rates, stages and epochs are those of `base`, its classifier fitted to so few
+            labels as `ULMFiT` does it; from scratch then differs in nothing but the language model, which it has not.
 
-    `training`: 'paper', or 'preset': rates, stages and epochs are those of `base`, its classifier fitted to so few
-    labels as `ULMFiT` does it; from scratch then differs in nothing but the language model, which it has not.
+    Raises:
+        UlmfitError: `kind` or `training` is none of those there are.
+
+    Source: paper, section 5, Low-shot learning.
     """
     if kind not in LOW_SHOT:
         raise UlmfitError(f"low-shot kind is {kind!r}; expected one of {', '.join(LOW_SHOT)}.")

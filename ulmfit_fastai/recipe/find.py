@@ -17,7 +17,9 @@ from .recipe import Recipe
 def find_recipe(named: str | Path | Recipe, task: str = "imdb", base: Recipe | None = None) -> Recipe:
     """The recipe that is meant: one that is given, a name's, a JSON file's (`recipe NAME --json`), or a run folder's.
 
-    Names come first: a folder that is called as a preset is `./quick`. `task` and `base` matter to names only.
+    Args:
+        named: names come first: a folder that is called as a preset is `./quick`.
+        task: matters to names only, as does `base`.
 
     Raises:
         UlmfitError: for a name that is none, a file that isn't there or holds something else.

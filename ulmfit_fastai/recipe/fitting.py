@@ -15,9 +15,14 @@ FEW_LABELS = 2_000
 that was better than `quick` on held-out reviews: see `presets.FEW_LABELS_EPOCHS`."""
 RARE_WORDS = ((200_000, 1), (1_000_000, 2))
 """With fewer tokens than this, words seen so often are kept: among few texts most words are rare."""
-
-
 DEFAULT_PRESETS = ("few-labels", "quick")
+"""What is taken with fewer labelled texts than `FEW_LABELS`, and with more."""
+LM_STEPS, LM_EPOCHS = 250, 15
+"""Steps that fine-tuning a language model should have, and the most epochs for it (the paper's number for TREC-6)."""
+CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
+"""Steps that a classifier should have, and the most epochs that are added for them."""
+STEPS_AN_EPOCH = 16
+"""Fewest steps of an epoch: batches are made smaller until there are so many."""
 
 
 def default_preset(n_train: int) -> str:
@@ -40,15 +45,6 @@ def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:
         changes["lm"] = longer(lm, steps, LM_STEPS, LM_EPOCHS) if may_be_longer(recipe) else lm
     changes["classifier"] = classifier_for(recipe, n_train)
     return replace(recipe, **changes)
-
-
-LM_STEPS, LM_EPOCHS = 250, 15
-"""Steps that fine-tuning a language model should have, and the most epochs for it (the paper's number for TREC-6)."""
-
-
-CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
-"""Steps that a classifier should have, and the most epochs that are added for them."""
-STEPS_AN_EPOCH = 16
 
 
 def may_be_longer(recipe: Recipe) -> bool:

@@ -6,6 +6,7 @@ the LSTMs, head), the language model n + 1 (the LSTMs, then embedding and decode
     full         everything at once
     last         only the last group
     gradual      the last group first, one more each epoch (paper, section 3.3)
+    by_hand      the same in steps of so many epochs, each with a rate of its own, as in fastai's notebooks
     chain_thaw   Felbo et al. 2017: the new head, then every other layer alone, then everything
 """
 
@@ -16,10 +17,13 @@ from dataclasses import dataclass, field
 
 from .._errors import UlmfitError
 from ..paper import stated
-from .schedules import Schedule
+from .schedules import Schedule, one_cycle
 
 DISCRIMINATIVE = stated("discriminative")
 """The paper's ratio between the rates of neighbouring groups (section 3.2)."""
+
+Steps = tuple[tuple[int, float], ...]
+"""(epochs, lr) of every step of unfreezing; in the last one everything trains."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,11 @@ class Stage:
             raise UlmfitError(f"{where}: span is {self.span}; expected (start, end) with 0 <= start < end <= 1.")
 
     def groups(self, n_groups: int) -> tuple[int, ...]:
-        """Numbers of the groups that train, counted from the input, ascending."""
+        """Numbers of the groups that train, counted from the input, ascending.
+
+        Raises:
+            UlmfitError: the stage names a group that a model of `n_groups` doesn't have.
+        """
         if self.trainable is None:
             return tuple(range(n_groups))
         beyond = [g for g in self.trainable if not -n_groups <= g < n_groups]
@@ -68,7 +76,13 @@ class Stage:
         return tuple(sorted({g % n_groups for g in self.trainable}))
 
     def rates(self, n_groups: int) -> list[float]:
-        """Peak rate of every group, first to last; zero for those that are frozen."""
+        """Peak rate of every group, first to last; zero for those that are frozen.
+
+        Raises:
+            UlmfitError: `discriminative` or `trainable` don't suit a model of `n_groups`.
+
+        Source: paper, section 3.2 (discriminative fine-tuning).
+        """
         if isinstance(self.discriminative, tuple):
             if len(self.discriminative) != n_groups:
                 raise UlmfitError(f"stage {self.name!r}: discriminative has {len(self.discriminative)} multipliers, "
@@ -85,7 +99,7 @@ class Stage:
         return min(start + x * (end - start), 1.0)
 
     def factor(self, x: float) -> float:
-        """What every rate is multiplied by when the fraction `x` of this stage is done."""
+        """What every rate is multiplied by when the fraction `x` of this stage is done (0 <= x <= 1)."""
         return self.schedule.factor(self.position(x))
 
     def momentum(self, x: float, moms: tuple[float, ...]) -> float:
@@ -106,11 +120,21 @@ def last(epochs: int, lr: float, *, schedule: Schedule | None = None, name: str 
 
 def gradual(n_groups: int, epochs: int, lr: float, *, discriminative: float | tuple[float, ...] = DISCRIMINATIVE,
             schedule: Schedule | None = None, one_schedule: bool = True) -> tuple[Stage, ...]:
-    """The last group for one epoch, one more group each epoch, then all for what remains (paper, section 3.3).
+    """The last group for one epoch, one more group each epoch, then all for what remains.
 
-    `one_schedule` lays a single schedule over all the epochs, as the paper's T ("number of training iterations") reads;
-    otherwise every step of unfreezing has a schedule of its own, as in the authors' scripts. With fewer epochs
-    than groups the lowest groups are never opened.
+    Args:
+        n_groups: layer groups of the model (`Model.n_groups`).
+        epochs: in all; with fewer than groups the lowest groups are never opened.
+        lr: rate of the last group.
+        discriminative: as in `Stage`.
+        schedule: None: a constant rate.
+        one_schedule: lay a single schedule over all the epochs, as the paper's T ("number of training iterations")
+            reads; otherwise every step of unfreezing has a schedule of its own, as in the authors' scripts.
+
+    Raises:
+        UlmfitError: `n_groups` or `epochs` is below 1.
+
+    Source: paper, section 3.3.
     """
     if n_groups < 1:
         raise UlmfitError(f"n_groups is {n_groups}; expected at least 1.")
@@ -134,12 +158,31 @@ def gradual(n_groups: int, epochs: int, lr: float, *, discriminative: float | tu
     return tuple(stages)
 
 
+def by_hand(n_groups: int, steps: Steps, discriminative: float = DISCRIMINATIVE) -> tuple[Stage, ...]:
+    """Unfreezing as fastai's notebooks do it: the last group, the last two, ..., and everything in the final step."""
+    stages = []
+    for i, (epochs, lr) in enumerate(steps, start=1):
+        whole = i == len(steps) or i == n_groups
+        stages.append(Stage("all" if whole else f"last {i}", epochs, lr, None if whole else tuple(range(-i, 0)),
+                            discriminative, one_cycle()))
+    return tuple(stages)
+
+
 def chain_thaw(n_groups: int, epochs: int, *, head_lr: float = stated("lr chain-thaw last"),
                lr: float = stated("lr chain-thaw others"), schedule: Schedule | None = None) -> tuple[Stage, ...]:
-    """The new head first, then every other layer alone from the first up, then everything (Felbo et al. 2017).
+    """The new head first, then every other layer alone from the first up, then everything.
 
-    Each layer alone takes one epoch, as in the authors' scripts, and the rest goes to everything together: `epochs` is
-    the total and must exceed `n_groups`. The rates are the paper's (section 5): 0.001 for the head, 0.0001 below.
+    Each layer alone takes one epoch, as in the authors' scripts, and the rest goes to everything together.
+
+    Args:
+        epochs: in all; more than `n_groups`.
+        head_lr: rate of the head.
+        lr: rate of all groups below it.
+
+    Raises:
+        UlmfitError: there are too few epochs.
+
+    Source: Felbo et al. 2017; rates: paper, section 5.
     """
     if epochs <= n_groups:
         raise UlmfitError(f"chain-thaw over {n_groups} groups takes {n_groups} epochs for the groups alone and at "

@@ -17,7 +17,10 @@ PHASES = ("pretrain", "lm", "classifier")
 
 @dataclass(frozen=True)
 class Dropouts:
-    """AWD-LSTM's five dropouts, under fastai's names (Merity et al. 2017)."""
+    """AWD-LSTM's five dropouts, as probabilities, under fastai's names.
+
+    Source: Merity et al. 2017, sections 2 and 4; values: paper, section 4.1.
+    """
 
     embed: float
     """Whole words' embeddings."""
@@ -80,7 +83,13 @@ class Model:
         expect(self.pooling == "concat", "model.pooling", self.pooling, "'concat'")
 
     def n_groups(self, phase: str) -> int:
-        """Layer groups of the model in a phase: n_layers + 2 in a classifier, n_layers + 1 in a language model."""
+        """Number of layer groups, which have learning rates of their own and are unfrozen one by one.
+
+        Returns:
+            n_layers + 2 for the phase 'classifier', n_layers + 1 for a language model.
+
+        Source: paper, sections 3.2 and 3.3; groups as fastai's.
+        """
         return self.n_layers + (2 if phase == "classifier" else 1)
 
 
@@ -171,7 +180,11 @@ class Phase:
         return sum(stage.epochs for stage in self.stages)
 
     def for_direction(self, direction: str) -> Phase:
-        """The phase as one direction trains it: its rates times `backward_factor` if that is backward."""
+        """The phase as one direction trains it: its rates times `backward_factor` if that is backward.
+
+        Raises:
+            UlmfitError: `direction` is neither 'forward' nor 'backward'.
+        """
         expect(direction in DIRECTIONS, "direction", direction, "'forward' or 'backward'")
         if direction == "forward" or self.backward_factor == 1.0:
             return self

@@ -19,7 +19,7 @@ from typing import Any
 
 from .._errors import UlmfitError
 from ..paper import stated, stated_whole
-from .freezing import DISCRIMINATIVE, Stage, full, gradual
+from .freezing import DISCRIMINATIVE, Stage, Steps, by_hand, full, gradual
 from .parts import AWD_CLASSIFIER, AWD_LM, DIRECTIONS, Model, Optimizer, Phase
 from .recipe import Recipe
 from .schedules import one_cycle, stlr
@@ -39,9 +39,15 @@ def lm_epochs(task: str) -> int:
 
 
 def preset(name: str, /, task: str = "imdb", **overrides: Any) -> Recipe:
-    """The named recipe for a task, with overrides by dotted name (as `Recipe.replace` takes them).
+    """The named recipe for a task.
 
-    `task` matters to `paper`, `paper-wt103` and `scripts`, whose number of epochs depends on it.
+    Args:
+        name: one of `PRESETS`.
+        task: matters to recipes whose epochs or sizes depend on it: all but `fastai`, `demo` and `tiny`.
+        overrides: fields by dotted name, as `Recipe.replace` takes them.
+
+    Raises:
+        UlmfitError: there is no such preset or field.
     """
     if name not in PRESETS:
         raise UlmfitError(f"preset {name!r} does not exist; expected one of {', '.join(PRESETS)}.")
@@ -129,7 +135,7 @@ def fastai(task: str = "imdb") -> Recipe:
                   pretrain_dropouts=AWD_LM.scaled(0.2))
     pretrain = Phase(stages=full(10, 5e-3, discriminative=1.0, schedule=one_cycle(div=10.0)),
                      optimizer=Optimizer(moms=MOMS, wd=0.01, clip=0.1), bs=128, bptt=80)
-    classifier = Phase(stages=_by_hand(5, ((1, 2e-2), (1, 1e-2), (1, 5e-3), (2, 1e-3))), optimizer=optimizer,
+    classifier = Phase(stages=by_hand(5, ((1, 2e-2), (1, 1e-2), (1, 5e-3), (2, 1e-3))), optimizer=optimizer,
                        bs=64, bptt=72, max_len=1440)
     return Recipe(name="fastai", weights="wt103", pretrain=pretrain, lm=lm, classifier=classifier, model=model,
                   directions=DIRECTIONS)
@@ -175,10 +181,6 @@ def paper_small(task: str = "imdb") -> Recipe:
                    min_freq=1 if few else 3)
 
 
-Steps = tuple[tuple[int, float], ...]
-"""(epochs, lr) of every step of unfreezing; in the last one everything trains."""
-
-
 @dataclass(frozen=True)
 class Small:
     """The numbers of a recipe for a small model: one-cycle throughout, with little dropout."""
@@ -208,7 +210,7 @@ class Small:
         language = Phase(stages=stages, optimizer=optimizer, bs=self.bs, bptt=self.bptt)
         lm = replace(language, max_docs=self.lm_docs, valid_docs=self.lm_valid_docs, sampled_words=self.sampled_words)
         classifier = Phase(
-            stages=_by_hand(self.shape.n_layers + 2, self.classifier_steps, self.discriminative), optimizer=optimizer,
+            stages=by_hand(self.shape.n_layers + 2, self.classifier_steps, self.discriminative), optimizer=optimizer,
             bs=self.classifier_bs, bptt=self.bptt, max_len=20 * self.bptt, valid_docs=self.classifier_valid_docs)
         model = Model(emb_sz=self.shape.emb_sz, n_hid=self.shape.n_hid, n_layers=self.shape.n_layers,
                       lm_dropouts=AWD_LM.scaled(0.2), classifier_dropouts=AWD_CLASSIFIER.scaled(self.classifier_drop),
@@ -278,16 +280,6 @@ PRESETS: dict[str, Callable[[str], Recipe]] = {
     "paper-small": paper_small, "quick": quick, "few-labels": few_labels, "demo": demo,
     "tiny": tiny,
 }
-
-
-def _by_hand(n_groups: int, steps: Steps, discriminative: float = DISCRIMINATIVE) -> tuple[Stage, ...]:
-    """Unfreezing as fastai's notebooks do it: the last group, the last two, ..., and everything in the final step."""
-    stages = []
-    for i, (epochs, lr) in enumerate(steps, start=1):
-        whole = i == len(steps) or i == n_groups
-        stages.append(Stage("all" if whole else f"last {i}", epochs, lr, None if whole else tuple(range(-i, 0)),
-                            discriminative, one_cycle()))
-    return tuple(stages)
 
 
 def _scripts_pretraining() -> Phase:

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 def simulate(phase: Phase, n_groups: int, steps_per_epoch: int) -> pd.DataFrame:
     """Every group's rate at every step of a phase, without training anything.
 
-    One row per step and group: step (from 0), stage, group, lr (0 while frozen), momentum, trainable. The rates are
-    those in force during the step, so step 0 shows where the schedule starts.
+    Args:
+        n_groups: layer groups of the model (`Model.n_groups`).
+        steps_per_epoch: batches of an epoch.
+
+    Returns:
+        A frame with one row per step and group: step (from 0), stage, group, lr (0 while frozen), momentum, trainable.
+        The rates are those in force during the step, so step 0 shows where the schedule starts.
+
+    Raises:
+        UlmfitError: `steps_per_epoch` is below 1, or a stage doesn't suit a model of `n_groups`.
     """
     import pandas as pd
 

@@ -27,7 +27,11 @@ WT103_SHAPE = {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """Everything a run depends on except the texts; `preset` makes one, `replace` changes it."""
+    """Everything a run depends on except the texts; `preset` makes one, `replace` changes it.
+
+    Raises:
+        UlmfitError: a field is out of range, or two contradict each other; the message names them.
+    """
 
     name: str
     """What the recipe is called; nothing depends on it."""
@@ -91,6 +95,9 @@ class Recipe:
         expect(self.class_weights is None or min(self.class_weights, default=0) > 0, "class_weights",
                self.class_weights, "a positive number for each class, or None")
         self._refuse_contradictions()
+        for name in PHASES:
+            if (phase := self.phase(name)) is not None:
+                self._refuse_phase(name, phase)
 
     def _refuse_contradictions(self) -> None:
         if self.weights == "pretrain" and self.pretrain is None:
@@ -100,32 +107,34 @@ class Recipe:
                 if getattr(self.model, name) != value:
                     raise UlmfitError(f"weights is 'wt103', whose {name} is {value}, but model.{name} is "
                                       f"{getattr(self.model, name)}: use model.{name} = {value}, or weights "
-                                                 "'pretrain'.")
+                                      "'pretrain'.")
         if self.protocol == "tutorial" and self.evaluate == "validation":
             raise UlmfitError("protocol 'tutorial' validates on the test set, and evaluate is 'validation', which must "
                               "not read it: use protocol 'clean'.")
-        for name in PHASES:
-            phase = self.phase(name)
-            if phase is None:
-                continue
-            n_groups = self.model.n_groups(name)
-            for stage in phase.stages:
-                try:
-                    stage.rates(n_groups)
-                except ValueError as error:
-                    raise UlmfitError(f"{name}.stages and model.n_layers = {self.model.n_layers}: {error}") from None
-            if name != "classifier" and phase.max_len is not None:
-                raise UlmfitError(f"{name}.max_len is {phase.max_len}, but only the classifier pools a text's tokens; "
-                                  "leave it None.")
-            if name == "classifier" and phase.sampled_words is not None:
-                raise UlmfitError(f"classifier.sampled_words is {phase.sampled_words}, but only language models "
-                                  "predict words; leave it None.")
-            if name == "classifier" and phase.variable_bptt:
-                raise UlmfitError("classifier.variable_bptt is True, but the classifier reads texts in chunks of equal "
-                                  "length; only language models draw it.")
+
+    def _refuse_phase(self, name: str, phase: Phase) -> None:
+        n_groups = self.model.n_groups(name)
+        for stage in phase.stages:
+            try:
+                stage.rates(n_groups)
+            except ValueError as error:
+                raise UlmfitError(f"{name}.stages and model.n_layers = {self.model.n_layers}: {error}") from None
+        if name != "classifier" and phase.max_len is not None:
+            raise UlmfitError(f"{name}.max_len is {phase.max_len}, but only the classifier pools a text's tokens; "
+                              "leave it None.")
+        if name == "classifier" and phase.sampled_words is not None:
+            raise UlmfitError(f"classifier.sampled_words is {phase.sampled_words}, but only language models "
+                              "predict words; leave it None.")
+        if name == "classifier" and phase.variable_bptt:
+            raise UlmfitError("classifier.variable_bptt is True, but the classifier reads texts in chunks of equal "
+                              "length; only language models draw it.")
 
     def phase(self, name: str) -> Phase | None:
-        """The phase of that name ("pretrain", "lm" or "classifier"), or None if it is left out."""
+        """The phase of that name ("pretrain", "lm" or "classifier"), or None if it is left out.
+
+        Raises:
+            UlmfitError: there is no phase of that name.
+        """
         expect(name in PHASES, "phase", name, ", ".join(PHASES))
         return getattr(self, name)
 
@@ -161,7 +170,11 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """The recipe of `to_dict`; unknown fields and values of a wrong type are refused by name."""
+        """The recipe of `to_dict`; fields that are not there have their defaults.
+
+        Raises:
+            UlmfitError: a field is unknown or its value of a wrong type; the message names it.
+        """
         return build(cls, values, "")
 
     def to_json(self) -> str:
@@ -170,7 +183,11 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str | dict[str, Any]) -> Recipe:
-        """The recipe of `to_json`, or of what a JSON file with a recipe in it was read as."""
+        """The recipe of `to_json`, or of what a JSON file with a recipe in it was read as.
+
+        Raises:
+            UlmfitError: a field is unknown or its value of a wrong type; the message names it.
+        """
         return cls.from_dict(json.loads(text) if isinstance(text, str) else text)
 
     def save(self, path: str | Path) -> Path:
@@ -185,8 +202,14 @@ class Recipe:
     def replace(self, **changes: Any) -> Recipe:
         """A copy with other values, by dotted names: `recipe.replace(**{"classifier.stages.0.lr": 0.02, "seed": 1})`.
 
-        Two underscores may stand for the dot (`classifier__bs=32`). All changes are made together, so that fields that
-        belong together can be changed in one call. Stages are numbered from 0, or from the end with negative numbers.
+        All changes are made together, so that fields that belong together can be changed in one call.
+
+        Args:
+            changes: dotted name -> value. Two underscores may stand for the dot (`classifier__bs=32`). Stages are
+                numbered from 0, or from the end with negative numbers.
+
+        Raises:
+            UlmfitError: there is no such field, its value is of a wrong type, or the recipe would contradict itself.
         """
         values = self.to_dict()
         for dotted, value in changes.items():

@@ -56,7 +56,17 @@ class Schedule:
                 raise UlmfitError(f"schedule.{name} is {value}; expected a number of at least 1.")
 
     def factor(self, x: float) -> float:
-        """What the rate is multiplied by when the fraction `x` of the schedule is done (0 <= x <= 1)."""
+        """What the rate is multiplied by when the fraction `x` of the schedule is done.
+
+        Args:
+            x: 0 (before the first step) to 1 (after the last).
+
+        Returns:
+            A factor, 1 at the peak.
+
+        Raises:
+            UlmfitError: `x` is outside of 0 to 1.
+        """
         _check_fraction(x)
         if self.kind == "stlr":
             return stlr_factor(x, cut_frac=self.cut_frac, ratio=self.ratio)
@@ -69,8 +79,13 @@ class Schedule:
     def momentum(self, x: float, moms: tuple[float, ...]) -> float:
         """Adam's first beta when the fraction `x` of the schedule is done.
 
-        `moms` is one constant, or (start, middle, end) for `one_cycle`, which lowers the momentum while it raises the
-        rate. Any other combination is refused: no other schedule says how the momentum should move.
+        Args:
+            x: 0 (before the first step) to 1 (after the last).
+            moms: one constant, or (start, middle, end) for `one_cycle`, which lowers the momentum while it raises the
+                rate.
+
+        Raises:
+            UlmfitError: any other combination, since no other schedule says how the momentum should move.
         """
         _check_fraction(x)
         if len(moms) == 1:
@@ -95,7 +110,14 @@ def constant() -> Schedule:
 
 
 def stlr(*, cut_frac: float = CUT_FRAC, ratio: float = RATIO) -> Schedule:
-    """Slanted triangular rates: a short linear rise, then a long linear fall (paper, section 3.2)."""
+    """Slanted triangular rates: a short linear rise, then a long linear fall.
+
+    Args:
+        cut_frac: share of the steps in which the rate rises.
+        ratio: how much smaller than the peak the lowest rate is.
+
+    Source: paper, section 3.2.
+    """
     return Schedule("stlr", cut_frac=cut_frac, ratio=ratio)
 
 
@@ -116,6 +138,8 @@ def stlr_factor(x: float, *, cut_frac: float = CUT_FRAC, ratio: float = RATIO) -
     right only if T * cut_frac is an integer; otherwise the rate ends below zero (T = 15 gives four negative rates),
     and with T < 1/cut_frac it divides by zero. Written in fractions of training there is nothing to round, and the
     two agree wherever the paper's is defined as meant: see `stlr_as_printed`.
+
+    Source: paper, section 3.2, equation 3.
     """
     p = x / cut_frac if x < cut_frac else 1.0 - (x - cut_frac) / (1.0 - cut_frac)
     return (1.0 + p * (ratio - 1.0)) / ratio

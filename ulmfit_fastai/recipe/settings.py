@@ -39,7 +39,12 @@ def check_settings(settings: Mapping[str, Any], kind: type = Recipe) -> None:
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with these fields; one that would have no effect is refused by name, unless it is as it was."""
+    """The recipe with these fields.
+
+    Raises:
+        LostSetting: one would have no effect; it is named, unless the recipe had it so already.
+        UlmfitError: there is no such field, or its value is of a wrong type.
+    """
     if not settings:
         return recipe
     check_settings(settings)

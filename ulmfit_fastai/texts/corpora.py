@@ -43,6 +43,13 @@ def read_corpus(path: str | os.PathLike[str], *, limit_words: int | None = None,
         split: read this part only: files named so (`train-00.jsonl.xz`, `wiki.valid.tokens`), or rows whose column
             `split` says so. By default the training part where files or rows tell one, so that no test text slips
             into pretraining, and otherwise everything.
+
+    Returns:
+        An iterator of articles, none of them blank.
+
+    Raises:
+        UlmfitError: nothing readable is at `path` (said before the first article), or a file in it is damaged, is not
+            UTF-8 or has no texts where they belong.
     """
     if limit_words is not None and limit_words <= 0:
         raise UlmfitError(f"limit_words must be positive, found {limit_words}")

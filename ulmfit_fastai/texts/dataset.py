@@ -28,9 +28,18 @@ FIELD_MARK = "xxfld"  # fastai's FLD; the tokeniser keeps it whole
 class Dataset:
     """Texts with their labels and their part: the one thing that every later step reads.
 
-    `df` has a RangeIndex and the columns id (str, unique), text (str, never empty), label (str, None where
-    unlabelled) and split ('train', 'test' or 'unsup'). `classes` are the distinct labels of train and test, sorted.
-    `notes` are what a report must say about the data. With `label_delim`, a label holds several classes.
+    Attributes:
+        name: what reports call the data set.
+        df: one row a document, with a RangeIndex and the columns id (str, unique), text (str, never empty), label (str,
+            None where unlabelled) and split ('train', 'test' or 'unsup').
+        classes: the distinct labels of train and test, sorted; empty where labels are numbers.
+        source: where the texts are from.
+        synthetic: whether they are made up, and results on them no measure of quality.
+        notes: what a report must say about the data.
+        label_delim: what separates the classes of a document that may have several; None: each has one.
+
+    Raises:
+        UlmfitError: a column is missing, an id stands twice, or `split` holds another word.
     """
     name: str
     df: pd.DataFrame
@@ -56,7 +65,7 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of texts in each part, e.g. {'train': 25000, 'test': 25000, 'unsup': 50000}."""
+        """Number of documents in each part, e.g. {'train': 25000, 'test': 25000, 'unsup': 50000}."""
         found = self.df["split"].value_counts()
         return {split: int(found.get(split, 0)) for split in SPLITS}
 
@@ -72,7 +81,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers (int64, ascending) of one part."""
+        """Row numbers (int64, ascending) of one part: 'train', 'test' or 'unsup'."""
         return np.flatnonzero((self.df["split"] == split).to_numpy())
 
     def __repr__(self) -> str:
@@ -105,7 +114,7 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
                id: str | None = None, unlabelled: pd.DataFrame | Sequence[str] | None = None,
                test: pd.DataFrame | float | None = None, name: str = "custom", drop_missing: bool = False,
                label_delim: str | None = None, seed: int = 0, source: str | None = None) -> Dataset:
-    """Make a `Dataset` of a frame: one row a text, the columns named here.
+    """Make a `Dataset` of a frame: one row a document, the columns named here.
 
     Args:
         text: the column of the texts, or several, which are joined by `join_fields`.
@@ -119,7 +128,9 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
             refusing them. What was done stands in the notes.
         label_delim: what separates the labels of a row that has several ('funny;sad').
 
-    Raises ValueError: a column is not there, texts or labels are missing, fewer than two classes.
+    Raises:
+        UlmfitError: a column is not there, texts or labels are missing, there are fewer than two classes or as many as
+            rows, or `test` and `split` contradict each other.
     """
     if not isinstance(df, pd.DataFrame):
         raise UlmfitError(f"expected a pandas DataFrame, found a {type(df).__name__}; make one, or read a file with "

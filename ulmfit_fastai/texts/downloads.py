@@ -25,7 +25,12 @@ def cached_or_downloaded(url: str, size: int) -> Path:
 
     The cache is fastai's: `FASTAI_HOME` (default `~/.fastai`) with `data/` and `archive/`. An archive put there by
     hand is used as it is; fastai itself would fetch it again unless its checksum were the one on its list.
-    `size` is the archive's in bytes. Raises a ValueError that says what to fetch and where to put it.
+
+    Args:
+        size: of the archive, in bytes.
+
+    Raises:
+        UlmfitError: it could not be had; says what to fetch and where to put it.
     """
     archive = cache_folder("archive") / url.rsplit("/", 1)[1]
     folder = cache_folder("data") / archive.name.removesuffix(".tgz")

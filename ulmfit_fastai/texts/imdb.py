@@ -39,8 +39,15 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
             tables as on Hugging Face (Parquet, CSV or JSON lines; see `load_task`).
         verify: refuse a set that is not whole, saying what is missing. With False a part of it is accepted and noted.
 
-    Labels are 'neg' and 'pos'; ids such as 'train/pos/0_9' are the same for every layout, and so is the fingerprint.
-    A note (and a warning in the log) names parts that were cleaned differently, as in copies that circulate.
+    Returns:
+        The 'train', 'test' and 'unsup' reviews, labels 'neg' and 'pos'. Ids such as 'train/pos/0_9' are the same for
+        every layout, and so is the fingerprint. A note (and a warning in the log) names parts that were cleaned
+        differently, as in copies that circulate.
+
+    Raises:
+        UlmfitError: no reviews are there, they are not whole (with `verify`), one is empty, or the download fails.
+
+    Source: Maas et al. 2011; paper, Table 1.
     """
     if path is None:
         from fastai.data.external import URLs
@@ -55,10 +62,7 @@ def load_imdb(path: str | os.PathLike[str] | None = None, *, verify: bool = True
     if not found:
         raise UlmfitError(f"no reviews in {place}: {LAYOUT}")
     notes = _check_counts(reviews, place, verify)
-    empty = sorted(f"{part}/{stem}.txt" for (part, stem), text in reviews.items() if not text.strip())
-    if empty:
-        raise UlmfitError(f"{place}: expected a text in every review, found {len(empty):,} empty: {shown(empty)}. "
-                          "Fetch the set again, or delete these and accept it as it is with verify=False")
+    _refuse_empty(reviews, place)
     notes += _cleaned_differently((part, text) for (part, _), text in reviews.items())
     for note in notes:
         log.warning("%s: %s", place, note)
@@ -133,6 +137,13 @@ def _check_counts(reviews: dict[tuple[str, str], str], place: Path, verify: bool
     if not verify and not all(any(p == part for p, _ in reviews) for part in ("train/neg", "train/pos")):
         raise UlmfitError(f"{place} has no training reviews of both classes: {LAYOUT}")
     return [f"not the whole IMDb set: {'; '.join(wrong)}"] if wrong else []
+
+
+def _refuse_empty(reviews: dict[tuple[str, str], str], place: Path) -> None:
+    empty = sorted(f"{part}/{stem}.txt" for (part, stem), text in reviews.items() if not text.strip())
+    if empty:
+        raise UlmfitError(f"{place}: expected a text in every review, found {len(empty):,} empty: {shown(empty)}. "
+                          "Fetch the set again, or delete these and accept it as it is with verify=False")
 
 
 def _cleaned_differently(reviews: Iterable[tuple[str, str]]) -> list[str]:

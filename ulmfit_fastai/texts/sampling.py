@@ -10,9 +10,12 @@ from .._errors import UlmfitError
 
 
 def stratified(labels: Sequence[str], fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw about `fraction` of the positions of `labels`, each class in proportion; sorted positions (int64).
+    """Draw about `fraction` of the positions of `labels`, each class in proportion.
 
     The number drawn is the nearest whole one. A class with five or more gives at least one, none gives all.
+
+    Returns:
+        Positions, ascending (int64).
     """
     values = np.asarray(labels, dtype=object)
     classes = sorted(set(labels))
@@ -33,8 +36,13 @@ def stratified(labels: Sequence[str], fraction: float, rng: np.random.Generator)
 def balanced(rows: np.ndarray, labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw `n` of `rows` (numbers into `labels`), the classes in turn, so that each has its equal share or all it has.
 
-    A larger draw with the same `rng` contains the smaller ones. Sorted row numbers; ValueError when `n` is not between
-    the number of classes and the number of rows.
+    A larger draw with the same `rng` contains the smaller ones.
+
+    Returns:
+        Row numbers, ascending, (n,).
+
+    Raises:
+        UlmfitError: `n` is not between the number of classes and the number of rows.
     """
     classes = sorted(set(labels[rows]))
     if not len(classes) <= n <= len(rows):

@@ -1,4 +1,4 @@
-"""Texts in: the paper's data sets by name, a table file, a folder per class; the other modules import from here."""
+"""Texts in: the paper's data sets by name, a table file, a folder per class."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ def load_task(task: str, path: str | os.PathLike[str] | None = None, *, verify: 
             cache). Otherwise a folder, an archive, or a single Parquet, CSV or JSON-lines file, compressed or not,
             in the original's layout or Hugging Face's. Titles and bodies are joined by a blank, so the texts are the
             same whatever the layout. IMDb: see `load_imdb`.
-        verify: refuse a set whose rows, counted for each part and class, are not those published (paper, Table 1).
+        verify: refuse a set whose rows, counted for each part and class, are not those published.
             With False a part of a set is accepted, and the notes say how much of it is there.
         train: the name of the part to train on, where a file has several (default: 'train', or what begins so).
 
-    Yelp-full's classes are its stars '1' to '5', those of yelp-bi and IMDb 'neg' and 'pos'.
+    Returns:
+        The data set; classes of yelp-full are its stars '1' to '5', those of yelp-bi and IMDb 'neg' and 'pos'.
+
+    Raises:
+        UlmfitError: no data set has that name, the files are not it or (with `verify`) not all of it, or the download
+            fails.
+
+    Source: paper, section 4.1 and Table 1.
     """
     if task not in TASKS:
         raise UlmfitError(f"no data set is called {task!r}; choose one of {', '.join(TASKS)}, or use from_file or "
@@ -47,8 +54,18 @@ def from_file(path: str | os.PathLike[str], *, text: str | Sequence[str], label:
               encoding: str = "utf-8-sig") -> Dataset:
     """Make a `Dataset` of a CSV, TSV, JSON-lines or Parquet file, compressed (.gz .bz2 .xz .zst) or not.
 
-    The options are those of `from_frame`; `unlabelled` and `test` may be paths of such files too. Row numbers in
-    errors count from 0 behind the header.
+    Args:
+        path: the file; row numbers in errors count from 0 behind its header.
+        unlabelled: as in `from_frame`, or the path of such a file.
+        test: as in `from_frame`, or the path of such a file.
+        name: what the data set is called; by default the file's name up to its first dot.
+        encoding: of text files; `utf-8-sig` skips a byte-order mark.
+
+    The other options are those of `from_frame`.
+
+    Raises:
+        UlmfitError: there is no such file, it is damaged or of another format, or `from_frame` refuses its rows; the
+            message names the file.
     """
     found = existing(path)
     frame = read_table(found, encoding=encoding)
@@ -68,9 +85,19 @@ def from_folder(path: str | os.PathLike[str], *, test: float | None = None, name
                 drop_missing: bool = False, seed: int = 0, encoding: str = "utf-8") -> Dataset:
     """Make a `Dataset` of a folder with a .txt file for each text and a folder for each class, or of a .tgz of it.
 
-    Layouts: `train/<class>/`, `test/<class>/`, `unsup/`; or `<class>/` alone. Without a `test`, a folder `valid` is the
-    test part (fastai's habit); beside a `test` it joins the training part, and a note says so. `test` sets a fraction
-    of the training texts apart. ids are the files' paths without `.txt`.
+    Args:
+        path: the folder or archive: `train/<class>/`, `test/<class>/`, `unsup/`; or `<class>/` alone. Without a `test`,
+            a folder `valid` is the test part (fastai's habit); beside a `test` it joins the training part, and a note
+            says so.
+        test: the fraction of the training texts to set apart, drawn by `seed`.
+        name: what the data set is called; by default the folder's name.
+        drop_missing: as in `from_frame`.
+
+    Returns:
+        The data set; ids are the files' paths without `.txt`.
+
+    Raises:
+        UlmfitError: no .txt file is there, or `from_frame` refuses the texts; the message names the folder.
     """
     root = existing(path)
     texts = {name: decode(content, f"{root}: {name}", encoding) for name, content in read_members(root, _is_text)}

@@ -21,7 +21,12 @@ FEWEST_TEXTS = 4
 class Splits:
     """Row numbers into `Dataset.df`, each an ascending int64 array.
 
-    `train`, `valid` and `test` are the classifier's; `lm_train` and `lm_valid` the language model's.
+    Attributes:
+        train: what the classifier learns from.
+        valid: what it is validated on.
+        test: what it is tested on.
+        lm_train: what the language model is fine-tuned on.
+        lm_valid: what that is validated on.
     """
     train: np.ndarray
     valid: np.ndarray
@@ -39,21 +44,26 @@ def split_validation(dataset: Dataset, *, fraction: float = 0.1, seed: int = 0, 
                      lm_seed: int | None = None) -> Splits:
     """Draw the validation part and say what the language model may read; a pure function of its arguments.
 
-    'clean' (the default): `valid` is `fraction` of the training rows, the classes in proportion. The language model
-    reads training and unlabelled texts, never a test text, and is validated on a tenth of them (5,000 at most),
-    among which the classifier's validation texts come first: so no stage has trained on a text it is judged by.
-    Validation texts beyond the 5,000 are read by no stage.
-
-    'tutorial', as published notebooks do it: the language model reads every text, those of the test set too, and
-    the test set is the validation set. A report has to say so.
-
     Args:
         fraction: of the training rows, 0 to 0.5; 0 leaves `valid` empty.
+        seed: draws everything that has no seed of its own.
+        protocol: 'clean': `valid` is `fraction` of the training rows, the classes in proportion. The language model
+            reads training and unlabelled texts, never a test text, and is validated on a tenth of them (5,000 at
+            most), among which the classifier's validation texts come first: so no stage has trained on a text it is
+            judged by. Validation texts beyond the 5,000 are read by no stage. 'tutorial', as published notebooks do
+            it: the language model reads every text, those of the test set too, and the test set is the validation
+            set. A report has to say so.
         n_labels: train on this many labels, the classes balanced as far as they reach. The validation part does not
             depend on it, a larger subset contains the smaller ones, and the texts whose labels are not used stay
-            in the language model's part (the paper's semi-supervised setting, Figure 3).
+            in the language model's part.
         valid_seed: draws `valid`; None: `seed`. With the same one, runs of other seeds are measured on the same texts.
         lm_seed: draws `lm_valid`; None: `seed`.
+
+    Raises:
+        UlmfitError: an argument is out of range, or the data set has too few texts to train on some and validate on
+            others.
+
+    Source: paper, section 5 (a tenth of the training set; low-shot learning and Figure 3 for `n_labels`).
     """
     if protocol not in PROTOCOLS:
         raise UlmfitError(f"protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}")

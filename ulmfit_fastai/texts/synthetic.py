@@ -189,6 +189,11 @@ def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int =
     """Make a `Dataset` of made-up reviews, 'neg' and 'pos' in equal number; a pure function of its arguments.
 
     A review depends on the seed, its part and its number only: a larger set contains the smaller one.
+
+    Args:
+        n_train: labelled reviews to train on.
+        n_test: labelled reviews to test on.
+        n_unsup: unlabelled reviews, half of either kind.
     """
     parts: dict[str, list[str | None]] = {"id": [], "text": [], "label": [], "split": []}
     for split, total in (("train", n_train), ("test", n_test), ("unsup", n_unsup)):
@@ -208,9 +213,15 @@ def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int =
 
 
 def write_imdb_layout(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
-    """Write the texts in fastai's layout, `imdb/{train,test}/{neg,pos}/*.txt`, `imdb/unsup/*.txt`; return `imdb`.
+    """Write the texts in fastai's layout, `imdb/{train,test}/{neg,pos}/*.txt`, `imdb/unsup/*.txt`.
 
     `load_imdb(folder, verify=False)` reads it back with the same fingerprint; a marker file keeps 'synthetic'.
+
+    Returns:
+        The path of `imdb`.
+
+    Raises:
+        UlmfitError: there is an `imdb` in `folder` already.
     """
     root = Path(folder) / "imdb"
     if root.exists():

@@ -67,7 +67,7 @@ class TableWriter:
         """Add rows; their columns must be those of the first rows, except in JSON."""
         if self.suffix in LINES:
             for row in frame.to_dict("records"):
-                kept = {key: _plain(value) for key, value in row.items() if value is not ABSENT}
+                kept = {key: _json_value(value) for key, value in row.items() if value is not ABSENT}
                 self._text.write(json.dumps(kept, ensure_ascii=False, default=str) + "\n")
             return
         header = self.columns is None
@@ -113,7 +113,7 @@ class TableWriter:
         self._open.__exit__(kind, error, trace)
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """What JSON has for a numpy number, a date, NaN or pandas' NA."""
     if is_na(value):
         return None

@@ -88,7 +88,12 @@ def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf
                header: bool = True) -> pd.DataFrame:
     """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
 
-    `header=False` numbers the columns of a CSV file 0, 1, ...; `content` are the bytes of a file in an archive.
+    Args:
+        content: the bytes of a file in an archive; None: `path` is read.
+        header: False numbers the columns of a CSV file 0, 1, ...
+
+    Raises:
+        UlmfitError: the file is damaged, in another encoding, or of no format known here.
     """
     suffix = bare_suffix(path)
     if suffix not in TABLES:

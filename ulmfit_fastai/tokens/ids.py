@@ -31,6 +31,9 @@ class Vocabulary(Sequence[str]):
 
     `xxfake` fills it up and is nobody's number: a text that holds the word is read as xxunk there, as any unknown one
     (in fastai it has a number when a vocabulary is given to Numericalize).
+
+    Args:
+        words: in the order of their numbers; a `Vocabulary` comes back as it is.
     """
 
     _words: tuple[str, ...]
@@ -54,6 +57,9 @@ class Vocabulary(Sequence[str]):
 
         The last word but the filling holds the model's digest, so that the vocabulary's own hash, which guards weights,
         changes with the model.
+
+        Args:
+            digest: of the model's file, as `pieces.model_digest` has it.
         """
         return cls.filled((*pieces, f"{_PIECES}{digest}"))
 
@@ -79,15 +85,20 @@ class Vocabulary(Sequence[str]):
         return marked[0][len(_PIECES):] if marked else None
 
     def check(self, expected: str, where: str) -> None:
-        """Raise `VocabularyMismatch` unless this is the vocabulary with the hash `expected`."""
+        """Refuse to go on unless this is the vocabulary with the hash `expected`.
+
+        Args:
+            where: what the hash was written with, for the message.
+
+        Raises:
+            VocabularyMismatch: it is another one.
+        """
         if self.hash != expected:
             raise VocabularyMismatch(
                 f"{where}: expected the vocabulary {expected}, found {self.hash}; the rows of an embedding mean "
                 "nothing under another vocabulary. Load the vocab.json saved beside the weights, or match them with "
                 "LMWeights.for_vocab"
             )
-
-    # -- files ----------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """What a vocab.json holds: the words, and the hash that guards them."""
@@ -99,7 +110,12 @@ class Vocabulary(Sequence[str]):
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Read a vocab.json, verified against the hash written with its words."""
+        """Read a vocab.json, verified against the hash written with its words.
+
+        Raises:
+            UlmfitError: it holds no words with their hash.
+            VocabularyMismatch: the words are others than those it was written with.
+        """
         data = read_json(path)
         if not isinstance(data, dict) or not {"hash", "words"} <= set(data):
             raise UlmfitError(f"{path}: expected an object with 'hash' and 'words', found something else; copy the "
@@ -107,8 +123,6 @@ class Vocabulary(Sequence[str]):
         vocab = cls(data["words"])
         vocab.check(data["hash"], str(path))
         return vocab
-
-    # -- a sequence of words --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._words)
@@ -145,14 +159,17 @@ class Vocabulary(Sequence[str]):
 class TokenIds:
     """Documents as numbers into `vocab`: all that training needs.
 
-    `ids`: uint16, or uint32 for more than 65,536 words, the documents one after another; `offsets`: int64, n + 1;
-    document i is `ids[offsets[i]:offsets[i + 1]]`.
+    Document i is `ids[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        ids: (tokens,) uint16, or uint32 for more than 65,536 words: the documents one after another.
+        offsets: (documents + 1,) int64.
+        vocab: what the numbers stand for; a list of words becomes one.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     vocab: Vocabulary
-    """What the numbers stand for; a list of words becomes one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocab", Vocabulary(self.vocab))
@@ -162,11 +179,15 @@ class TokenIds:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens per document (int64)."""
+        """Tokens of each document, (documents,) int64."""
         return np.diff(self.offsets)
 
     def doc(self, i: int) -> np.ndarray:
-        """Ids of document `i`."""
+        """Ids of document `i`, (tokens of it,).
+
+        Raises:
+            IndexError: there is no such document.
+        """
         if not 0 <= i < len(self):
             raise IndexError(f"document {i} of {len(self)}")
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
@@ -184,7 +205,11 @@ class TokenIds:
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenIds:
-        """Open what `save` wrote, without spaCy or a store; ValueError when it is not whole."""
+        """Open what `save` wrote, memory-mapped, without spaCy or a store.
+
+        Raises:
+            UlmfitError: the folder is not there or not whole.
+        """
         folder = Path(folder)
         read_meta(folder, "ids")
         vocab = Vocabulary.load(folder / "vocab.json")

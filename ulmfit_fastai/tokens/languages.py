@@ -18,7 +18,9 @@ MOST_WORDS = 1_000_000  # distinct tokens after which a tokenizer forgets them, 
 class WholeTextTokenizer:
     """Texts -> numbers of tokens, like `FastTokenizer`, by a function that splits whole texts.
 
-    `first` are words that have the first numbers, whether they occur or not.
+    Args:
+        split: texts -> the tokens of each.
+        first: words that have the first numbers, whether they occur or not.
     """
 
     def __init__(self, split: Callable[[Sequence[str]], list[list[str]]], first: Sequence[str] = ()) -> None:
@@ -32,7 +34,11 @@ class WholeTextTokenizer:
         self._numbers = {word: i for i, word in enumerate(self.words)}
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of `texts` one after another (uint32, into `words`) and how many each text has (int64)."""
+        """Number the tokens of some texts.
+
+        Returns:
+            The tokens of `texts` one after another (uint32, into `words`), and how many each text has (int64).
+        """
         if len(self.words) > MOST_WORDS + len(self.first):
             self.reset()
         split = self.split(texts)
@@ -46,9 +52,18 @@ class WholeTextTokenizer:
 
 
 def make_tokenizer(lang: str, *, max_tokens: int = 1_500_000) -> FastTokenizer | WholeTextTokenizer:
-    """What splits texts of `lang`: a language's code (spaCy's), or the file of a SentencePiece model.
+    """What splits texts of `lang` into the tokens that fastai makes of them.
 
-    Raises ValueError for a code that spaCy doesn't know, ImportError naming what has to be installed.
+    Args:
+        lang: a language's code (spaCy's), or the file of a SentencePiece model (.model).
+        max_tokens: tokens that a `FastTokenizer` keeps for the chunks it has seen before it forgets them.
+
+    Returns:
+        A `FastTokenizer` where words stand between spaces, a `WholeTextTokenizer` otherwise.
+
+    Raises:
+        UlmfitError: spaCy doesn't know the code, or the file is no SentencePiece model.
+        ImportError: a package has to be installed for that language; the message names it.
     """
     if is_model(lang):
         pieces = Pieces(lang)

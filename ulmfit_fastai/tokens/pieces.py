@@ -33,7 +33,11 @@ def is_model(lang: str) -> bool:
 
 
 def model_digest(path: str | Path) -> str:
-    """16 hex characters of a model file's content; ValueError when there is no such file."""
+    """16 hex characters of a model file's content.
+
+    Raises:
+        UlmfitError: there is no such file.
+    """
     path = Path(path)
     if not path.is_file():
         raise UlmfitError(f"expected a SentencePiece model at {path}, found no such file; `ulmfit-fastai pretrain "
@@ -80,11 +84,20 @@ class Pieces:
 
 
 def train_pieces(texts: Iterable[str], path: str | Path, *, max_vocab: int = 16_000, lang: str = "en") -> Path:
-    """Learn at most `max_vocab` pieces from texts (unigram model) and write the model to `path`.
+    """Learn pieces of words from texts (unigram model) and write the SentencePiece model to `path`.
 
-    Of a large corpus `LINES` lines are drawn, always the same ones. `lang` decides how rare a character has to be to go
-    without a piece: 1 in 100,000 in European languages, 2 in 10,000 in others, as in fastai. ValueError when the texts
-    hold more characters than `max_vocab` has room for.
+    Args:
+        texts: of a large corpus `LINES` lines are drawn, always the same ones.
+        max_vocab: most pieces to learn.
+        lang: decides how rare a character has to be to go without a piece: 1 in 100,000 in European languages, 2 in
+            10,000 in others, as in fastai.
+
+    Returns:
+        The path of the model.
+
+    Raises:
+        UlmfitError: there are no texts, or they hold more characters than `max_vocab` has room for.
+        ImportError: SentencePiece is not installed.
     """
     trainer, model = _sentencepiece().SentencePieceTrainer, io.BytesIO()
     lines = _drawn(texts)

@@ -37,7 +37,7 @@ from .store_files import (
     write_json,
 )
 from .stream import WordTable, encode_batches
-from .stream import tokenize as tokenize
+from .workers import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,19 @@ _GATHER = 1 << 22  # tokens looked up at a time: bounds what a pass over a memor
 
 
 class TokenStore:
-    """Tokenised texts in a folder: `tokens` (memory-mapped uint32 into `words`) and `offsets` (int64, n + 1).
+    """Tokenised texts in a folder, memory-mapped.
 
-    `words` holds all distinct tokens in the order of their first occurrence; `fingerprint` identifies the texts and
-    all settings and versions that the tokens depend on.
+    Args:
+        folder: of a finished store (`make` makes one).
+
+    Attributes:
+        words: all distinct tokens, in the order of their first occurrence.
+        tokens: (tokens,) uint32 into `words`, the documents one after another.
+        offsets: (documents + 1,) int64: document i is `tokens[offsets[i]:offsets[i + 1]]`.
+        fingerprint: identifies the texts and all settings and versions that the tokens depend on.
+
+    Raises:
+        UlmfitError: the store is missing, broken or of another format.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -61,7 +70,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenStore:
-        """Open a finished store, without spaCy; ValueError when it is missing, broken or of another format."""
+        """Open a finished store, without spaCy: the same as `TokenStore(folder)`."""
         return cls(folder)
 
     @classmethod
@@ -78,16 +87,20 @@ class TokenStore:
     ) -> TokenStore:
         """Tokenise `texts` into a store, or open the one made earlier of the same texts, settings and versions.
 
-        texts: str in a list, array or Series, or an iterator of them, read once in bounded memory. An empty text, or
-            what is no str, raises ValueError with its row number.
-        cache: folder for stores; default `tokens` in $ULMFIT_CACHE, else in ~/.cache/ulmfit_fastai.
-        n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
-        progress: show a bar; `total`: number of texts an iterator will give, for the bar only.
-        lang: spaCy's code of the language, or a SentencePiece model (a `.model` file, see `pieces.train_pieces`), of
-            which the store keeps a copy.
-        key: stands for the texts in the store's name, and the caller vouches for it. An iterator without a key is
-            always read to its end, since only then it is known what it holds.
-        A full disk raises OSError, and what was written is removed.
+        Args:
+            texts: str in a list, array or Series, or an iterator of them, read once in bounded memory.
+            cache: folder for stores; default `tokens` in $ULMFIT_CACHE, else in ~/.cache/ulmfit_fastai.
+            n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
+            progress: show a bar.
+            lang: spaCy's code of the language, or a SentencePiece model (a `.model` file, see `pieces.train_pieces`),
+                of which the store keeps a copy.
+            key: stands for the texts in the store's name, and the caller vouches for it. An iterator without a key is
+                always read to its end, since only then it is known what it holds.
+            total: number of texts an iterator will give, for the bar only.
+
+        Raises:
+            UlmfitError: a text is empty or no str (says which rows), or there is none.
+            OSError: the disk is full; what was written is removed.
         """
         if isinstance(texts, str):
             raise UlmfitError("expected many texts, found one: put it in a list")
@@ -120,14 +133,19 @@ class TokenStore:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens per document (int64)."""
+        """Tokens of each document, (documents,) int64."""
         return np.diff(self.offsets)
 
     def vocab(self, rows: Rows | None = None, *, max_vocab: int = 60000, min_freq: int = 3) -> Vocabulary:
-        """fastai's `make_vocab` on the tokens of `rows` (of all documents without): most frequent first.
+        """fastai's `make_vocab` on the tokens of some documents: most frequent first.
 
         The nine special tokens come first; `xxfake` pads to the next multiple of 8 (by 8 when it is one already).
-        For a SentencePiece model it is all its pieces, whatever the rows: none of them is too rare to be known.
+        For a SentencePiece model it is all its pieces, whatever the arguments: none of them is too rare to be known.
+
+        Args:
+            rows: the documents that are counted; None: all.
+            max_vocab: most words, the most frequent ones.
+            min_freq: times that a word has to be seen.
         """
         if "pieces" in self.meta:
             return Vocabulary.of_pieces(self.words[: self.meta["n_pieces"]], self.meta["pieces"])
@@ -147,7 +165,15 @@ class TokenStore:
         return Vocabulary(make_vocab(count, min_freq=min_freq, max_vocab=max_vocab))
 
     def numericalize(self, vocab: Sequence[str], rows: Rows | None = None) -> TokenIds:
-        """Ids of all documents, or of `rows` in their order; tokens outside `vocab` become 0 (xxunk)."""
+        """Number the tokens of some documents as the words of a vocabulary.
+
+        Args:
+            vocab: tokens outside it become 0 (xxunk).
+            rows: documents, in the order in which they are wanted; None: all.
+
+        Raises:
+            UlmfitError: a row is not in the store.
+        """
         vocab = Vocabulary(vocab)
         dtype = np.uint16 if len(vocab) <= 1 << 16 else np.uint32
         table = np.array(vocab.encode(self.words), dtype)
@@ -191,22 +217,11 @@ def _build(
     """Tokenise into a temporary folder and give it the store's name at the end."""
     digest = hashlib.blake2b(digest_size=16)
     pieces = Pieces(lang).words if is_model(lang) else []
-    words, counts = WordTable(pieces), []
+    words = WordTable(pieces)
     with token_folder(root, "store" if key is None else store_name(key, lang)) as temporary:
-        with open(temporary / "tokens.npy", "wb") as file:
-            write_header(file, 0)
-            done = 0
-            with (closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches,
-                  closing(Bar("tokens", total, shown=progress)) as bar):
-                for encoded in batches:
-                    file.write(words.merge(encoded).astype("<u4").tobytes())
-                    counts.append(encoded.counts)
-                    done += len(encoded.counts)
-                    bar.show(done, f"{done:,} texts")
-            if not counts:
-                raise UlmfitError("expected at least one text, found none")
-            offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-            write_header(file, int(offsets[-1]))
+        with (closing(encode_batches(_hashed(texts, digest), lang=lang, n_workers=n_workers)) as batches,
+              closing(Bar("tokens", total, shown=progress)) as bar):
+            offsets = _write_tokens(temporary / "tokens.npy", batches, words, bar)
         np.save(temporary / "offsets.npy", offsets)
         write_json(temporary / "words.json", words.words)
         content = digest.hexdigest()
@@ -230,6 +245,24 @@ def _build(
         if not is_whole(folder, "store"):  # else another process was first: its store is the same
             move(temporary, folder)
     return folder
+
+
+def _write_tokens(path: Path, batches: Iterable[Encoded], words: WordTable, bar: Bar) -> np.ndarray:
+    """Write all tokens as they come; returns the offsets of the documents."""
+    counts: list[np.ndarray] = []
+    done = 0
+    with open(path, "wb") as file:
+        write_header(file, 0)
+        for encoded in batches:
+            file.write(words.merge(encoded).astype("<u4").tobytes())
+            counts.append(encoded.counts)
+            done += len(encoded.counts)
+            bar.show(done, f"{done:,} texts")
+        if not counts:
+            raise UlmfitError("expected at least one text, found none")
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+        write_header(file, int(offsets[-1]))
+    return offsets
 
 
 def _hashed(texts: Iterable[str], digest: Any) -> Iterator[str]:

@@ -81,7 +81,11 @@ def finish(folder: Path, files: Sequence[str], meta: dict[str, Any]) -> None:
 
 
 def read_meta(folder: Path, kind: str) -> dict[str, Any]:
-    """meta.json of a finished folder, its files' sizes verified; ValueError when something is missing or cut short."""
+    """meta.json of a finished folder, its files' sizes verified.
+
+    Raises:
+        UlmfitError: something is missing, cut short or of another format.
+    """
     try:
         meta = json.loads((folder / "meta.json").read_text("utf8"))
         found = {name: (folder / name).stat().st_size for name in meta["sizes"]}

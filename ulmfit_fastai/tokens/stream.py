@@ -32,7 +32,9 @@ def encode_batches(
 ) -> Generator[Encoded, None, None]:
     """Tokenise texts in order, in batches, with at most two batches a worker in memory.
 
-    `n_workers`: processes; None takes all cores (this process alone for little text), 1 works in this process.
+    Args:
+        lang: as in `make_tokenizer`.
+        n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
     """
     batches: Iterator[list[str]] = checked_batches(texts)
     count = cores() if n_workers is None else n_workers
@@ -51,7 +53,17 @@ def encode_batches(
 def tokenize(texts: Iterable[str], lang: str = "en", *, n_workers: int | None = None) -> list[list[str]]:
     """fastai's training-time tokens of `texts`, in memory: what a store made of the same texts holds.
 
-    The first call imports spaCy. A text that is empty or no string raises ValueError with its row number.
+    The first call imports spaCy.
+
+    Args:
+        lang: as in `make_tokenizer`.
+        n_workers: processes; None takes all cores (this process alone for little text), 1 works in this process.
+
+    Returns:
+        The tokens of each text, xxbos first.
+
+    Raises:
+        UlmfitError: a text is empty or no string (says which rows).
     """
     if isinstance(texts, str):
         raise UlmfitError("expected many texts, found one: put it in a list")

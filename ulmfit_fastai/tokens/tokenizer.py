@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,20 +33,31 @@ from .rules import (
 
 _WORD = re.compile(r"\w+")
 
-# Columns of the table of chunks: where its tokens start and how many they are; the word it begins with, ends with, the
-# letters it begins with (as numbers to compare, for `mark_word_repeats`); flags.
-START, COUNT, FIRST, LAST, STEM, FLAGS = range(6)
 NO_WORD = 0
 # Flags. The chunk is white space; has equal words in a row; has several words (after `mark_repeats`); begins, or ends,
 # with a token that may be a part of one of spaCy's special cases.
 SPACE, REPEATS, MANY, RIGHT, LEFT = 1, 2, 4, 8, 16
 
 
+class Chunks(NamedTuple):
+    """The table of chunks by its columns, int64 (chunks,) each."""
+
+    start: np.ndarray  # where a chunk's tokens start
+    n_tokens: np.ndarray  # how many they are
+    first: np.ndarray  # the word it begins with, as a number to compare, for `mark_word_repeats`
+    last: np.ndarray  # the word it ends with
+    stem: np.ndarray  # the letters it begins with
+    flags: np.ndarray
+
+
 class FastTokenizer:
     """Texts -> numbers of fastai's tokens; `words[number]` is the token.
 
-    The dictionary of chunks is bounded: past `max_tokens` stored tokens everything is forgotten (`generation` counts
-    how often) and built anew, so that memory does not grow with the number of texts.
+    The dictionary of chunks is bounded, so that memory does not grow with the number of texts.
+
+    Args:
+        lang: spaCy's code of a language whose words stand between spaces.
+        max_tokens: past so many stored tokens everything is forgotten (`generation` counts how often) and built anew.
     """
 
     def __init__(self, lang: str = "en", *, max_tokens: int = 1_500_000) -> None:
@@ -65,12 +76,16 @@ class FastTokenizer:
         self._joined: dict[str, int] = {}
         self._texts: list[str] = []  # of all chunks
         self._edges: list[int] = []  # 2: a chunk begins with a space after the rules, 1: ends with one, 3: both
-        self._table, self._tokens, self._n_tokens = _Columns(np.int64, 6), _Columns(np.uint32, 1), 0
+        self._table, self._tokens, self._n_tokens = _Columns(np.int64, len(Chunks._fields)), _Columns(np.uint32, 1), 0
         self._empty = self._add("", [])
         self._bos = self._add(BOS, [BOS])
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of `texts` one after another (uint32, into `words`) and how many each text has (int64)."""
+        """Number the tokens of some texts.
+
+        Returns:
+            The tokens of `texts` one after another (uint32, into `words`), and how many each text has (int64).
+        """
         if self._n_tokens > self.max_tokens:
             self.reset()
         chunks = [self._document(fix_html(text)) for text in texts]
@@ -86,36 +101,36 @@ class FastTokenizer:
 
     def _gather(self, flat: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of the chunks `flat`; `starts`: where a text's first chunk stands."""
-        table = self._table.array()
-        counts = table[COUNT][flat]
+        table = Chunks(*self._table.array())
+        counts = table.n_tokens[flat]
         ends = np.cumsum(counts)
-        source = np.arange(ends[-1]) + np.repeat(table[START][flat] - (ends - counts), counts)
+        source = np.arange(ends[-1]) + np.repeat(table.start[flat] - (ends - counts), counts)
         return self._tokens.array()[0][source], np.add.reduceat(counts, starts)
 
     def _repeating_rows(self, flat: np.ndarray, ends: np.ndarray) -> list[int]:
         """Rows of texts in which `mark_word_repeats` may find something: words A A and then A or `A,`."""
-        table = self._table.array()
-        flags = table[FLAGS][flat]
+        table = Chunks(*self._table.array())
+        flags = table.flags[flat]
         words = np.flatnonzero((flags & SPACE) == 0)
         number, many = flat[words], flags[words] & MANY > 0
         # Few are worth a closer look: equal neighbours, and chunks of several words, whose ends may be equal.
         first = np.flatnonzero((number[:-2] == number[1:-1]) | many[:-2] | many[1:-1])
         second, third = number[first + 1], number[first + 2]
-        word = table[FIRST][second]
-        thrice = (table[LAST][number[first]] == word) & (word != NO_WORD)
-        thrice &= (table[STEM][third] == word) | many[first + 1]
+        word = table.first[second]
+        thrice = (table.last[number[first]] == word) & (word != NO_WORD)
+        thrice &= (table.stem[third] == word) | many[first + 1]
         hits = np.concatenate([np.flatnonzero(flags & REPEATS), words[first[thrice]]])
         return np.unique(np.searchsorted(ends, hits, side="right")).tolist()
 
     def _join_crossing(self, flat: np.ndarray) -> None:
         """Put one joined chunk for neighbours between which a special case of spaCy's may match (in place)."""
-        table, tokens = self._table.array(), self._tokens.array()[0]
-        flags = table[FLAGS][flat]
+        table, tokens = Chunks(*self._table.array()), self._tokens.array()[0]
+        flags = table.flags[flat]
         runs: list[list[int]] = []
         for i in np.flatnonzero((flags[:-1] & LEFT > 0) & (flags[1:] & RIGHT > 0)).tolist():
             left, right = flat[i], flat[i + 1]
-            last = tokens[table[START, left] + table[COUNT, left] - 1]
-            pair = self.words[last], self.words[tokens[table[START, right]]]
+            last = tokens[table.start[left] + table.n_tokens[left] - 1]
+            pair = self.words[last], self.words[tokens[table.start[right]]]
             if pair in self.splitter.pairs:
                 if runs and runs[-1][-1] == i:
                     runs[-1].append(i + 1)
@@ -197,19 +212,20 @@ class FastTokenizer:
             parts = repeats.split()
             flags |= MANY * (len(parts) > 1) | REPEATS * any(a == b for a, b in zip(parts, parts[1:]))
         edges = 2 * (spaced[0] == " ") + (spaced[-1] == " ")
-        found = self._chunks[chunk] = self._add(chunk, tokens, flags, edges, _words(parts))
+        found = self._chunks[chunk] = self._add(chunk, tokens, flags=flags, edges=edges, words=_words(parts))
         return found
 
     def _space(self, run: str) -> int:
         found = self._spaces.get(run)
         if found is None:
-            found = self._spaces[run] = self._add(run, self.splitter.spacy(f"a{run}b")[1:-1], SPACE)
+            found = self._spaces[run] = self._add(run, self.splitter.spacy(f"a{run}b")[1:-1], flags=SPACE)
         return found
 
     def _add(
         self,
         text: str,
         tokens: list[str],
+        *,
         flags: int = 0,
         edges: int = 0,
         words: tuple[int, int, int] = (NO_WORD, NO_WORD, NO_WORD),
@@ -222,7 +238,7 @@ class FastTokenizer:
                 number = ids[token] = len(self.words)
                 self.words.append(token.replace(" ", "▁"))
             self._tokens.pending.append(number)
-        self._table.pending.append((self._n_tokens, len(tokens), *words, flags))
+        self._table.pending.append((self._n_tokens, len(tokens), *words, flags))  # in the order of `Chunks`
         self._texts.append(text)
         self._edges.append(edges)
         self._n_tokens += len(tokens)

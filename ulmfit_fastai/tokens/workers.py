@@ -47,6 +47,7 @@ class Sender:
         self.number, self.tokenizer, self.sent = number, make_tokenizer(lang), (0, 0)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
+        """Tokenise a batch, and hand its new words on with it."""
         tokens, counts = self.tokenizer.encode(texts)
         generation, sent = self.sent
         if generation != self.tokenizer.generation:
@@ -71,6 +72,7 @@ class Worker:
         self._receive()
 
     def encode(self, texts: Sequence[str]) -> Encoded:
+        """Send a batch and wait for its tokens; OSError when the process has ended."""
         _send(self.stdin, list(texts))
         return self._receive()
 

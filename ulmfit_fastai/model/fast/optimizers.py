@@ -41,10 +41,12 @@ class FusedAdam(Optimizer):
         self.decouple_wd, self.fused = decouple_wd, fused
 
     def freeze_to(self, n: int) -> None:
+        """Freeze the groups before `n`, as fastai does, and drop their gradients."""
         super().freeze_to(n)
         self._drop_frozen_gradients()
 
     def zero_grad(self) -> None:
+        """Drop all gradients, those of frozen parameters too."""
         for group in self.param_lists:
             for p in group:
                 p.grad = None
@@ -57,6 +59,7 @@ class FusedAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
+        """Move what has a gradient: fused where the device can, otherwise by fastai's own steps."""
         self._drop_frozen_gradients()
         if not self.fused or self.param_lists[0][0].device.type not in FUSED_DEVICES:
             super().step(closure)

@@ -27,13 +27,26 @@ def sampled_cross_entropy(
     matmul_dtype: torch.dtype | None = None,
     chunk: int = CHUNK_TOKENS,
 ) -> Tensor:
-    """Mean cross entropy in which the first `frequent` words always compete and `drawn` of the others at random.
+    """Mean cross entropy in which the most frequent words always compete and some of the others at random.
 
-    `hidden` (tokens, n_hid), `weight` (vocabulary, n_hid) with the most frequent words first, `bias` (vocabulary,) or
-    None, `target` (tokens,). Every token's own word competes too. A drawn word stands for (vocabulary - frequent) /
-    drawn words, so that the sum of exponentials is right on average (Horvitz-Thompson); the same words are drawn for
-    all tokens, from torch's random numbers. With `frequent + drawn` as large as the vocabulary it is the exact loss.
-    Gradients are made in the forward pass; it can be back-propagated once.
+    A drawn word stands for (vocabulary - frequent) / drawn words, so that the sum of exponentials is right on average
+    (Horvitz-Thompson); the same words are drawn for all tokens, from torch's random numbers. With `frequent + drawn` as
+    large as the vocabulary it is the exact loss. Gradients are made in the forward pass: it can be back-propagated
+    once.
+
+    Args:
+        hidden: (tokens, n_hid).
+        weight: (vocabulary, n_hid), the most frequent words first.
+        bias: (vocabulary,) or None.
+        target: word numbers (tokens,). Every token's own word competes too.
+        frequent: words that always compete.
+        drawn: words that are drawn from the others.
+        matmul_dtype: of the matrix products; None: that of `hidden`.
+        chunk: rows of logits at a time.
+
+    Raises:
+        UlmfitError: `frequent` is below 0 or `drawn` below 1.
+
     Source: importance sampling for softmax, Bengio & Senecal 2003; one sample for a whole batch, Jean et al. 2015.
     """
     words = len(weight)
