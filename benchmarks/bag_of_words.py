@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fastai._files import read_json, write_json_atomic
-from ulmfit_fastai.experiments.baselines import _nbsvm_scores, nbsvm_baseline, tfidf_baseline
+from ulmfit_fastai.experiments.baselines import nbsvm_baseline, nbsvm_scores, tfidf_baseline
 from ulmfit_fastai.results.environment import now, versions
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.imdb import load_imdb
@@ -70,7 +70,7 @@ def nbsvm_from_counts(counted: Counted, labels: np.ndarray, train: np.ndarray, t
     """`nbsvm_baseline`'s predictions from counts of two classes."""
     seen, unseen = counted.split(train, test)
     classes = sorted(set(labels[train]))
-    scores = _nbsvm_scores(seen, labels[train] == classes[1], unseen)
+    scores = nbsvm_scores(seen, labels[train] == classes[1], unseen)
     return np.array(classes, dtype=object)[(scores > 0).astype(int)]
 
 
@@ -120,7 +120,7 @@ def _nbsvm3(texts: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> np.nda
 
     words = CountVectorizer(ngram_range=(1, 3), binary=True, token_pattern=WORDS_AND_SIGNS, dtype=np.float32)
     classes = sorted(set(labels))
-    scores = _nbsvm_scores(words.fit_transform(texts), labels == classes[1], words.transform(unseen))
+    scores = nbsvm_scores(words.fit_transform(texts), labels == classes[1], words.transform(unseen))
     return np.array(classes, dtype=object)[(scores > 0).astype(int)]
 
 

@@ -26,8 +26,9 @@ from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training.corpus import GeneralText
-from ulmfit_fastai.training.pretraining import perplexity, pretrain_on, pretraining
+from ulmfit_fastai.training.pretraining import perplexity, pretrain_on
 from ulmfit_fastai.training.session import Conditions
+from ulmfit_fastai.training.stage_one import pretraining
 
 from .bundle_weights import ROOT, held_out
 

@@ -38,9 +38,10 @@ from ulmfit_fastai.results.environment import describe_device, versions
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.training.corpus import GeneralText, general_lm
 from ulmfit_fastai.training.estimate import Plan, time_phase
-from ulmfit_fastai.training.pretraining import SIZES, pretrain_on, pretraining
+from ulmfit_fastai.training.pretraining import pretrain_on
 from ulmfit_fastai.training.runs import plan_run, run
 from ulmfit_fastai.training.session import Conditions
+from ulmfit_fastai.training.stage_one import SIZES, pretraining
 
 log = logging.getLogger("jobs")
 PIECE = 15 * 2**20

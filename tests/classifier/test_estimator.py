@@ -22,7 +22,7 @@ from some_texts import able, reviews, tiny
 from ulmfit_fastai import ULMFiT
 from ulmfit_fastai.batches.targets import Target
 from ulmfit_fastai.classifier import start as own_recipe
-from ulmfit_fastai.classifier.estimator import Unfinished
+from ulmfit_fastai.classifier.fitted import Unfinished
 from ulmfit_fastai.classifier.labels import class_weights, read_labels
 from ulmfit_fastai.classifier.start import with_weights
 from ulmfit_fastai.classifier.texts import own_dataset

@@ -22,7 +22,8 @@ from ulmfit_fastai.experiments.ablation_table import AblationTable, spearman
 from ulmfit_fastai.experiments.baselines import log_count_ratio, nbsvm_baseline, tfidf_baseline
 from ulmfit_fastai.experiments.epoch_curves import figure4
 from ulmfit_fastai.experiments.grid import plan_grid
-from ulmfit_fastai.experiments.label_curves import labels_needed, lowshot
+from ulmfit_fastai.experiments.label_curves import lowshot
+from ulmfit_fastai.experiments.labels_needed import labels_needed
 from ulmfit_fastai.experiments.main_results import reproduce_all
 from ulmfit_fastai.experiments.tables import ablate, seed_list, table_cells
 from ulmfit_fastai.recipe.ablations import ROWS, ablation, full_method

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ulmfit_fastai.batches.targets import Target
+from ulmfit_fastai.predict.config import Config
 from ulmfit_fastai.predict.model_card import code, model_card
-from ulmfit_fastai.predict.text_model import Config
 from ulmfit_fastai.recipe.presets import preset
 
 ODD = ["<script>alert(1)</script>", "{{7*7}}", "a`b", "``", "`edge", "two\nlines\r\n\n## and a heading", "", "a|b"]

@@ -16,7 +16,8 @@ from some_texts import reviews, tiny
 from ulmfit_fastai import ULMFiT
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.batches.targets import Target
-from ulmfit_fastai.predict.text_model import Config, TextModel, chunks
+from ulmfit_fastai.predict.config import Config
+from ulmfit_fastai.predict.text_model import TextModel, chunks
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
@@ -88,7 +89,7 @@ def test_the_folder_holds_what_it_says_and_none_of_the_texts(folder):
 
 
 def test_the_card_has_what_the_hub_reads_and_people_ask(model, tmp_path):
-    card = (model.save(tmp_path / "mood", licence="apache-2.0") / "README.md").read_text()
+    card = (model.save(tmp_path / "mood", license="apache-2.0") / "README.md").read_text()
     front = dict(line.split(": ", 1) for line in card.split("---")[1].strip().splitlines() if ": " in line)
     assert front["license"] == "apache-2.0" and front["pipeline_tag"] == "text-classification"
     assert front["library_name"] == "ulmfit_fastai" and "\n- ulmfit\n" in card and "\n# mood\n" in card
@@ -96,7 +97,7 @@ def test_the_card_has_what_the_hub_reads_and_people_ask(model, tmp_path):
     for said in ("`3`, `7`", "22 labelled texts, 2 held out", f"error {error:.2f} %", 'ULMFiT.load("',
                  "AWD-LSTM 32/48/2"):
         assert said in card, said
-    assert "licence field above is yours" in (model.save(tmp_path / "other") / "README.md").read_text()
+    assert "license field above is yours" in (model.save(tmp_path / "other") / "README.md").read_text()
 
 
 @pytest.mark.parametrize("config", [

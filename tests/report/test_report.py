@@ -16,8 +16,8 @@ from ulmfit_fastai._words import duration
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.model.layers import build_classifier
 from ulmfit_fastai.model.weights import Classifier
+from ulmfit_fastai.predict.config import about
 from ulmfit_fastai.predict.explanation import Explanation, Word
-from ulmfit_fastai.predict.text_model import about
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.report.page import IN_PAGE, figure_html
 from ulmfit_fastai.report.report import write_report

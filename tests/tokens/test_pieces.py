@@ -25,7 +25,8 @@ from ulmfit_fastai.tokens.pieces import Pieces, joined_pieces, model_digest, tra
 from ulmfit_fastai.tokens.rules import SPECIAL_TOKENS, apply_rules
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.tokens.stream import tokenize
-from ulmfit_fastai.training.pretraining import pretrain, settings
+from ulmfit_fastai.training.pretraining import pretrain
+from ulmfit_fastai.training.stage_one import settings
 
 NOUNS = "Haus Film Kamera Drehbuch Geschichte Spannung Musik Liebe Krieg Stadt Dorf Bild Ton Licht Schatten".split()
 PRAISE, BLAME = "schön spannend herrlich wunderbar".split(), "langweilig traurig furchtbar öde".split()

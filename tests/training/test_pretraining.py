@@ -22,9 +22,10 @@ from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training import pretraining, runs, session
 from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.corpus import general_text
-from ulmfit_fastai.training.pretraining import SIZES, perplexity
+from ulmfit_fastai.training.pretraining import perplexity
 from ulmfit_fastai.training.pretraining import pretrain as pretrain_corpus
 from ulmfit_fastai.training.session import Conditions
+from ulmfit_fastai.training.stage_one import SIZES
 
 ARTICLES = [f"The {animal} lives in the {place} . It eats {food} and sleeps at {time} . "
             f"A {animal} is seldom seen near the {place} ."

@@ -17,7 +17,7 @@ from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
-from ulmfit_fastai.results.result import seconds_of
+from ulmfit_fastai.results.record import seconds_of
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import prepare

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from ulmfit_fastai.classifier.estimator import Unfinished
+from ulmfit_fastai.classifier.fitted import Unfinished
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.session import Conditions, Stopped, session

@@ -1,3 +1,3 @@
 from .estimator import ULMFiT as ULMFiT
-from .estimator import Unfinished as Unfinished
+from .fitted import Unfinished as Unfinished
 from .learner import fastai_learner as fastai_learner

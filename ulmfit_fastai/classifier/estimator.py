@@ -10,30 +10,27 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import read_json
-from ..batches.targets import Target
-from ..model.weights import Classifier
+from ..predict.config import Config
 from ..predict.model_card import model_card
-from ..predict.text_model import Config, TextModel, about
+from ..predict.text_model import TextModel
 from ..recipe.find import find_recipe, is_name
 from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, with_epochs
 from ..recipe.presets import PRESETS
 from ..recipe.recipe import Recipe
 from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
-from ..tokens.ids import TokenIds
 from ..tokens.store import TokenStore
 from ..training.prepare import rows_for
 from ..training.runs import plan_run, run
-from ..training.session import Stopped
 from ..training.starting import OpenedWeights
+from .fitted import Work, trained_model
 from .labels import OwnLabels, class_weights, read_labels
 from .start import refuse_no_validation, refuse_twice, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
@@ -45,27 +42,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Unfinished(UlmfitError, Stopped):
-    """The time budget ended before the training did; the same call of `fit` goes on with it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """What `fit` trains on, ready to run."""
-
-    dataset: Dataset
-    ids: TokenIds
-    recipe: Recipe
-    config: Config
-    opened: OpenedWeights
-
-
 class ULMFiT(Trained):
     """Text classifier by ULMFiT: a language model is fine-tuned on your texts, then a classifier on your labels.
 
     A scikit-learn estimator: it can be cloned, searched and put at the end of a pipeline. Texts are a list, a Series,
-    or columns of a DataFrame; labels are one class a text (text or numbers), several (a list a text, or rows of 0 and
-    1), or a number.
+    or columns of a DataFrame; labels are one class a text (text or numbers), several (multilabel: a list a text, or
+    rows of 0 and 1), or a number (regression).
 
     Args:
         preset: 'few-labels' or 'quick' (a small model, for CPUs), 'fastai' (what works best, for a GPU), 'tiny' (to see
@@ -94,8 +76,13 @@ class ULMFiT(Trained):
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         progress: show progress bars.
 
-    Attributes after `fit` or `load`: `classes_` (in the order of the probabilities), `metrics_` (of the held-out
-    texts), `recipe_`, `model_` (the `TextModel`), `learner` (a fastai Learner).
+    Attributes:
+        classes_: the classes in the order of the probabilities, (classes,); not there for regression. Like all that
+            follow, after `fit` or `load`.
+        metrics_: of the held-out texts, by direction.
+        recipe_: the recipe that was trained.
+        model_: the `TextModel`.
+
     Source: Howard & Ruder 2018, section 3.
     """
 
@@ -138,19 +125,27 @@ class ULMFiT(Trained):
         self.device = device
         self.progress = progress
 
-    # -- training -------------------------------------------------------------------------------------------------
+    # Training
 
     def fit(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
             unlabelled: Any = None) -> ULMFiT:
         """Train on texts `X` with labels `y`, or on the columns `text` and `label` of the DataFrame `X`.
 
         Args:
+            X: texts: a list, array or Series (texts,), or a DataFrame, a row a text.
+            y: a label a text: a class, a list of classes, a row of 0 and 1 (texts, classes), or a number; None or NaN
+                where it is missing.
             text: the column, or columns, of the texts; without it the only one, or the one called 'text'.
             label: the column of the labels, instead of `y`; without both, the one called 'label'.
             unlabelled: more texts for the language model: a list, or a frame with the text columns.
 
-        Raises ValueError for missing texts and labels (with their rows), fewer than two classes, fewer than four
-        texts; `Unfinished` for a run stopped by its time budget.
+        Returns:
+            Itself, trained.
+
+        Raises:
+            UlmfitError: missing texts or labels (with their rows), fewer than two classes, fewer than four texts,
+                settings that are wrong or would have no effect, or an `out` that holds another run.
+            Unfinished: the time budget ended first; the same call goes on.
         """
         if self.time_budget is not None and self.out is None:
             raise UlmfitError("a time budget needs a folder from which the next call goes on", field="out",
@@ -160,7 +155,7 @@ class ULMFiT(Trained):
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
             run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
                 time_budget=self.time_budget, resume=self.resume, opened=work.opened)
-            self._take(_trained(folder, work, device=self.device, kept=self.out is not None))
+            self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
@@ -169,7 +164,14 @@ class ULMFiT(Trained):
 
     def plan(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
              unlabelled: Any = None) -> Plan:
-        """What `fit` with these arguments would do, and how long it would take here, measured on a few batches."""
+        """How long `fit` with these arguments would take here, measured on a few batches.
+
+        Returns:
+            The phases with their seconds; `print` shows them.
+
+        Raises:
+            UlmfitError: where `fit` would.
+        """
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
@@ -219,7 +221,11 @@ class ULMFiT(Trained):
         return recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
 
     def check_settings(self) -> None:
-        """Refuse a preset that isn't there, and settings that are wrong or would be lost, before any text is read."""
+        """Refuse what is wrong in the settings before any text is read.
+
+        Raises:
+            UlmfitError: a preset that isn't there, or settings that are wrong or would have no effect.
+        """
         settings = dict(self.settings or {})
         refuse_twice(settings, directions=self.directions, lang=self.lang)
         names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
@@ -231,9 +237,15 @@ class ULMFiT(Trained):
     def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:
         """Read what `save` wrote, or a finished run folder of any command; executes nothing that is in it.
 
-        On the same kind of device, its probabilities are those of the model that was saved, bit for bit. `int8`
-        predicts on the CPU with LSTMs in 8-bit integers, faster, at nearly the same probabilities; such a model can't
-        explain, save or export.
+        On the same kind of device, its probabilities are those of the model that was saved, bit for bit.
+
+        Args:
+            device: 'cpu', 'cuda', 'mps'; None: the best there is.
+            int8: predict on the CPU with LSTMs in 8-bit integers, faster, at nearly the same probabilities; such a
+                model can't explain, save or export.
+
+        Raises:
+            UlmfitError: the folder is no model and no finished run, or its files don't belong together.
         """
         model = TextModel.load(folder, device=device, int8=int8)
         recipe, config = model.recipe, model.config
@@ -242,7 +254,7 @@ class ULMFiT(Trained):
         loaded._take(model)
         return loaded
 
-    # -- scikit-learn ---------------------------------------------------------------------------------------------
+    # As scikit-learn sees it
 
     @property
     def _estimator_type(self) -> str:
@@ -266,17 +278,3 @@ class ULMFiT(Trained):
         state = dict(super().__getstate__())
         state.pop("_data", None)  # a model that is passed on carries no texts
         return state
-
-
-def _trained(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
-    """The model of a run that `fit` made."""
-    done = read_json(folder / "run.json")
-    if done["status"] != "finished":
-        go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
-                 else "nothing was kept: give `out=` a folder, from which the same call goes on")
-        raise Unfinished("stopped in good order before the end", path=folder, advice=go_on)
-    target = Target.from_record(done["data"]["labels"], work.config.target.classes)  # with the scale of numbers
-    config = replace(work.config, target=target, data=about(done))
-    classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
-                                              vocab=folder / "vocab.json") for direction in config.directions}
-    return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)

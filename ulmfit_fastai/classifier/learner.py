@@ -24,8 +24,14 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
                    ids: TokenIds | None = None) -> TextLearner:
     """A `TextLearner` that shares the model's weights of one direction, on the texts it was trained on.
 
-    Without `dataset` and `ids`, as after loading, its DataLoaders hold two texts without words instead: `predict`,
-    `dls.test_dl(texts)` and `export` work, training needs DataLoaders of your own.
+    Args:
+        direction: 'forward' or 'backward'.
+        dataset: those texts. Without them, as after loading, its DataLoaders hold two texts without words instead:
+            `predict`, `dls.test_dl(texts)` and `export` work, training needs DataLoaders of your own.
+        ids: the same as numbers of the model's words.
+
+    Raises:
+        UlmfitError: the model lacks that direction, or is in int8.
     """
     if direction not in model.models:
         raise UlmfitError(f"direction: this model has {', '.join(model.models)}, found {direction!r}")

@@ -79,8 +79,8 @@ def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: 
     chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
     if chosen in ("none", "pretrain"):
         if chosen == "pretrain":
-            raise UlmfitError("weights 'pretrain' need a corpus: pretrain first (ulmfit-fastai pretrain CORPUS --out "
-                              "FOLDER)", field="weights", advice="then give `weights='FOLDER'`")
+            raise UlmfitError("weights 'pretrain' need a corpus, which isn't among these texts", field="weights",
+                              advice="pretrain a language model on one first, then give its folder as `weights=`")
         return replace(recipe, weights="none", pretrain=None)
     found = opened.look_at(chosen, recipe.directions[0])
     assert found is not None, "only 'none' gives no weights"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import rows_named, shown
-from ..texts.dataset import Dataset, build, from_frame, joined_texts
+from ..texts.dataset import Dataset, build, from_frame, joined_texts, report_missing
 from .labels import OwnLabels, check_classes, delimiter, is_missing
 
 log = logging.getLogger(__name__)
@@ -92,40 +92,60 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     frame, chosen = text_frame(texts, columns)
     if len(labels.values) != len(frame):
         raise UlmfitError(f"expected one label for each of the {len(frame):,} texts, found {len(labels.values):,}")
-    checked = from_frame(frame, text=chosen, label=None, drop_missing=drop_missing)
+    notes: list[str] = []
+    found = _filled(frame, chosen, drop_missing=drop_missing, notes=notes)
     more = [] if unlabelled is None else _unlabelled(unlabelled, chosen)
-    kept = [int(row.removeprefix("unsup-")) for row in checked.df["id"]]  # `from_frame` calls rows by their number
-    bare = [row for row in kept if labels.values[row] is None]
-    notes = list(checked.notes)
-    if bare:
-        which = f"{rows_named(frame.index, bare)} {'have' if len(bare) > 1 else 'has'} no label"
-        if not drop_missing:
-            raise UlmfitError(f"{which} ({len(bare):,} of {len(frame):,})", field="label",
-                              advice="fill them in, or give `drop_missing=True` to use them as unlabelled texts")
-        notes.append(f"{which}: used as unlabelled texts")
-        log.warning("%s", notes[-1])
+    kept = list(found)
+    _report_bare(frame, [row for row in kept if labels.values[row] is None], drop_missing=drop_missing, notes=notes)
     delim = delimiter(labels.names) if labels.kind == "multi" else None
     written = [_written(labels, labels.values[row], delim) for row in kept]
     ids = [str(frame.index[row]) for row in kept]
     parts = {
         "id": [*(ids if len(set(ids)) == len(ids) else map(str, kept)),
                *(f"unlabelled-{i}" for i in range(len(more)))],
-        "text": [*checked.df["text"], *more], "label": [*written, *[None] * len(more)],
+        "text": [*found.values(), *more], "label": [*written, *[None] * len(more)],
         "split": [*("unsup" if label is None else "train" for label in written), *["unsup"] * len(more)],
     }
-    check_classes(labels, [labels.values[row] for row in kept])
+    values = [labels.values[row] for row in kept]
+    check_classes(labels, values)
+    notes += _strange(labels, values, list(found.values()), chosen)
+    for note in notes:
+        log.warning("%s", note)
+    dataset = build("custom", parts, source or f"{len(frame):,} texts given in Python", notes=notes)
+    return replace(dataset, classes=labels.names, label_delim=delim)
+
+
+def _filled(frame: pd.DataFrame, columns: list[str], *, drop_missing: bool, notes: list[str]) -> dict[int, str]:
+    """Row number -> text, of the rows that have one; the others are refused, or noted."""
+    texts = joined_texts(frame, columns)
+    empty = [row for row, text in enumerate(texts) if not text]
+    report_missing(frame, empty, f"column {' + '.join(map(str, columns))}", "empty", drop_missing, notes)
+    return {row: text for row, text in enumerate(texts) if text}
+
+
+def _report_bare(frame: pd.DataFrame, rows: list[int], *, drop_missing: bool, notes: list[str]) -> None:
+    """Refuse rows without label, or note that they are used without."""
+    if not rows:
+        return
+    which = f"{rows_named(frame.index, rows)} {'have' if len(rows) > 1 else 'has'} no label"
+    if not drop_missing:
+        raise UlmfitError(f"{which} ({len(rows):,} of {len(frame):,})", field="label",
+                          advice="fill them in, or give `drop_missing=True` to use them as unlabelled texts")
+    notes.append(f"{which}: used as unlabelled texts")
+
+
+def _strange(labels: OwnLabels, values: list[Any], texts: list[str], columns: list[str]) -> list[str]:
+    """What is odd about texts and labels, though something can be learnt from them."""
+    notes = []
     if labels.kind == "single":
-        count = Counter(labels.values[row] for row in kept)
+        count = Counter(values)
         alone = [name for i, name in enumerate(labels.names) if count[i] == 1]
         if alone:
             notes.append(f"class{'es' * (len(alone) > 1)} {shown(alone)}: one text only, so that none can be held out "
                          "to see whether it is learnt")
-            log.warning("%s", notes[-1])
-    if not any(letter.isalpha() for text in checked.df["text"] for letter in text):
-        notes.append(f"no row of column {' + '.join(map(str, chosen))} has a letter in it: are these the texts?")
-        log.warning("%s", notes[-1])
-    dataset = build("custom", parts, source or f"{len(frame):,} texts given in Python", notes=notes)
-    return replace(dataset, classes=labels.names, label_delim=delim)
+    if not any(letter.isalpha() for text in texts for letter in text):
+        notes.append(f"no row of column {' + '.join(map(str, columns))} has a letter in it: are these the texts?")
+    return notes
 
 
 def _unlabelled(texts: Any, columns: list[str]) -> list[str]:

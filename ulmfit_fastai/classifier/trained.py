@@ -39,10 +39,10 @@ def _gives_probabilities(estimator: Trained) -> bool:
 
 
 class Trained(BaseEstimator):
-    """A classifier that was fitted or loaded; `ULMFiT` adds how it comes to that.
+    """A classifier that was fitted or loaded; `ULMFiT` adds how it comes to that, and says what the attributes are.
 
-    Attributes: `model_` (the `TextModel`), `recipe_`, `classes_` (in the order of the probabilities; none for numbers),
-    `metrics_` (of the held-out texts).
+    All methods raise scikit-learn's NotFittedError before that. Their texts `X` are a list, array or Series (texts,),
+    or a DataFrame with the columns that the model was trained on; `text` names others.
     """
 
     task: str
@@ -62,33 +62,47 @@ class Trained(BaseEstimator):
         elif hasattr(self, "classes_"):
             del self.classes_
 
-    # -- predicting -----------------------------------------------------------------------------------------------
+    # Predicting
 
     def predict(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
-        """The class of each text, in the order of `X`; for several classes a text, an array of tuples (or rows of 0
-        and 1, if it was fitted with those); for regression, float64 numbers.
+        """The class of each text, or its number for regression, in the order of `X`.
 
-        `X`: a list of texts, or a DataFrame with the columns that the model was trained on.
+        Returns:
+            (texts,): classes as in `classes_`; for multilabel tuples of classes, or int64 rows of 0 and 1
+            (texts, classes) if it was fitted with those; for regression float64.
+
+        Raises:
+            UlmfitError: empty texts (with their rows), or a column that isn't there.
         """
         return self.decide(self._outputs(X, text))
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
-        """Probabilities of the classes, float64 (texts, classes), columns as in `classes_`.
+        """Probabilities of the classes; not there for regression.
 
-        For one class a text, rows sum to 1; for several, each is the probability that the class applies.
+        Returns:
+            float64 (texts, classes), columns as in `classes_`. For one class a text, rows sum to 1; for multilabel,
+            each is the probability that the class applies.
+
+        Raises:
+            UlmfitError: as for `predict`.
         """
         return self._outputs(X, text)
 
     def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Probabilities (or numbers) of any number of texts, some thousands at a time, in their order.
+        """Probabilities of any number of texts, or numbers for regression, in their order and in bounded memory.
 
-        Memory stays the same however many there are. `decide` makes classes of what this gives.
+        Yields:
+            float64 (texts, outputs) of the next texts, some thousands at a time; `decide` makes classes of them.
         """
         return self._model().stream(texts)
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
-        """Classes (or numbers) of the probabilities that `predict_proba` and `predict_stream` give."""
+        """What `predict` gives, from outputs that are there already.
+
+        Args:
+            outputs: of `predict_proba` or `predict_stream`, (texts, outputs).
+        """
         config, target = self._model().config, self.model_.target
         if target.kind == "regression":
             return outputs[:, 0]
@@ -118,11 +132,17 @@ class Trained(BaseEstimator):
             raise NotFittedError("this ULMFiT is not fitted yet: call fit, or ULMFiT.load(folder)")
         return self.model_
 
-    # -- judging --------------------------------------------------------------------------------------------------
+    # Judging
 
     def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
                  label: str | None = None) -> Evaluation:
-        """Error with its interval, F1 and confusion on texts whose labels are known; arguments as in `fit`."""
+        """Error with its interval, F1 and confusion on texts whose labels are known.
+
+        A class that the model doesn't know counts as wrong. The arguments are those of `fit`.
+
+        Raises:
+            UlmfitError: missing texts or labels (with their rows), or none of the model's classes among the labels.
+        """
         config, target = self._model().config, self.model_.target
         _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
         values, classes = known_values(read_labels(y, target.task), target)
@@ -137,32 +157,64 @@ class Trained(BaseEstimator):
         return Evaluation.summary_of(self.metrics_.get("averaged") or next(iter(self.metrics_.values())))
 
     def score(self, X: Any, y: Any) -> float:
-        """Accuracy (several classes a text: share with all of them right), or R² for numbers, as in scikit-learn."""
+        """Accuracy, 0 to 1 (multilabel: texts with all classes right), or R² for regression, as in scikit-learn."""
         found = self.evaluate(X, y)
         return found["r2"] if self.model_.target.kind == "regression" else found["accuracy"]
 
     def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
-        """Which words moved the decision on one text, towards `target` (default: the predicted class)."""
+        """Which words moved the decision on one text.
+
+        Args:
+            text: the text, or a mapping from column to text where the model reads several.
+            target: the class to explain; None: the predicted one.
+            steps: points of the integral: more are slower and more exact, see `Explanation.gap`.
+
+        Raises:
+            UlmfitError: an empty text, an unknown class, or a model in int8.
+
+        Source: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks.
+        """
         model = self._model()
         if not isinstance(text, str):
             text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
         return model.explain(text, towards=None if target is None else class_name(target), steps=steps)
 
-    # -- files ----------------------------------------------------------------------------------------------------
+    # Files
 
-    def save(self, folder: str | Path, *, licence: str = "unknown") -> Path:
+    def save(self, folder: str | Path, *, license: str = "unknown", licence: str | None = None) -> Path:
         """Write the model to a folder of safetensors and JSON with a model card, as Hugging Face's hub takes it.
 
-        `licence` goes into the card: an identifier such as 'apache-2.0'. The folder holds no texts.
+        The folder holds no texts.
+
+        Args:
+            folder: a new or empty folder, or an earlier model's, which is replaced.
+            license: goes into the card: an identifier of the hub's, such as 'apache-2.0'.
+            licence: another spelling of `license`.
+
+        Returns:
+            The path of the folder.
+
+        Raises:
+            UlmfitError: the folder holds something else, or the model is in int8.
         """
         model = self._model()
-        return model.save(folder, card=model_card(model, name=Path(folder).resolve().name, licence=licence))
+        card = model_card(model, name=Path(folder).resolve().name, license=license if licence is None else licence)
+        return model.save(folder, card=card)
 
     def export(self, path: str | Path, *, direction: str | None = None) -> Path:
         """Write one direction as fastai's own pickle, for `load_learner`.
 
         Whoever loads a pickle runs what is in it: pass such a file on only to those who trust you, and load only your
         own. `save` writes a folder that is safe to load.
+
+        Args:
+            direction: 'forward' or 'backward'; None: the model's first.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            UlmfitError: the model lacks that direction, or is in int8.
         """
         learn = self.learner_for(direction or next(iter(self._model().models)))
         warnings.warn("export writes a pickle, and loading a pickle runs the code in it: load only files that you "
@@ -182,6 +234,9 @@ class Trained(BaseEstimator):
 
         After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
         further training needs DataLoaders of your own.
+
+        Raises:
+            UlmfitError: the model lacks that direction, or is in int8.
         """
         return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
 

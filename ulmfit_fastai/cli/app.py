@@ -2,8 +2,8 @@
 
 A command is a function from the parsed arguments to an exit code; the first line of its docstring is its line in
 `ulmfit-fastai --help`, the rest is what `ulmfit-fastai COMMAND --help` says. To add one, write the function and give it
-a row in `COMMANDS`; those of the paper's experiments are in cli_experiments.py, those for your own texts in
-cli_texts.py. Nothing heavy is imported before a command runs, so that help comes at once.
+a row in `COMMANDS`; those of the paper's experiments are in experiments.py, those for your own texts in texts.py, the
+others in commands.py. Nothing heavy is imported before a command runs, so that help comes at once.
 
 Exit codes: 0 done, 1 done but short of what was asked (`check`, `doctor`), 2 wrong input, 3 stopped by the time
 budget (the same command goes on), 130 interrupted.
@@ -45,8 +45,6 @@ from .texts import TEXTS
 logger = logging.getLogger(__name__)
 
 
-# --------------------------------------------------------------------------------------------------------- the commands
-# ------------------------------------------------------------------------------------------------------------ the table
 COMMANDS = (
     Command("demo", demo, (out("runs/demo"), DEVICE)),
     Command("imdb", imdb, (
@@ -91,7 +89,14 @@ COMMANDS = (
 
 
 def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of the whole command line, made from the table."""
+    """The parser of the whole command line, made from the table.
+
+    Args:
+        commands: a row a command; the first line of its function's docstring is its help.
+
+    Returns:
+        A parser whose result has `run_command`, the function of the command that was given.
+    """
     parser = argparse.ArgumentParser(
         prog="ulmfit-fastai", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="ULMFiT (Howard & Ruder 2018) on fastai v2: from texts to a result checked against the paper.",
@@ -123,7 +128,14 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. A user's error is one message, not a traceback."""
+    """Run one command; a user's error is one message, not a traceback.
+
+    Args:
+        argv: the words behind the program's name; None: those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget, 130 interrupted.
+    """
     args = build_parser().parse_args(argv)
     set_up_logging(args.verbose)
     try:

@@ -193,7 +193,7 @@ def fields(names: list[str], task: str) -> int:
     from ..recipe.find import find_recipe
 
     if names == ["pretrain"]:
-        from ..training.pretraining import Reading, pretraining
+        from ..training.stage_one import Reading, pretraining
 
         print(*documented_arguments(pretraining), *documented(Reading), sep="\n")
     else:

@@ -77,7 +77,7 @@ def train(args: argparse.Namespace) -> int:
     """
     options = overrides(args)  # refused before the heavy imports
     from .._words import shown
-    from ..classifier.estimator import Unfinished
+    from ..classifier.fitted import Unfinished
     from ..texts.files import existing
     from ..texts.tables import read_table
     from .table_columns import typed, unlabelled_of
@@ -198,7 +198,6 @@ def explain(args: argparse.Namespace) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------- what they have in common
 def estimator(args: argparse.Namespace, options: dict[str, Any]) -> ULMFiT:
     """The estimator that `train` was asked for; `options` are fields of its recipe."""
     from ..classifier.estimator import ULMFiT

@@ -47,6 +47,7 @@ class AblationTable:
 
     @property
     def finished(self) -> bool:
+        """Whether every run is there."""
         return not self.missing
 
     @property

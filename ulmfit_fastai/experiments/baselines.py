@@ -11,10 +11,15 @@ from ..texts.dataset import Dataset
 
 
 def tfidf_baseline(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-    """TF-IDF over words and word pairs with logistic regression, scikit-learn's defaults, trained on these rows.
+    """TF-IDF over words and word pairs with logistic regression, scikit-learn's defaults.
 
-    Returns {'name', 'error' (%), 'n' (test texts), 'n_train', 'seconds'}. `train` and `test` are row numbers: for a
-    run with few labels the rows of those labels, otherwise the validation rows too, since a bag of words needs none.
+    Args:
+        train: row numbers to train on: for a run with few labels the rows of those labels, otherwise the validation
+            rows too, since a bag of words needs none.
+        test: row numbers to measure on.
+
+    Returns:
+        {'name', 'error' (%), 'n' (test texts), 'n_train', 'seconds'}.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -42,10 +47,10 @@ def nbsvm_baseline(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dic
     seen, unseen = words.fit_transform(texts[train]), words.transform(texts[test])
     classes = sorted(set(labels[train]))
     if len(classes) == 2:
-        scores = _nbsvm_scores(seen, labels[train] == classes[1], unseen)
+        scores = nbsvm_scores(seen, labels[train] == classes[1], unseen)
         predicted = np.array(classes, dtype=object)[(scores > 0).astype(int)]
     else:
-        scores = np.stack([_nbsvm_scores(seen, labels[train] == name, unseen) for name in classes], axis=1)
+        scores = np.stack([nbsvm_scores(seen, labels[train] == name, unseen) for name in classes], axis=1)
         predicted = np.array(classes, dtype=object)[scores.argmax(axis=1)]
     return _record("NB-SVM(1,2)", predicted, labels, train, test, started)
 
@@ -57,8 +62,8 @@ def log_count_ratio(counts: Any, positive: np.ndarray, *, alpha: float = 1.0) ->
     return np.log(p / p.sum()) - np.log(q / q.sum())
 
 
-def _nbsvm_scores(seen: Any, positive: np.ndarray, unseen: Any, *, beta: float = 0.25) -> np.ndarray:
-    """Decision values of the unseen texts, positive for the class that `positive` marks."""
+def nbsvm_scores(seen: Any, positive: np.ndarray, unseen: Any, *, beta: float = 0.25) -> np.ndarray:
+    """Decision values of the unseen texts, (texts,), above 0 for the class that `positive` marks among the seen."""
     from sklearn.svm import LinearSVC
 
     ratio = log_count_ratio(seen, positive)

@@ -17,6 +17,7 @@ from .._files import write_json_atomic, write_text_atomic
 from ..recipe.ablations import ablation, full_method
 from ..recipe.recipe import Recipe
 from ..results.comparison import title_of
+from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..texts.sources import load_task
 from ..training.corpus import Corpus
@@ -54,7 +55,7 @@ class EpochCurves:
         return "\n".join([*lines, *(f"! missing: {name} ({why})" for name, why in self.missing.items())])
 
     def plot(self) -> Figure:
-        """The curves, the mean of the seeds thick."""
+        """The curves, the mean of the seeds thick, as a matplotlib Figure."""
         return epochs_figure(self.curves, title=f"Fine-tuning the classifier · {title_of(self.task)}")
 
 
@@ -79,7 +80,18 @@ def figure4(
 
     Full is Table 7's row, but trained to its last epoch, without early stopping, as the figure shows it. The ULMFiT
     runs and all language models are those of the tables in the same `out`. Writes figure4.csv, .json (how the runs were
-    made), .png and .svg; the arguments are those of `experiments.ablate`.
+    made), .png and .svg.
+
+    Args:
+        overrides: these and all other arguments as in `experiments.ablate`.
+
+    Returns:
+        EpochCurves: `.curves`, `.plot()`; with `dry_run` the `GridPlan`.
+
+    Raises:
+        UlmfitError: as `experiments.ablate`.
+
+    Source: Howard & Ruder 2018, section 5, Figure 4.
     """
     name = task.name if isinstance(task, Dataset) else task
     recipe = base_recipe(base, name, overrides)
@@ -92,25 +104,30 @@ def figure4(
         return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
     missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
                        progress=progress, cache=cache)
-    curves: dict[str, list[pd.DataFrame]] = {name: [] for name in kinds}
-    rows, results = [], {current.folder: result_of(current, dataset, folder) for current in cells}
-    for current in cells:
-        result = results[current.folder]
-        if result is not None:
-            history = result.history[result.history["phase"] == "classifier"]
-            frame = pd.DataFrame({"epoch": range(1, len(history) + 1),
-                                  "error": 100 * (1 - history["accuracy"].to_numpy(float))})
-            curves[current.row].append(frame)
-            rows.append(frame.assign(row=current.row, seed=current.seed))
+    results = {current.folder: result_of(current, dataset, folder) for current in cells}
+    frames = [(current, _errors_by_epoch(result)) for current in cells
+              if (result := results[current.folder]) is not None]
+    curves = {row: [frame for current, frame in frames if current.row == row] for row in kinds}
     record = record_of(cells, results, dataset, method=kinds["ULMFiT"], device=device)
     found = EpochCurves(dataset.name, curves, missing, folder, notes_of(kinds["ULMFiT"], record), record)
-    if rows:
-        table = pd.concat(rows)[["row", "seed", "epoch", "error"]]
-        write_text_atomic(folder / "figure4.csv", table.to_csv(index=False, float_format="%.6g"))
-        write_json_atomic(folder / "figure4.json", {"schema": SCHEMA, "task": found.task, "missing": missing,
-                                                    "notes": found.notes, "record": record})
-        save_figure(found.plot(), folder / "figure4")
+    if frames:
+        _save(found, pd.concat([frame.assign(row=current.row, seed=current.seed) for current, frame in frames]))
     return found
+
+
+def _errors_by_epoch(result: Result) -> pd.DataFrame:
+    """Validation error in % after each epoch of the classifier, counted from 1."""
+    history = result.history[result.history["phase"] == "classifier"]
+    return pd.DataFrame({"epoch": range(1, len(history) + 1),
+                         "error": 100 * (1 - history["accuracy"].to_numpy(float))})
+
+
+def _save(found: EpochCurves, rows: pd.DataFrame) -> None:
+    table = rows[["row", "seed", "epoch", "error"]]
+    write_text_atomic(found.folder / "figure4.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_json_atomic(found.folder / "figure4.json", {"schema": SCHEMA, "task": found.task, "missing": found.missing,
+                                                      "notes": found.notes, "record": found.record})
+    save_figure(found.plot(), found.folder / "figure4")
 
 
 def figure4_recipes(task: str, base: Recipe, asked: Mapping[str, Any]) -> dict[str, Recipe]:

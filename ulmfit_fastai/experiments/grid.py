@@ -162,6 +162,7 @@ class GridPlan:
 
     @property
     def seconds(self) -> float:
+        """Of all runs together."""
         return sum(number * each for _, number, each in self.rows)
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from .. import paper
-from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..recipe.ablations import LOW_SHOT
 from ..recipe.recipe import Recipe
@@ -36,6 +35,7 @@ from .baselines import nbsvm_baseline, tfidf_baseline
 from .figures import labels_figure, save_figure
 from .grid import Cell, GridPlan, distinct, plan_grid, result_of, run_grid
 from .label_points import SOME, lowshot_cells, point_cells, varied
+from .labels_needed import labels_needed
 from .tables import notes_of, record_of, seed_list
 
 if TYPE_CHECKING:
@@ -49,48 +49,13 @@ NAMES = {"from_scratch": "from scratch", "supervised": "ULMFiT, supervised",
 COLUMNS = ["kind", "labels", "error", "sd", "low", "high", "n_seeds", "n_texts"]
 
 
-@dataclass(frozen=True)
-class Needed:
-    """How many labels a curve needs for an error: a number, or a bound where the curve doesn't reach that far."""
-
-    labels: float | None
-    text: str
-    """'1,250', 'more than 5,000' or 'at most 100'"""
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def labels_needed(curve: Mapping[int, float], error: float) -> Needed:
-    """How many labels a curve {labels: error in %} needs for an error.
-
-    Between two points the error is taken to be linear in the logarithm of the labels. Where a curve that goes up and
-    down has the error several times, the fewest labels count: that favours the curve asked about. Beyond the curve's
-    ends there is no number, only a bound.
-    """
-    points = sorted((n, e) for n, e in curve.items() if math.isfinite(e))
-    if not points:
-        raise UlmfitError("the curve has no points to compare with")
-    if points[0][1] <= error:
-        equal = points[0][1] == error
-        return Needed(float(points[0][0]) if equal else None, f"{'' if equal else 'at most '}{points[0][0]:,}")
-    for (few, worse), (many, better) in zip(points, points[1:]):
-        if better <= error:
-            share = (worse - error) / (worse - better)
-            labels = math.exp(math.log(few) + share * (math.log(many) - math.log(few)))
-            return Needed(labels, f"{labels:,.0f}")
-    return Needed(None, f"more than {points[-1][0]:,}")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class LowShot:
-    """The curves of Figure 3, as far as their runs are finished.
-
-    `points`: kind, labels, error (% of the validation set, mean over seeds), sd, low, high, n_seeds, n_texts.
-    """
+    """The curves of Figure 3, as far as their runs are finished."""
 
     task: str
     points: pd.DataFrame
+    """kind, labels, error (% of the validation set, mean over seeds), sd, low, high, n_seeds, n_texts"""
     errors: dict[str, dict[int, float]]
     """"kind/labels" -> seed -> error in %"""
     missing: dict[str, str] = field(default_factory=dict)
@@ -100,6 +65,7 @@ class LowShot:
 
     @property
     def finished(self) -> bool:
+        """Whether every run is there."""
         return not self.missing
 
     def curve(self, kind: str) -> dict[int, float]:
@@ -111,8 +77,9 @@ class LowShot:
     def needed(self) -> pd.DataFrame:
         """For every other point: the labels that training from scratch needs for the same error.
 
-        Columns: kind, labels, error, needed (NaN where only a bound is known), factor (needed / labels), text, paper
-        (the paper's factor, with 100 labels).
+        Returns:
+            Columns: kind, labels, error (%), needed (NaN where only a bound is known), factor (needed / labels), text,
+            paper (the paper's factor, with 100 labels).
         """
         scratch, rows = self.curve("from_scratch"), []
         for point in cast(Any, self.points.itertuples()):
@@ -194,11 +161,15 @@ def lowshot(
             `ablations.low_shot`). None: the same epochs for all, as in the paper.
         training: 'paper': gradual unfreezing, STLR and rates as in section 5; 'preset': stages and rates of `base`.
         directions: of the language models, averaged where there are two; None: forward, as in the paper.
-        base, seeds, data, verify, train, corpus, out, time_budget, dry_run, overrides: as in `experiments.ablate`.
         baselines: train TF-IDF with logistic regression, and NB-SVM, on the same labels of every seed.
+        overrides: these and all other arguments as in `experiments.ablate`.
 
     Returns:
-        LowShot: `.points`, `.needed` (labels that training from scratch needs for the same error), `.plot()`.
+        LowShot: `.points`, `.needed` (labels that training from scratch needs for the same error), `.plot()`; with
+        `dry_run` the `GridPlan`.
+
+    Raises:
+        UlmfitError: as `experiments.ablate`.
 
     Source: Howard & Ruder 2018, section 5, Low-shot learning.
     """

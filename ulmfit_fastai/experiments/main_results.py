@@ -31,13 +31,11 @@ COLUMNS = ["task", "where", "paper", "error", "low", "high", "n_texts", "directi
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MainResults:
-    """Tables 2 and 3 beside ours.
-
-    `rows`: task, where (the paper's table), paper (error in %, both directions), error (ours, NaN where there is none),
-    low, high (95 %), n_texts, directions, status (the verdict of `check`, or 'stopped', 'skipped'), note (why).
-    """
+    """Tables 2 and 3 beside ours."""
 
     rows: pd.DataFrame
+    """task, where (the paper's table), paper (error in %, both directions), error (ours, NaN where there is none), low,
+    high (95 %), n_texts, directions, status (the verdict of `check`, or 'stopped', 'skipped'), note (why)"""
     results: dict[str, Result] = field(default_factory=dict)
     folder: Path = Path()
 
@@ -85,8 +83,18 @@ def reproduce_all(
         data: a folder with one folder or file for each task, named after it (imdb/, trec6/, ag.parquet, ...), or a
             mapping of tasks to paths or `Dataset`s. None, and for tasks that are not in it: fastai's cache, or a
             download.
+        out: the folder of all run folders; tables2and3.csv and .json end up there.
         time_budget: seconds for all of it.
+        dry_run: only print what would be done and how long it would take here.
         options: those of `reproduce`, overrides of the recipe included.
+
+    Returns:
+        MainResults: `.rows`, `.results` (task -> `Result`), `.exit_code`.
+
+    Raises:
+        UlmfitError: an unknown task, or settings that are wrong or would have no effect.
+
+    Source: Howard & Ruder 2018, section 4, Tables 2 and 3.
     """
     names = list(tasks or paper.TASKS)
     unknown = [name for name in names if name not in paper.TASKS]
@@ -96,30 +104,33 @@ def reproduce_all(
     for name in names:  # what is wrong with the recipe is said before any data is read
         settled_recipe(preset, name, options.get("directions"), changes)
     deadline = None if time_budget is None else time.monotonic() + time_budget
-    folder, rows, results = Path(out), [], {}
-    for name in names:
-        try:
-            dataset = _dataset(name, data)
-        except (ValueError, OSError) as error:  # OSError: no network, or no right to read
-            log.warning("%s skipped: %s", name, error)
-            rows.append(_row(name, None, "skipped", str(error)))
-            continue
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            rows.append(_row(name, None, "stopped", "the time budget ended before it"))
-            continue
-        log.info("%s", paper.TASKS[name].title)
-        found = reproduce(dataset, preset, out=folder / name, time_budget=left, dry_run=dry_run, **options)
-        if found is None:
-            rows.append(_row(name, None, "dry run"))
-            continue
-        results[name] = found
-        rows.append(_row(name, found, found.verdict.status if found.error is not None else found.status,
-                         "; ".join(dataset.notes)))
+    folder = Path(out)
+    found = [(name, *_reproduced(name, preset, data, folder / name, deadline, dry_run=dry_run, **options))
+             for name in names]
+    results = {name: result for name, result, *_ in found if result is not None}
+    rows = [_row(*outcome) for outcome in found]
     table = MainResults(pd.DataFrame(rows, columns=COLUMNS), results, folder)
     if not dry_run:
         table.save()
     return table
+
+
+def _reproduced(name: str, preset: str | Path | Recipe, data: str | Path | Mapping[str, str | Path | Dataset] | None,
+                out: Path, deadline: float | None, *, dry_run: bool, **options: Any) -> tuple[Result | None, str, str]:
+    """A task's result, its status and why, or in which way, it is so; without a result where none could be had."""
+    try:
+        dataset = _dataset(name, data)
+    except (ValueError, OSError) as error:  # OSError: no network, or no right to read
+        log.warning("%s skipped: %s", name, error)
+        return None, "skipped", str(error)
+    left = None if deadline is None else deadline - time.monotonic()
+    if left is not None and left <= 0:
+        return None, "stopped", "the time budget ended before it"
+    log.info("%s", paper.TASKS[name].title)
+    found = reproduce(dataset, preset, out=out, time_budget=left, dry_run=dry_run, **options)
+    if found is None:
+        return None, "dry run", ""
+    return found, found.verdict.status if found.error is not None else found.status, "; ".join(dataset.notes)
 
 
 def _dataset(name: str, data: str | Path | Mapping[str, str | Path | Dataset] | None) -> Dataset:

@@ -53,11 +53,11 @@ def reproduce_imdb(
         out: the run folder: everything the run makes. The same folder again goes on where it stopped.
         directions: ('forward',), ('backward',) or both; None: the preset's.
         lm_from: another run's folder (or one for each direction) whose fine-tuned language model to take instead of
-            making the same again; ValueError where it is another than this recipe would lead to.
+            making the same again; refused where it is another than this recipe would lead to.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which to stop in good order; call again to go on.
-        dry_run: only print what would be done and how long it would take here; returns None.
+        dry_run: only print what would be done and how long it would take here.
         progress: show progress bars and, first, the plan.
         overrides: recipe fields by dotted name, as in `**{"classifier.bs": 32, "seed": 1}`; one without effect is
             refused.
@@ -65,10 +65,11 @@ def reproduce_imdb(
     Returns:
         Result: `.error` (%), `.interval` (95 %), `.predictions`, `.plot()`; it displays as a table beside the paper's
         numbers, and `check` gives the verdict. A run stopped by its time budget has status 'stopped' and no error yet.
+        None for a dry run.
 
     Raises:
-        ValueError: data or weights that are missing or broken (with what to fetch and where to put it), or a folder
-            that holds another run.
+        UlmfitError: data or weights that are missing or broken (with what to fetch and where to put it), settings that
+            are wrong or would have no effect, or a folder that holds another run.
 
     Source: Howard & Ruder 2018, sections 3 and 4, Table 2.
     """
@@ -97,8 +98,14 @@ def reproduce(
 ) -> Result | None:
     """What `reproduce_imdb` does, for any data set of the paper or one of yours.
 
-    `task` is 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`; `verify` and `train` are those of
-    `load_task`, the other arguments those of `reproduce_imdb`.
+    Args:
+        task: 'imdb', 'trec6', 'ag', 'dbpedia', 'yelp-bi', 'yelp-full' or a `Dataset`.
+        verify: False takes a data set that isn't the published one, as in `load_task`; the result says so.
+        train: the part to train on, as in `load_task`.
+        out: the run folder; None: runs/<task>.
+        overrides: these and all other arguments, what is returned and what is raised as in `reproduce_imdb`.
+
+    Source: Howard & Ruder 2018, sections 3 and 4, Tables 2 and 3.
     """
     name = task.name if isinstance(task, Dataset) else task
     recipe = settled_recipe(preset, name, directions, overrides)
@@ -132,8 +139,12 @@ def demo(*, out: str | Path = "runs/demo", device: str | None = None, progress: 
     """The whole method, forward and backward, on synthetic reviews made by this package; minutes on two cores, offline.
 
     The reviews are built so that word order carries the label: a bag of words falls short. They are synthetic, and so
-    is the error; stage 1 reads other texts of the same generator, without labels. Returns the `Result`; the report is
-    `out`/report.html.
+    is the error; stage 1 reads other texts of the same generator, without labels.
+
+    Args:
+        out: the run folder; the report is report.html in it.
+        device: 'cpu', 'cuda', 'mps'; None: the best there is.
+        progress: show progress bars.
     """
     general = synthetic_reviews(n_train=2, n_test=2, n_unsup=3000, seed=1)
     corpus = general.df["text"][general.rows("unsup")].tolist()

@@ -74,19 +74,24 @@ def ablate(
         rows: some of the table's rows; None: all.
         seeds: how many (3: 0, 1, 2), or which.
         directions: of the language models; None: forward, as in the paper.
-        data, verify, train: those of `load_task`.
+        data: path of the data set; like `verify` and `train` as in `load_task`.
         corpus: general text, for a base with weights 'pretrain' and for table5, which pretrains both its models unless
             the base starts from nothing. Stage 1 is run for each seed; a run folder as `weights` saves that.
         out: folder of the runs, which may be shared by the tables of a task; <table>.csv, .json, .png and .svg end up
             there. None: runs/ablations/<task>.
         time_budget: seconds for all of it.
-        dry_run: train nothing; returns the `GridPlan`: what would be run, and how long it would take here.
+        dry_run: train nothing, only measure how long what is missing would take here.
         ids: the texts already numericalised (from a pack), for a machine without them.
         overrides: fields of the base by dotted name: `**{"classifier.bs": 32}`; those that no row would have are
             refused. `valid_fraction`, `n_labels`, `lm_texts` and `classifier.early_stopping` are taken over too.
 
     Returns:
-        AblationTable: `.rows`, `.rank_correlation`, `.plot()`; `.missing` names the runs that are not finished.
+        AblationTable: `.rows`, `.rank_correlation`, `.plot()`; `.missing` names the runs that are not finished. With
+        `dry_run` the `GridPlan`: what would be run, and how long that takes.
+
+    Raises:
+        UlmfitError: an unknown table, row or data set, settings that are wrong or that no row would have, or an `out`
+            that holds other runs.
 
     Source: Howard & Ruder 2018, section 5.
     """

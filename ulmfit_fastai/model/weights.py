@@ -202,6 +202,10 @@ class LMWeights:
         return cls(header.get("name", Path(path).stem), header.get("direction", "forward"), words, state, meta)
 
 
+load_file = LMWeights.load
+"""A file of language-model weights, by the name that notebooks and scripts know."""
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A trained classifier's weights with its words and classes.

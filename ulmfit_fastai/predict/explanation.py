@@ -50,7 +50,7 @@ class Explanation:
     outputs: dict[str, float] = field(repr=False)
     """probability of each class, averaged over the directions; for regression the numbers"""
     value: float
-    """log-odds of the target, or its number"""
+    """log-odds of the target; for regression the number"""
     baseline: float
     """the same for a text without words"""
 
@@ -66,7 +66,7 @@ class Explanation:
 
     @property
     def scores(self) -> np.ndarray:
-        """A score a word: above 0 it spoke for the target, below 0 against it."""
+        """A score a word, float64 (words,), in log-odds: above 0 it spoke for the target, below 0 against it."""
         return np.array([word.score for word in self.words])
 
     @property
@@ -104,7 +104,12 @@ class Explanation:
         return f"spoke for {self.target}", "spoke against it"
 
     def marked(self, first: int = 0, last: int | None = None) -> str:
-        """The words (or those from number `first` to before `last`) as HTML, shaded; safe whatever they hold."""
+        """The words as HTML, shaded by their scores; safe whatever they hold.
+
+        Args:
+            first: number of the first word that is shown.
+            last: number of the word before which it ends; None: all the rest.
+        """
         parts = []
         for word, strength in list(self.strengths())[first:last]:
             style = [f"background:rgba({_FOR if strength > 0 else _AGAINST},{0.08 + 0.42 * abs(strength):.2f})",
@@ -125,9 +130,12 @@ class Explanation:
                 f'<div style="margin-bottom:.5em;font-size:.85em">{key}</div><div>{self.marked()}</div></div>')
 
     def to_ansi(self, *, colour: bool = True) -> str:
-        """For a shell: the decision, then the text with coloured words; without colour, the strongest words' scores.
+        """For a shell: the decision, then the text with coloured words.
 
         A last line names the words that the model does not know.
+
+        Args:
+            colour: False gives the strongest words with their scores instead.
         """
         strange = dict.fromkeys(_plain(word.text) for word in self.words if not word.known)
         unknown = [f"unknown to the model: {', '.join(strange)}"] if strange else []

@@ -45,17 +45,28 @@ def explain(
 ) -> Explanation:
     """Score every word of `text` by how far it moved the decision towards a class.
 
-    models: 'forward' and/or 'backward' -> a classifier as `build_classifier` or fastai makes it. Two are explained
-        together: the function followed is the mean of their probabilities, as the package predicts with.
-    vocab: the models' words. target: what the models' outputs are; of those without classes, the numbers in order.
-    towards: the class to explain; default the most probable one.
-    bptt: tokens a chunk; default the model's own.
-    lang, tokenizer: what splits the text; `tokenizer` takes and gives lists, by default it is fastai's for `lang`.
-    steps: points on the way from no words to the text (Gauss-Legendre). More are slower and more exact:
-        see `Explanation.gap`.
-
     The models may be in training mode; they are read in evaluation mode and left as they were. Gradients reach every
-    token, also those that a chunked forward pass would cut off. ValueError for an empty text or an unknown class.
+    token, also those that a chunked forward pass would cut off.
+
+    Args:
+        models: 'forward' and/or 'backward' -> a classifier as `build_classifier` or fastai makes it. Two are explained
+            together: the function followed is the mean of their probabilities, as the package predicts with.
+        vocab: the models' words.
+        target: what the models' outputs are; of those without classes, the numbers in order.
+        towards: the class to explain; None: the most probable one.
+        bptt: tokens a chunk; None: the model's own.
+        lang: spaCy's code of the language whose tokenizer of fastai's splits the text.
+        tokenizer: splits it instead: from a list of texts to a list of lists of tokens.
+        steps: points on the way from no words to the text (Gauss-Legendre). More are slower and more exact: see
+            `Explanation.gap`.
+
+    Returns:
+        The words as written, each with its score in log-odds of the class (in the number's own unit for regression).
+
+    Raises:
+        UlmfitError: no model, an empty text, an unknown class, no step.
+
+    Source: Sundararajan et al. 2017, Axiomatic Attribution for Deep Networks.
     """
     if not models:
         raise UlmfitError("models: expected at least one direction with its model, found none")

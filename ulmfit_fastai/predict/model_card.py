@@ -19,15 +19,18 @@ KINDS = {"single": "one class for each text", "multi": "any number of classes fo
          "regression": "a number for each text"}
 
 
-def model_card(model: TextModel, *, name: str, licence: str = "unknown", run_folder: bool = False) -> str:
-    """Markdown with the hub's front matter; `licence` is an SPDX identifier in lower case, such as 'apache-2.0'.
+def model_card(model: TextModel, *, name: str, license: str = "unknown", run_folder: bool = False) -> str:
+    """The card of a model: Markdown with the hub's front matter.
 
-    `run_folder`: the model lies in the folder it was trained in, beside the record of the run.
+    Args:
+        name: what the card calls the model.
+        license: an SPDX identifier in lower case, such as 'apache-2.0'.
+        run_folder: the model lies in the folder it was trained in, beside the record of the run.
     """
     data = model.config.data
     return _template().render(
         model=model, config=model.config, target=model.target, recipe=model.recipe, size=model.recipe.model, data=data,
-        name=name, licence=licence, run_folder=run_folder, kinds=KINDS, measured=_measured(model.metrics),
+        name=name, license=license, run_folder=run_folder, kinds=KINDS, measured=_measured(model.metrics),
         parameters=sum(p.numel() for classifier in model.models.values() for p in classifier.parameters()),
         weights=sorted({str(one) for one in data.get("weights", {}).values()}), versions=data.get("versions", {}))
 

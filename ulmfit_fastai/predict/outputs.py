@@ -16,9 +16,18 @@ ONE_CLASS = Target("single")
 
 def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray, *,
                  direction: str, bptt: int, device: torch.device, target: Target = ONE_CLASS) -> np.ndarray:
-    """Class probabilities (or numbers, see `Target.outputs`), float32 (rows, outputs), in the order of `rows`.
+    """Class probabilities, or numbers for regression, of texts that are word numbers already.
 
-    `target` says what the model's outputs are; by default one class a text.
+    Args:
+        model: a classifier as `build_classifier` or fastai makes it; it is left in evaluation mode.
+        ids: the texts, each as the numbers of its words in reading order.
+        rows: the numbers of the texts to predict, int64 (rows,).
+        direction: 'forward' or 'backward', which reads each text from its end.
+        bptt: tokens of a chunk.
+        target: what the model's outputs are; by default one class a text.
+
+    Returns:
+        float32 (rows, outputs), in the order of `rows`.
     """
     loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
     model.eval()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,70 +28,39 @@ from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
 from ..results.metrics import mean_over_directions
-from ..results.result import seconds_of
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest
 from ..tokens.stream import tokenize
+from .config import Config, about
 from .explanation import Explanation
 from .int8 import int8_copy
 from .integrated_gradients import explain
 from .outputs import predict_rows
 
-FORMAT = "ulmfit_fastai model 1"
 CHUNK_TEXTS, CHUNK_CHARS = 4096, 4_000_000
 """Texts that are tokenised, sorted by length and predicted together: bounds memory, however many there are."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What one must know besides the weights to use a model; what config.json holds."""
-
-    target: Target
-    """What the outputs are, with the classes as their owner wrote them (text or numbers)."""
-    directions: tuple[str, ...] = ("forward",)
-    text: tuple[str, ...] | None = None
-    """The columns of the texts; None: they were a plain list."""
-    label: str | None = None
-    lang: str = "en"
-    indicator: bool = False
-    """Several classes were given, and are returned, as rows of 0 and 1."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """What it was trained on: name, counts, fingerprint. No texts."""
-
-    def __post_init__(self) -> None:
-        if self.target.kind != "regression" and not self.target.classes:
-            raise UlmfitError("classes: expected the classes of the model, found none")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str | Path) -> Config:
-        """The config in a config.json; ValueError naming the file for anything else."""
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            found = values.get("format") if isinstance(values, dict) else type(values).__name__
-            raise UlmfitError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
-                              "ulmfit_fastai that wrote it")
-        known = {item.name for item in fields(cls)} - {"target"}
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-                                 for key, value in values.items() if key in known}
-        try:
-            return cls(Target.from_record(values, values.get("classes", ())), **given)
-        except (TypeError, ValueError) as error:
-            raise UlmfitError(f"{where}: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What config.json holds: the target's fields stand among the others, under the names of its first version."""
-        said = self.target.to_record()
-        return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", "kind": said["kind"],
-                "classes": self.target.classes, "directions": self.directions, "text": self.text, "label": self.label,
-                "lang": self.lang, "centre": said["centre"], "spread": said["spread"], "indicator": self.indicator,
-                "data": self.data}
 
 
 class TextModel:
     """Classifiers of one or both directions over the same words, ready to predict.
 
-    `models` maps directions to fastai classifier modules on `device`, in evaluation mode. They compute in fp32
-    whatever they were trained in, so that a text's probabilities don't depend on the machine's number formats; with
-    `int8`, on a CPU, their LSTMs multiply 8-bit integers: faster and smaller, for predictions only (see int8.py).
+    The models compute in fp32 whatever they were trained in, so that a text's probabilities don't depend on the
+    machine's number formats.
+
+    Args:
+        config: what the outputs mean, and what splits the texts.
+        recipe: how they were trained; gives the sizes of the layers.
+        classifiers: direction -> weights and words.
+        metrics: what they reached, as run.json has it.
+        device: where they compute; None: the best there is.
+        int8: on a CPU, their LSTMs multiply 8-bit integers: faster and smaller, for predictions only (see int8.py).
+
+    Attributes:
+        models: direction -> fastai classifier module on `device`, in evaluation mode.
+        vocab: the `Vocabulary` of all of them.
+
+    Raises:
+        UlmfitError: weights that don't fit the model of the recipe.
     """
 
     def __init__(self, config: Config, recipe: Recipe, classifiers: dict[str, Classifier], *,
@@ -125,10 +94,10 @@ class TextModel:
         model = model.to(self.device).eval()
         return int8_copy(model) if self.int8 else model
 
-    # -- predicting -----------------------------------------------------------------------------------------------
+    # Predicting
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Texts as word numbers, tokenised in this process: starting others would take longer than a text does."""
+        """Texts as word numbers, a list for each; tokenised in this process, since to start others takes longer."""
         split = tokenize(texts, self.config.lang, n_workers=1) if len(texts) else []
         return [self.vocab.encode(tokens) for tokens in split]
 
@@ -138,33 +107,61 @@ class TextModel:
                             device=self.device, target=self.target)
 
     def outputs(self, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities (or numbers) of texts in their order, both directions averaged: float64 (texts, outputs)."""
+        """Probabilities of texts, or numbers for regression, both directions averaged.
+
+        Returns:
+            float64 (texts, outputs), in the order of the texts; columns as `target.classes`.
+        """
         parts = list(self.stream(texts))
         return np.concatenate(parts) if parts else np.empty((0, self.target.n_out))
 
     def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """The outputs of any number of texts, some thousands at a time, in bounded memory and in their order."""
+        """The outputs of any number of texts in their order, in bounded memory.
+
+        Yields:
+            float64 (texts, outputs) of the next texts, some thousands at a time.
+        """
         for chunk in chunks(texts):
             ids = self.numbers(chunk)
             outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
             yield mean_over_directions(outputs, self.target.kind)
 
     def explain(self, text: str, *, towards: str | None = None, steps: int = 32) -> Explanation:
-        """Which words moved the decision on one text, towards a class (default: the predicted one)."""
+        """Which words moved the decision on one text.
+
+        Args:
+            towards: the class to explain; None: the predicted one.
+            steps: points of the integral, see `explain` of this room.
+
+        Raises:
+            UlmfitError: an empty text, an unknown class, or a model in int8.
+        """
         return explain(self.as_trained("explain"), text, vocab=self.vocab, target=self.target, towards=towards,
                        bptt=self.bptt, lang=self.config.lang, steps=steps)
 
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
-        """The models for `purpose`, which needs their weights; ValueError where those are in int8."""
+        """The models, for a purpose that needs their weights as they were trained.
+
+        Raises:
+            UlmfitError: the weights are in int8; the message names the `purpose`.
+        """
         if self.int8:
             raise UlmfitError(f"{purpose} needs the weights as they were trained: load the model without int8, which "
                               "is for predictions only")
         return self.models
 
-    # -- files ----------------------------------------------------------------------------------------------------
+    # Files
 
     def save(self, folder: str | Path, *, card: str) -> Path:
-        """Write the model's folder; `card` is the text of its README.md."""
+        """Write the model's folder and return its path.
+
+        Args:
+            folder: a new or empty folder, or an earlier model's, which is replaced.
+            card: the text of its README.md, see `model_card`.
+
+        Raises:
+            UlmfitError: the folder holds something else, or the model is in int8.
+        """
         models, folder = self.as_trained("save"), Path(folder)
         if folder.exists() and not folder.is_dir():
             raise UlmfitError(f"{folder}: expected a folder, or a place for one, found a file")
@@ -201,7 +198,9 @@ class TextModel:
     def load(cls, folder: str | Path, *, device: str | torch.device | None = None, int8: bool = False) -> TextModel:
         """Read a saved model or a finished run folder; reads JSON and safetensors and executes nothing.
 
-        Raises ValueError for a folder that is neither, an unfinished run, and files that don't belong together.
+        Raises:
+            UlmfitError: the folder is neither, the run is unfinished, a file is missing or damaged, or the files don't
+                belong together.
         """
         folder = Path(folder).expanduser()
         if not folder.is_dir():
@@ -219,20 +218,7 @@ class TextModel:
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
             raise UlmfitError(f"{folder}: expected config.json (a saved model) or run.json (a finished run), found "
                               f"{found}")
-        classifiers = {}
-        for direction in config.directions:
-            path = folder / f"classifier_{direction}.safetensors"
-            if not path.exists():
-                raise UlmfitError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the "
-                                  "file there (results that are kept without weights cannot predict)")
-            saved = classifiers[direction] = Classifier.load(path, vocab=folder / "vocab.json")
-            made_for, pieces = model_digest(config.lang) if is_model(config.lang) else None, saved.vocab.pieces
-            if pieces != made_for:
-                raise UlmfitError(f"{folder}: expected the SentencePiece model {pieces} that the weights were trained "
-                                  f"with, found {made_for}; copy its {PIECES_FILE} there")
-            if saved.classes != config.target.names:
-                raise UlmfitError(f"{path} has the classes {', '.join(saved.classes)}, config.json has "
-                                  f"{', '.join(config.target.names)}: the files are not of one model")
+        classifiers = {direction: _read_classifier(folder, direction, config) for direction in config.directions}
         return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
 
 
@@ -249,6 +235,23 @@ def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         if not chunk:
             return
         yield chunk
+
+
+def _read_classifier(folder: Path, direction: str, config: Config) -> Classifier:
+    """The weights of one direction, which must be those that the config is of."""
+    path = folder / f"classifier_{direction}.safetensors"
+    if not path.exists():
+        raise UlmfitError(f"{folder} lacks {path.name}, the weights of its {direction} classifier: copy the file there "
+                          "(results that are kept without weights cannot predict)")
+    saved = Classifier.load(path, vocab=folder / "vocab.json")
+    made_for, pieces = model_digest(config.lang) if is_model(config.lang) else None, saved.vocab.pieces
+    if pieces != made_for:
+        raise UlmfitError(f"{folder}: expected the SentencePiece model {pieces} that the weights were trained with, "
+                          f"found {made_for}; copy its {PIECES_FILE} there")
+    if saved.classes != config.target.names:
+        raise UlmfitError(f"{path} has the classes {', '.join(saved.classes)}, config.json has "
+                          f"{', '.join(config.target.names)}: the files are not of one model")
+    return saved
 
 
 def _present(folder: Path, name: str) -> Any:
@@ -268,14 +271,3 @@ def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any]]:
     recipe, data = Recipe.from_dict(run["recipe"]), run["data"]
     target = Target.from_record(data.get("labels", {}), data.get("classes", ()))
     return Config(target, directions=tuple(recipe.directions), data=about(run)), recipe, run.get("metrics", {})
-
-
-def about(run: dict[str, Any]) -> dict[str, Any]:
-    """What a run.json says about data, start and cost, without texts or paths."""
-    data = run.get("data", {})
-    weights = {d: w.get("name") for d, w in run.get("weights", {}).items()}
-    seconds = seconds_of(run)
-    return {**{key: data[key] for key in ("name", "fingerprint", "counts", "splits", "vocabulary", "synthetic")
-               if key in data},
-            "weights": weights, "versions": run.get("versions", {}), "device": run.get("device", {}).get("name"),
-            "seconds": round(seconds, 1), "finished": run.get("finished")}

@@ -57,10 +57,14 @@ def share(value: Any) -> str:
 
 
 def figure_html(figure: Figure, name: str, *, alt: str, css: str = "") -> Markup:
-    """A figure drawn with the palette IN_PAGE, as inline SVG; `name` is unique in the page, `alt` says it in words.
+    """A figure drawn with the palette `IN_PAGE`, as inline SVG.
 
-    Words stay words (searchable, in the page's font); colours become CSS variables; ids get `name` before them, since
-    the ids of two inline SVGs share one namespace.
+    Words stay words (searchable, in the page's font); colours become CSS variables.
+
+    Args:
+        name: unique in the page; stands before all ids, since those of two inline SVGs share one namespace.
+        alt: what the figure says, in words.
+        css: classes of the element around it.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

@@ -30,11 +30,17 @@ def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, s
                  mistakes: int = 12, explain: Explain | bool = True) -> Path:
     """Write `folder`/report.html and return its path; also for a run that stopped half-way.
 
-    `dataset` gives the texts of the most confident mistakes. `show_texts=None` shows them for your own and for
-    synthetic texts, but not for the paper's data sets, whose texts don't belong into files that are passed on or
-    committed; True and False decide otherwise. Where texts are shown, and the folder still holds the classifiers,
-    `explain=True` marks the words that led to each mistake; a function of yours (text, class) may take its place.
-    Raises ValueError if `folder` is no run, or `dataset` another one than the run's.
+    Args:
+        folder: the run folder.
+        dataset: what was run on; gives the texts of the most confident mistakes.
+        show_texts: None shows them for your own and for synthetic texts, but not for the paper's data sets, whose texts
+            don't belong into files that are passed on or committed; True and False decide otherwise.
+        mistakes: how many are listed.
+        explain: where texts are shown, and the folder still holds the classifiers, True marks the words that led to
+            each mistake; a function of yours (text, class) may take its place.
+
+    Raises:
+        UlmfitError: `folder` is no run, `dataset` another one than the run's, or not given where texts are to be shown.
     """
     result = Result.load(folder)
     texts = _texts(result, dataset, show_texts)
@@ -49,7 +55,13 @@ def write_report(folder: str | os.PathLike, *, dataset: Dataset | None = None, s
 
 def report_html(result: Result, *, texts: dict[str, str] | None = None, mistakes: int = 12,
                 explain: Explain | None = None) -> str:
-    """The page as a string; `texts` maps ids of the test set to what is to be shown, `explain` says why."""
+    """The page of a run as a string.
+
+    Args:
+        texts: id of the test set -> what is shown of a mistake; None: no texts.
+        mistakes: how many are listed, the most confident first.
+        explain: (text, class) -> the words that led there, as an `Explanation`.
+    """
     recipe, readable = _recipe(result)
     return render("page.html.jinja", result=result, title=title_of(result.task), names=NAMES,
                   main=result.scores[result.headline] if result.headline else None, epochs=_progress(result),

@@ -34,8 +34,15 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
     The folder can be shown, checked and reported like any run's, but holds no weights. Both runs stay as they are; the
     same call again makes the average anew.
 
+    Args:
+        runs: two run folders, in either order.
+        out: a new folder, or an average to be made anew.
+
+    Returns:
+        The averaged run, whose `error` (%) is that of the mean of both directions' probabilities.
+
     Raises:
-        ValueError: runs that are not finished, not one of each direction, not of the same texts, recipe and start, or
+        UlmfitError: runs that are not finished, not one of each direction, not of the same texts, recipe and start, or
             an `out` that holds something else.
 
     Source: Howard & Ruder 2018, section 3.4, Bidirectional language model.

@@ -17,9 +17,11 @@ from .metrics import confusion_counts, error_metrics, multilabel_metrics, regres
 class Evaluation:
     """Scores of a model on some texts; `print` it, or show it in a notebook.
 
-    `metrics`: error (%), accuracy (0 to 1), interval (95 %, of the error), n, wrong, macro_f1, loss; for several
-    classes a text also micro_f1, and a text is right when all its classes are. For numbers: mae, rmse, r2, n.
-    `per_class`: precision, recall, f1, n; `confusion`: row = label, column = predicted; None where they don't apply.
+    Attributes:
+        metrics: error (%), accuracy (0 to 1), interval (95 %, of the error), n, wrong, macro_f1, loss; for multilabel
+            also micro_f1, and a text is right when all its classes are. For regression: mae, rmse, r2, n.
+        per_class: precision, recall, f1 (0 to 1) and n (support), a row a class; None for regression.
+        confusion: counts, row = label, column = predicted; None but for one class a text.
     """
 
     metrics: dict[str, Any]
@@ -28,7 +30,14 @@ class Evaluation:
 
     @classmethod
     def of(cls, kind: str, outputs: np.ndarray, values: Sequence[Any], classes: Sequence[Any]) -> Evaluation:
-        """Compare outputs (texts, outputs) with labels: class numbers, tuples of them, or numbers (own_texts.py)."""
+        """Compare a model's outputs with labels.
+
+        Args:
+            kind: 'single', 'multi' or 'regression'.
+            outputs: probabilities (texts, classes); for regression numbers (texts, 1).
+            values: a label a text: a class number, a tuple of them (multilabel), or a number (regression).
+            classes: their names, in the order of the columns of `outputs`.
+        """
         if kind == "regression":
             return cls(regression_metrics(outputs[:, 0], np.asarray(values, dtype=np.float64)))
         if kind == "multi":
@@ -45,11 +54,16 @@ class Evaluation:
                                 columns=pd.Index(names, name="predicted")))
 
     def __getitem__(self, name: str) -> Any:
+        """One of `metrics` by its name."""
         return self.metrics[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in JSON's own types: the metrics, `classes` (scores by name) and `confusion` (counts by label, then
-        by prediction); a score that is 0 / 0 is None."""
+        """All of it in JSON's own types.
+
+        Returns:
+            The metrics, `classes` (scores by name) and `confusion` (counts by label, then by prediction), as far as
+            these apply; a score that is 0 / 0 is None.
+        """
         found = dict(self.metrics)
         if self.per_class is not None:
             found["classes"] = _plain(self.per_class)
@@ -64,7 +78,7 @@ class Evaluation:
 
     @staticmethod
     def summary_of(metrics: dict[str, Any]) -> str:
-        """The main numbers of such metrics in a line."""
+        """The main numbers of `metrics`, or of a part of run.json's, in a line."""
         if "mae" in metrics:
             r2 = "" if metrics["r2"] is None else f", R² {metrics['r2']:.3f}"
             return (f"mean absolute error {metrics['mae']:.4g}, RMSE {metrics['rmse']:.4g}{r2} on {metrics['n']:,} "

@@ -37,7 +37,6 @@ def show_name(phase: str) -> str:
     return PHASES.get(phase, phase)
 
 
-# ------------------------------------------------------------------------------------------------- rates and unfreezing
 def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palette: Palette = LIGHT,
                title: str | None = None) -> None:
     """Above, every group's rate over the steps while it trains; below, when it trains: one bar a group, head on top."""
@@ -78,7 +77,7 @@ def draw_rates(rates: pd.DataFrame, phase: str, curves: Axes, strip: Axes, palet
 
 def rates_figure(rates: pd.DataFrame, phase: str, *, palette: Palette = LIGHT, size: tuple[float, float] = (5.4, 3.9),
                  title: str | None = None) -> Figure:
-    """Rates of one phase of one direction (rows of rates.csv, or of `freezing.simulate`)."""
+    """Rates of one phase of one direction (rows of rates.csv, or of `rates.simulate`)."""
     n_groups = max(rates["group"].nunique(), 1)
     with style():
         figure = Shown(figsize=size, layout="constrained")
@@ -109,7 +108,6 @@ def _spans(step: np.ndarray, on: np.ndarray, last: float) -> list[tuple[float, f
     return spans or [(0.0, 0.0)]
 
 
-# --------------------------------------------------------------------------------------------------------------- losses
 def draw_losses(history: pd.DataFrame, phase: str, axes: Axes, palette: Palette = LIGHT,
                 title: str | None = None) -> None:
     """Training and validation loss per epoch; the directions side by side, backward dashed."""
@@ -148,7 +146,6 @@ def losses_figure(history: pd.DataFrame, phase: str, *, palette: Palette = LIGHT
     return figure
 
 
-# -------------------------------------------------------------------------------------------- confusion and calibration
 def draw_confusion(counts: pd.DataFrame, axes: Axes, palette: Palette = LIGHT) -> None:
     """Counts, shaded by their share of the row (the true class)."""
     values = counts.to_numpy(float)
@@ -207,7 +204,6 @@ def reliability_figure(table: pd.DataFrame, error: float, *, palette: Palette = 
     return figure
 
 
-# ---------------------------------------------------------------------------------------------- the result among others
 def comparison_figure(table: pd.DataFrame, *, palette: Palette = LIGHT, width: float = 7.6) -> Figure:
     """Errors of `Result.table()` on one axis, best on top, with 95 % intervals; this run in colour."""
     rows = table.sort_values("error", ascending=False, kind="stable").reset_index(drop=True)
@@ -263,6 +259,3 @@ def run_figure(rates: pd.DataFrame, history: pd.DataFrame, confusion: pd.DataFra
         if confusion is not None:
             draw_confusion(confusion, figure.add_subplot(grid[0:2, -1]), palette)
     return figure
-
-
-# ----------------------------------------------------------------------------------------------------------- small help

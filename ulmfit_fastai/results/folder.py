@@ -33,9 +33,15 @@ class RunMismatch(UlmfitError):
 
 
 class RunFolder:
-    """One run on disk: `run` (the content of run.json) and the tables beside it.
+    """One run on disk: run.json and the tables beside it.
 
     Whatever is in the folder at any moment is whole: see `_files`.
+
+    Attributes:
+        path: the folder.
+        run: the content of run.json.
+        history: a row an epoch, with the columns `HISTORY`.
+        rates: a row a layer group at the steps that were sampled, with the columns `RATES`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,16 +53,27 @@ class RunFolder:
 
     @property
     def state_file(self) -> Path:
+        """The checkpoint within a phase; not there between two phases."""
         return self.path / "state" / "state.pt"
 
     def weights_file(self, phase: str, direction: str) -> Path:
+        """Where the weights that a phase ends with are kept; `phase` is 'pretrain', 'lm' or 'classifier'."""
         return self.path / f"{phase}_{direction}.safetensors"
 
     def open(self, header: dict[str, Any], *, resume: bool = True) -> bool:
-        """Start the run, or go on with the one that is here; returns True when something was here to go on with.
+        """Start the run, or go on with the one that is here.
 
-        `header` must hold `recipe` (dict), `recipe_hash` and `data` (with `fingerprint`). Raises RunMismatch when the
-        folder holds another run. With `resume=False` an earlier run is moved aside, not deleted.
+        Args:
+            header: what run.json says from the start; must hold `recipe` (dict), `recipe_hash` and `data` (with
+                `fingerprint`).
+            resume: False moves an earlier run aside, and deletes nothing.
+
+        Returns:
+            True when something was here to go on with.
+
+        Raises:
+            RunMismatch: the folder holds another run.
+            UlmfitError: it holds something else, another process works in it, or it can't be made.
         """
         found = self.path / "run.json"
         self._alone()
@@ -115,7 +132,11 @@ class RunFolder:
         log.warning("the earlier run in %s was moved to %s", self.path, aside)
 
     def read(self) -> RunFolder:
-        """Read what is there; ValueError when it is no run folder."""
+        """Read what is there, and return itself.
+
+        Raises:
+            UlmfitError: it is no run folder, or one of its files is damaged.
+        """
         if not (self.path / "run.json").exists():
             raise UlmfitError(f"{self.path} is not a run folder: it holds no run.json")
         self.run = read_json(self.path / "run.json")
@@ -148,10 +169,16 @@ class RunFolder:
                               path=self.path, expected=ours, found=theirs, advice=ANOTHER_PLACE)
 
     def save(self) -> None:
+        """Write run.json.
+
+        Raises:
+            OSError: the disk is full; the file of before stays.
+        """
         with disk_full_is_said(self.path):
             write_json_atomic(self.path / "run.json", self.run)
 
     def save_tables(self) -> None:
+        """Write history.csv and rates.csv; like `save` in all else."""
         with disk_full_is_said(self.path):
             write_text_atomic(self.path / "history.csv", _csv(HISTORY, self.history))
             write_text_atomic(self.path / "rates.csv", _csv(RATES, self.rates))
@@ -167,9 +194,11 @@ class RunFolder:
         return record
 
     def phase_done(self, direction: str, phase: str) -> bool:
+        """Whether a phase is finished, so that its weights are kept."""
         return f"{direction}/{phase}" in self.run.get("phases_done", [])
 
     def mark_phase(self, direction: str, phase: str) -> None:
+        """Note in run.json that a phase is finished."""
         self.run.setdefault("phases_done", []).append(f"{direction}/{phase}")
         self.save()
 

@@ -11,7 +11,18 @@ CONFIDENCE = 0.95
 
 
 def wilson_interval(wrong: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval in % for an error of `wrong` in `n` texts (Wilson 1927): sampling of the test set only."""
+    """Interval of an error rate (Wilson 1927): sampling of the test set only.
+
+    Args:
+        wrong: texts that were predicted wrongly, of `n`.
+        confidence: share of such intervals that hold the true error, 0 to 1.
+
+    Returns:
+        Lower and upper end in %.
+
+    Raises:
+        UlmfitError: no text, or more wrong ones than texts.
+    """
     if n < 1 or not 0 <= wrong <= n:
         raise UlmfitError(f"expected 0 <= wrong <= n and n >= 1, found wrong = {wrong} and n = {n}.")
     from scipy.stats import binomtest  # a second to import
@@ -30,11 +41,21 @@ def half_width(error: float, n: int, confidence: float = CONFIDENCE) -> float:
 
 def interval(errors: float | tuple[float, ...] | list[float], n: int,
              confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval in % of an error measured on `n` texts with one or several seeds.
+    """Interval of an error measured with one or several seeds.
 
     One seed: Wilson's, which counts the sampling of the test set only. Several, on the same test set: around their
     mean, the root of the squares of the sampling half-width (which more seeds don't shrink) and of Student's half-width
     of the mean over the seeds. With two seeds that is wide, as two seeds say little about their spread.
+
+    Args:
+        errors: in %, one a seed.
+        n: texts that each was measured on.
+
+    Returns:
+        Lower and upper end in %.
+
+    Raises:
+        UlmfitError: no error is given.
     """
     values = [float(errors)] if isinstance(errors, (int, float)) else [float(e) for e in errors]
     if not values:

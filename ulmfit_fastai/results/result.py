@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import read_json
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import Recipe
-from . import comparison as tables
-from . import verdict
-from .folder import HISTORY, RATES, SCHEMA
+from . import comparison, verdict
+from .folder import HISTORY, RATES
 from .intervals import wilson_interval
 from .metrics import average, calibration_table, confusion_counts, error_metrics, scores_per_class
 from .predictions import read_predictions
+from .record import check_predictions, evaluates_test, read_run, read_table, scores_of, seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +30,8 @@ class Result:
     """One run, read from its folder: errors with their intervals, predictions, curves, and what made them.
 
     Shown in a notebook as a table beside the paper; `print(result)` gives the same as text, `.plot()` the figures.
-    A run that is not finished has `status` 'running' or 'stopped', and no `error` yet.
+    A run that is not finished has `status` 'running' or 'stopped', and no `error` yet. Where a method takes a `name`,
+    that is 'forward', 'backward' or 'averaged'; None: the one that `error` is of.
     """
 
     folder: Path
@@ -48,24 +48,25 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Result:
-        """Read a run folder; one that is not a run, or is damaged, is a ValueError that says what is wrong.
+        """Read a run folder; one that goes on, or was interrupted, is read as far as it got: see `status`.
 
-        A run that goes on, or was interrupted, is read as far as it got: see `status`.
+        Raises:
+            UlmfitError: the folder is no run, is damaged, or its files are not of one run.
         """
         folder = Path(folder)
-        run = _read_run(folder)
+        run = read_run(folder)
         predictions: pd.DataFrame | None = None
         classes: list[str] = []
         probs: dict[str, np.ndarray] = {}
         if (folder / "predictions.csv").exists():
             predictions, classes, probs = read_predictions(folder / "predictions.csv")
-            _check_predictions(folder, run, predictions, probs)
-        elif run["status"] == "finished" and _scores(run) and _evaluates_test(run):
+            check_predictions(folder, run, predictions, probs)
+        elif run["status"] == "finished" and scores_of(run) and evaluates_test(run):
             raise UlmfitError(f"{folder}: run.json says the run is finished, but predictions.csv is missing. "
                               "Restore the file, or run the same command again.")
         return cls(folder=folder, run=run, predictions=predictions, classes=tuple(classes), probs=probs,
-                   history=_read_table(folder / "history.csv", HISTORY),
-                   rates=_read_table(folder / "rates.csv", RATES))
+                   history=read_table(folder / "history.csv", HISTORY),
+                   rates=read_table(folder / "rates.csv", RATES))
 
     # What ran
 
@@ -76,6 +77,7 @@ class Result:
 
     @property
     def task(self) -> str:
+        """The paper's name of the data set, or the name of yours."""
         return self.run.get("task") or self.data.get("name", "custom")
 
     @property
@@ -85,6 +87,7 @@ class Result:
 
     @property
     def recipe_dict(self) -> dict[str, Any]:
+        """The recipe as run.json has it: also one that this version can't read."""
         return self.run.get("recipe") or {}
 
     @cached_property
@@ -125,7 +128,7 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """How long the run took, with the language models that it took from other runs."""
+        """How long the run took in all its sessions, with the language models that it took from other runs."""
         return seconds_of(self.run)
 
     # What came out
@@ -133,7 +136,7 @@ class Result:
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
         """error (%), n, wrong, macro_f1, loss of each direction, and of 'averaged' when there are two."""
-        return _scores(self.run)
+        return scores_of(self.run)
 
     @property
     def errors(self) -> dict[str, float]:
@@ -176,7 +179,14 @@ class Result:
         return verdict.check(self)
 
     def probabilities(self, name: str | None = None) -> np.ndarray:
-        """Probabilities (texts, classes) of a direction or 'averaged' (the default: what the headline is made of)."""
+        """Probabilities of a direction, or the mean of both.
+
+        Returns:
+            (texts, classes), in the order of `predictions` and of `classes`.
+
+        Raises:
+            UlmfitError: there are no predictions yet, as in all methods that need them.
+        """
         if not self.probs:
             raise UlmfitError(f"{self.folder} has no predictions yet (status: {self.status}).")
         name = name or self.headline or "averaged"
@@ -184,7 +194,7 @@ class Result:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Class numbers of the test texts, into `classes`."""
+        """Class numbers of the test texts, int64 (texts,), into `classes`."""
         if self.predictions is None:
             raise UlmfitError(f"{self.folder} has no predictions yet (status: {self.status}).")
         return pd.Categorical(self.predictions["label"], categories=list(self.classes)).codes.astype(np.int64)
@@ -197,7 +207,7 @@ class Result:
                             columns=pd.Index(self.classes, name="predicted"))
 
     def per_class(self, name: str | None = None) -> pd.DataFrame:
-        """Precision, recall, f1 (0 to 1) and n, a row a class."""
+        """Precision, recall, f1 (0 to 1) and n (support), a row a class."""
         predicted = self.probabilities(name).argmax(axis=1)
         return pd.DataFrame(scores_per_class(self.labels, predicted, n_classes=len(self.classes)),
                             index=list(self.classes))
@@ -207,7 +217,14 @@ class Result:
         return error_metrics(self.probabilities(name), self.labels)["macro_f1"]
 
     def calibration(self, name: str | None = None, *, bins: int = 15) -> pd.DataFrame:
-        """A row a bin of confidence: low, high, n, confidence, accuracy, wrong."""
+        """How often predictions of a confidence are right.
+
+        Args:
+            bins: of equal width, over all probabilities that the predicted class can have.
+
+        Returns:
+            A row a bin that holds texts: low, high (its ends), n, confidence (mean), accuracy, wrong.
+        """
         return calibration_table(self.probabilities(name), self.labels, bins=bins)[0]
 
     def calibration_error(self, name: str | None = None, *, bins: int = 15) -> float:
@@ -215,7 +232,14 @@ class Result:
         return calibration_table(self.probabilities(name), self.labels, bins=bins)[1]
 
     def mistakes(self, n: int | None = None) -> pd.DataFrame:
-        """The wrong predictions, most confident first: id, label, predicted, confidence, row (in the test set)."""
+        """The wrong predictions, most confident first.
+
+        Args:
+            n: how many at most; None: all.
+
+        Returns:
+            A row a text: id, label, predicted, confidence (0 to 1), row (its number in the test set).
+        """
         probs = self.probabilities()
         predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
         rows = np.flatnonzero(predicted != self.labels)
@@ -228,96 +252,28 @@ class Result:
     # How it is shown
 
     def table(self) -> pd.DataFrame:
-        """This run, its baselines, the paper and other fastai v2 runs, each a row: what, error, low, high, n, kind.
+        """This run, its baselines, the paper and other fastai v2 runs, each a row.
 
-        Errors and their 95 % intervals are in %. kind: 'this run', 'baseline', 'paper', 'elsewhere'.
+        Returns:
+            Columns: what, error (%), low, high (its 95 % interval in %), n (texts), and kind: 'this run', 'baseline',
+            'paper' or 'elsewhere'.
         """
-        return tables.comparison(self)
+        return comparison.comparison(self)
 
     def __repr__(self) -> str:
-        return tables.as_text(self)
+        return comparison.as_text(self)
 
     def _repr_html_(self) -> str:
-        return tables.as_html(self)
+        return comparison.as_html(self)
 
     def plot(self) -> Figure:
-        """Rates of each layer group with the unfreezing, losses, and the confusion matrix, as one matplotlib Figure."""
+        """Rates of each layer group with the unfreezing, losses, and the confusion matrix, as one matplotlib Figure.
+
+        Raises:
+            UlmfitError: nothing was trained yet.
+        """
         from .figures import run_figure
 
         if self.rates.empty and self.history.empty:
             raise UlmfitError(f"{self.folder}: nothing to plot yet (status: {self.status}).")
         return run_figure(self.rates, self.history, self.confusion() if self.probs else None)
-
-
-def seconds_of(run: dict[str, Any]) -> float:
-    """Seconds of all sessions of the run of a run.json, and of the language models that it took from other runs."""
-    taken = dict.fromkeys(run.get("language_model_of") or {}, ("pretrain", "lm"))
-    taken |= run.get("language_model_phases") or {}
-    others = sum(stage["seconds"] for stage in run.get("stages", [])
-                 if stage["phase"] in taken.get(stage["direction"], ()))
-    return sum(session.get("seconds", 0.0) for session in run.get("sessions", [])) + others
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    """run.json, checked as far as everything else relies on it."""
-    if not folder.is_dir():
-        raise UlmfitError(f"{folder} is no folder: expected a run folder, as `ulmfit-fastai imdb --out "
-                          f"{folder}` makes.")
-    path = folder / "run.json"
-    if not path.exists():
-        raise UlmfitError(f"{folder} is not a run folder: it holds no run.json. Found: "
-                          f"{', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}.")
-    run = read_json(path)
-    if not isinstance(run, dict) or "schema" not in run:
-        raise UlmfitError(f"{path} is not the record of a run: expected an object with 'schema'.")
-    if run["schema"] != SCHEMA:
-        raise UlmfitError(f"{path} has schema {run['schema']!r}, this version of ulmfit_fastai reads {SCHEMA}: "
-                          "use the version that made the run (see 'versions' in the file).")
-    if run.get("status") not in ("finished", "running", "stopped"):
-        raise UlmfitError(f"{path}: expected status finished, running or stopped, found {run.get('status')!r}.")
-    return run
-
-
-def _scores(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Metrics of the evaluated set: each direction's, and the average's when there are two."""
-    metrics = run.get("metrics") or {}
-    if (run.get("recipe") or {}).get("evaluate") == "validation":
-        metrics = metrics.get("validation") or {}
-    names = [name for name in DIRECTIONS if name in metrics]
-    if len(names) > 1 and "averaged" in metrics:
-        names.append("averaged")
-    return {name: metrics[name] for name in names}
-
-
-def _evaluates_test(run: dict[str, Any]) -> bool:
-    return (run.get("recipe") or {}).get("evaluate", "test") == "test"
-
-
-def _check_predictions(folder: Path, run: dict[str, Any], frame: pd.DataFrame, probs: dict[str, np.ndarray]) -> None:
-    """Refuse predictions that are not those run.json counted: half a file, or another run's."""
-    errors = _scores(run)
-    if run["status"] != "finished" or not errors or not _evaluates_test(run):
-        return
-    metrics = errors["averaged"] if "averaged" in errors else next(iter(errors.values()))
-    wrong = int((frame["label"] != frame["predicted"]).sum())
-    if (len(frame), wrong) != (metrics["n"], metrics["wrong"]):
-        raise UlmfitError(
-            f"{folder}: predictions.csv has {len(frame)} rows, {wrong} of them wrong; run.json counted {metrics['n']} "
-            f"and {metrics['wrong']}. The files are not of one run, or one was changed or cut short.")
-    if set(errors) - {"averaged"} != set(probs):
-        raise UlmfitError(f"{folder}: predictions.csv has the directions {sorted(probs)}, run.json {sorted(errors)}.")
-
-
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """history.csv or rates.csv; empty with the right columns when it is not there yet."""
-    if not path.exists() or path.stat().st_size == 0:
-        return pd.DataFrame(columns=list(columns))
-    frame = pd.read_csv(path, dtype={"stage": str, "direction": str, "phase": str}, keep_default_na=False,
-                        na_values={name: ["", "nan", "None"] for name in columns if name not in ("stage", "group")})
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise UlmfitError(f"{path} is damaged: expected the columns {', '.join(columns)}; missing "
-                          f"{', '.join(missing)}.")
-    if "trainable" in frame:
-        frame["trainable"] = frame["trainable"].astype(str).str.lower().isin(("true", "1", "1.0"))
-    return frame

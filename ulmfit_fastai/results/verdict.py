@@ -96,13 +96,16 @@ class Verdict:
     """What a result says about the paper's; `text` is for people, `exit_code` for scripts."""
 
     status: str
-    """reproduced, within tolerance, short, or no claim"""
+    """'reproduced', 'within tolerance', 'short' or 'no claim'"""
     text: str
     paper: Number | None
+    """The paper's error in %, with its place; None where there is nothing to compare with."""
     ours: float | None
     """Error in %, the mean if there are several seeds; None if the run has none yet."""
     interval: tuple[float, float] | None
+    """95 % interval of `ours`, in %."""
     tolerance: float | None = None
+    """The error in % up to which a run is 'within tolerance'."""
 
     @property
     def exit_code(self) -> int:
@@ -116,26 +119,30 @@ class Verdict:
 def judge(task: str, error: float | tuple[float, ...] | list[float], n: int, *, directions: tuple[str, ...],
           paper_scale: bool = True, reasons: tuple[str, ...] = (), protocol: str = "clean",
           row: str | None = None) -> Verdict:
-    """Compare an error in % (several, one a seed, are averaged) on `n` texts with the paper's.
+    """Compare an error with the paper's.
 
     `reproduced`: the error is not above the paper's, or its 95 % interval contains the paper's (and the error is within
     the tolerance, since a few seeds far apart have an interval that contains anything). `within tolerance`: not above
-    `tolerated`, what the method has reached on fastai v2. `short`: above it. `no claim`: `paper_scale` is False, for
-    the `reasons` given, or the paper has no such number. The error is a test error, unless `row` names a row of the
-    paper's analyses ("table7.last"): then it is a validation error and is compared with that row's.
+    `tolerated`, what the method has reached on fastai v2. `short`: above it. `no claim`: not at the paper's scale, or
+    the paper has no such number.
+
+    Args:
+        error: in %; several, one a seed, are averaged.
+        n: texts that it was measured on.
+        paper_scale: False makes no claim, for the `reasons` given.
+        protocol: 'clean' or 'tutorial'.
+        row: None for a test error; a row of the paper's analyses ("table7.last") for a validation error, which is
+            compared with that row's.
     """
     errors = (float(error),) if isinstance(error, (int, float)) else tuple(float(e) for e in error)
-    low, high = interval(errors, n)
+    ends = interval(errors, n)
     ours, both = fmean(errors), len(directions) > 1
-    seeds = f", mean of {len(errors)} seeds" if len(errors) > 1 else ""
-    which = "both directions averaged" if both else f"{directions[0]} only"
-    said = (f"{'Test' if row is None else 'Validation'} error {ours:.2f} % on {n:,} texts ({which}{seeds}; 95 % "
-            f"interval {low:.2f} to {high:.2f}, {'sampling and seeds' if seeds else 'sampling'}).")
+    said = _measured(errors, n, ends, directions, "Test" if row is None else "Validation")
     number = _paper_number(task, both, row)
     if number is None:
         nothing = "result on this data set" if row is None else f"row {row!r} for this data set"
         return Verdict("no claim", f"{said} The paper has no {nothing}, so there is nothing to compare with.",
-                       None, ours, (low, high))
+                       None, ours, ends)
     origin = f"{number.where}{'; ' + number.note if number.note else ''}"
     said = f"{said} The paper has {number.value:g} % on {TASKS[task].title} ({origin})."
     if protocol == "tutorial":
@@ -149,18 +156,32 @@ def judge(task: str, error: float | tuple[float, ...] | list[float], n: int, *, 
     if not paper_scale:
         why = "; ".join(reasons) or "the run is smaller than the paper's"
         status, follows = "no claim", f"No claim is made, since this is not the paper's experiment: {why}."
-    elif ours <= number.value:
-        status, follows = "reproduced", "Reproduced: our error is not above it."
-    elif low <= number.value and ours <= tolerance:
-        status, follows = "reproduced", f"Reproduced: our interval contains {number.value:g}."
-    elif ours <= tolerance:
+    else:
         grounds = ("what fastai v2 has been seen to reach" if row is None and task == "imdb" else
                    f"the paper's error plus its sampling half-width and {SPREAD:.0%} for seeds and libraries")
-        status = "within tolerance"
-        follows = f"Above the paper, but within the tolerance of {tolerance:g} % ({grounds})."
-    else:
-        status, follows = "short", f"Short of the paper: above the tolerance of {tolerance:g} % too."
-    return Verdict(status, f"{said} {follows}", number, ours, (low, high), tolerance)
+        status, follows = _compared(ours, ends[0], number.value, tolerance, grounds)
+    return Verdict(status, f"{said} {follows}", number, ours, ends, tolerance)
+
+
+def _measured(errors: tuple[float, ...], n: int, ends: tuple[float, float], directions: tuple[str, ...],
+              which_error: str) -> str:
+    """The error with its interval, in a sentence."""
+    several = len(errors) > 1
+    seeds = f", mean of {len(errors)} seeds" if several else ""
+    which = "both directions averaged" if len(directions) > 1 else f"{directions[0]} only"
+    return (f"{which_error} error {fmean(errors):.2f} % on {n:,} texts ({which}{seeds}; 95 % interval {ends[0]:.2f} to "
+            f"{ends[1]:.2f}, {'sampling and seeds' if several else 'sampling'}).")
+
+
+def _compared(ours: float, low: float, theirs: float, tolerance: float, grounds: str) -> tuple[str, str]:
+    """The status of an error at the paper's scale, and the sentence that says why; `low`: its interval's lower end."""
+    if ours <= theirs:
+        return "reproduced", "Reproduced: our error is not above it."
+    if low <= theirs and ours <= tolerance:
+        return "reproduced", f"Reproduced: our interval contains {theirs:g}."
+    if ours <= tolerance:
+        return "within tolerance", f"Above the paper, but within the tolerance of {tolerance:g} % ({grounds})."
+    return "short", f"Short of the paper: above the tolerance of {tolerance:g} % too."
 
 
 def _paper_number(task: str, both: bool, row: str | None) -> Number | None:
@@ -178,8 +199,15 @@ def check(*results: Outcome) -> Verdict:
 
     A run measured on the test set is compared with Tables 2 and 3; one measured on the validation set with the row of
     Tables 4 to 7 that its recipe is named after. Whether it is the paper's experiment is read off its recipe and data,
-    see `differences_in_scale`; if not, the status is `no claim` and the text says why. Raises ValueError for runs that
-    differ in more than their seed.
+    see `differences_in_scale`; if not, the status is 'no claim' and the text says why.
+
+    Args:
+        results: one run, or several of which only the seeds differ: their mean error is judged.
+
+    Raises:
+        UlmfitError: no result, or runs that differ in more than their seed.
+
+    Source: Howard & Ruder 2018, section 4.2 (Tables 2 and 3) and section 5 (Tables 4 to 7).
     """
     if not results:
         raise UlmfitError("check expects at least one Result.")

@@ -192,8 +192,8 @@ def _rows(df: pd.DataFrame, columns: _Columns, *, part: str | None = None, drop_
     ids = [str(value) for value in df[columns.id]] if columns.id else [f"{prefix}{row}" for row in range(len(df))]
     empty = [row for row, value in enumerate(texts) if not value]
     bare = [row for row, value in enumerate(labels) if value is None and splits[row] != "unsup" and texts[row]]
-    _report_missing(df, empty, f"column {' + '.join(columns.text)}", "empty", drop_missing, notes)
-    _report_missing(df, bare, f"column {columns.label}", "without a label", drop_missing, notes)
+    report_missing(df, empty, f"column {' + '.join(columns.text)}", "empty", drop_missing, notes)
+    report_missing(df, bare, f"column {columns.label}", "without a label", drop_missing, notes)
     for row in bare:
         splits[row] = "unsup"
     gone = set(empty)
@@ -208,7 +208,8 @@ def joined_texts(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     return [join_fields(row) if any(field.strip() for field in row) else "" for row in zip(*fields, strict=True)]
 
 
-def _report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, drop: bool, notes: list[str]) -> None:
+def report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, drop: bool, notes: list[str]) -> None:
+    """Refuse rows that lack something by their names, or, where they may be dropped, say so in the notes."""
     if not rows:
         return
     which = f"{rows_named(df.index, rows)} of {where} {'are' if len(rows) > 1 else 'is'} {what}"

@@ -35,6 +35,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
+        """Of the whole run."""
         return sum(stage["seconds"] for stage in self.stages) + self.test_seconds
 
     def rest_of_run(self, direction: str, phase: str, number: int, left_in_stage: float) -> float:
@@ -44,6 +45,7 @@ class Plan:
         return left_in_stage + sum(stage["seconds"] for stage in later) + self.test_seconds
 
     def frame(self) -> pd.DataFrame:
+        """A row a stage: direction, phase, stage, epochs, batches (of one epoch), seconds."""
         return pd.DataFrame(self.stages)
 
     def __str__(self) -> str:

@@ -33,8 +33,20 @@ log = logging.getLogger(__name__)
 class PhaseFit:
     """Trains one phase (a tuple of stages) of one direction and keeps the run folder up to date.
 
-    `learn` is a fastai Learner whose loaders are ours. After `fit()` the model has the phase's final weights (with
-    early stopping: those of the best epoch). `fit()` returns False when the time budget ended it before the end.
+    Args:
+        learn: a fastai Learner whose loaders are ours.
+        phase: its stages, optimiser and batches.
+        folder: an open run folder, which gets history, rates and checkpoints.
+        name: 'pretrain', 'lm' or 'classifier'.
+        direction: 'forward' or 'backward'.
+        seed: of the run; each epoch draws from a seed made of it and of its place.
+        classifies: whether the outputs are classes, so that accuracy is measured; otherwise perplexity.
+        budget: seconds left, and seconds between checkpoints.
+        progress: show a bar.
+        rest_of_run: (stage, seconds left in it) -> seconds left in the whole run, None where nobody knows.
+        extra_callbacks: fastai callbacks that run beside ours in every stage.
+
+    Source: Howard & Ruder 2018, sections 3.2 and 3.3.
     """
 
     def __init__(
@@ -66,9 +78,20 @@ class PhaseFit:
         steps = len(learn.dls.train) * sum(stage.epochs for stage in phase.stages)
         self.sample_every = max(1, steps // 200)
 
-    # -- the loop -------------------------------------------------------------------------------------------------
+    # The loop
 
     def fit(self) -> bool:
+        """Train what is left of the phase, from its checkpoint where there is one.
+
+        Afterwards the model has the phase's final weights (with early stopping: those of the best epoch).
+
+        Returns:
+            False when the time budget ended it before the end.
+
+        Raises:
+            UlmfitError: the checkpoint is damaged or another recipe's.
+            FloatingPointError: the loss is no number any more.
+        """
         state = self._resume()
         self.budget.last_checkpoint = time.monotonic()
         self.learn.remove_cbs(self.learn._grab_cbs(ProgressCallback) + self.learn._grab_cbs(Recorder))
@@ -122,7 +145,7 @@ class PhaseFit:
     def _epoch_number(self, epoch: int) -> int:
         return sum(stage.epochs for stage in self.phase.stages[: self.position.stage]) + epoch
 
-    # -- what is kept ---------------------------------------------------------------------------------------------
+    # What is kept
 
     def _record_rates(self, rates: list[float]) -> None:
         if self.step % self.sample_every == 0:

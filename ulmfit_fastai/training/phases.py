@@ -50,7 +50,7 @@ class Run(Work):
         """The rows that the run ends on; none for recipes that must leave the test set alone (the paper's analyses)."""
         return self.data.splits.test if self.recipe.evaluate == "test" else self.data.splits.test[:0]
 
-    # -- learners -------------------------------------------------------------------------------------------------
+    # Learners
 
     def build_lm(self, phase: Phase, direction: str, weights: LMWeights | None) -> LMLearner:
         """The Learner of LM fine-tuning; random weights where there are none to start from."""
@@ -81,7 +81,7 @@ class Run(Work):
                                   loss_func=self.data.targets.target.loss(self.recipe.class_weights, self.device),
                                   compute_dtype=dtype, cbs=precision_callbacks(self.recipe.precision, self.device))
 
-    # -- phases ---------------------------------------------------------------------------------------------------
+    # Phases
 
     def train_direction(self, direction: str) -> None:
         """Everything of one direction that the folder doesn't have yet, or up to the phase `until`."""
@@ -186,7 +186,7 @@ class Run(Work):
                 return None
         return found
 
-    # -- the end --------------------------------------------------------------------------------------------------
+    # The end
 
     def finish(self, *, baseline: Baseline | None = None) -> None:
         """Measure what was predicted, and beside it something simpler; the run is finished then."""
@@ -198,9 +198,7 @@ class Run(Work):
         self.folder.save()
 
     def measure(self) -> dict[str, Any]:
-        """Metrics of each direction and of both together, on the validation rows and the test rows; writes the latter's
-        predictions.
-        """
+        """Metrics of each direction and of both together, on validation and test rows; writes the test's predictions."""
         dataset, targets = self.data.dataset, self.data.targets
         metrics: dict[str, Any] = {"validation": {}}
         for part, rows in self.held_out.items():

@@ -1,7 +1,6 @@
 """Stage 1 on its own: a language model of general text, pretrained on any corpus, in either direction.
 
-It is a `Recipe` that ends with its first phase. What a recipe leaves open, which texts are read and what splits them,
-is `Reading`; run.json has it beside the corpus, under `data.reading`.
+It is a `Recipe` that ends with its first phase; what a recipe leaves open, `Reading` says (stage_one.py).
 """
 
 from __future__ import annotations
@@ -9,26 +8,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .._errors import UlmfitError
 from .._files import read_json
 from ..batches.dataloaders import lm_dataloaders
 from ..model.generate import generate
 from ..model.learners import lm_learner
 from ..model.weights import LMWeights
-from ..recipe.fields import build, expect, no_field, plain
-from ..recipe.freezing import full
-from ..recipe.parts import Dropouts, Model, Optimizer, Phase
+from ..recipe.fields import build
+from ..recipe.parts import Model
 from ..recipe.recipe import Recipe
-from ..recipe.schedules import Schedule
 from ..recipe.settings import LostSetting
 from ..results.environment import command_line, describe_device, now, versions
 from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch
@@ -38,84 +32,8 @@ from ..tokens.pieces import is_model
 from ..tokens.store import TokenStore
 from .corpus import HELD_OUT, GeneralText, corpus_pieces, general_text
 from .session import Conditions, session
-from .sharing import ANY_CLASSIFIER
+from .stage_one import WHOLE, Reading, pretraining, settings
 from .work import Work
-
-LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
-"""A small model on a large corpus underfits: nearly no dropout."""
-SIZES = {
-    "small": (Model(emb_sz=256, n_hid=640, n_layers=2, lm_dropouts=LIGHT), 16_000),
-    "full": (Model(lm_dropouts=Dropouts(embed=0.01, input=0.1, hidden=0.1, weight=0.1, output=0.05)), 60_000),
-}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a corpus is read: what stage 1 depends on besides its recipe and the files."""
-
-    limit_words: int | None = None
-    """Read no more than about this many words of the corpus; None: all of it."""
-    valid_texts: int = HELD_OUT
-    """Articles held out at the end of the corpus, when no validation file is given."""
-    lang: str = "en"
-    """The corpus's language: spaCy's code."""
-    tokenizer: str = "spacy"
-    """'spacy', or 'sentencepiece': `max_vocab` pieces of words, learnt from the corpus first."""
-
-    def __post_init__(self) -> None:
-        for name in ("limit_words", "valid_texts"):
-            value = getattr(self, name)
-            expect(value is None or value >= 1, name, value, "at least 1")
-        if self.tokenizer not in ("spacy", "sentencepiece"):
-            raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
-
-
-def pretraining(size: str = "small", *, model: Model | None = None, max_vocab: int | None = None, min_freq: int = 3,
-            epochs: int = 1, lr: float = 5e-3, bs: int = 64, bptt: int = 70, sampled_words: int | None = None,
-            wd: float = 0.01, seed: int = 0, precision: str = "auto",
-            directions: Sequence[str] = ("forward",)) -> Recipe:
-    """The recipe of stage 1 for a size: 'small' for a laptop, 'full' as in the paper.
-
-    Args:
-        size: small or full.
-        model: another than the size's: AWD-LSTM and its dropouts, of which stage 1 takes `lm_dropouts`.
-        max_vocab: most words, or pieces of words, in the vocabulary; None: the size's.
-        min_freq: words seen fewer times become xxunk.
-        epochs: how often the corpus is read.
-        lr: peak rate of Adam under one-cycle, the same for every layer: nothing is pretrained yet.
-        bs: streams of text in a batch.
-        bptt: tokens per step of back-propagation through time.
-        sampled_words: words that compete in the loss while training, as in `recipe.Phase`; None: all.
-        wd: weight decay.
-        seed: of everything random.
-        precision: auto, fp32, bf16 or fp16.
-        directions: language models to train.
-    """
-    if size not in SIZES:
-        raise UlmfitError(f"size: expected one of {', '.join(SIZES)}, found {size!r}")
-    model = SIZES[size][0] if model is None else model
-    words = SIZES[size][1] if max_vocab is None else max_vocab
-    schedule = Schedule(kind="one_cycle", pct_start=0.1, div=10.0, div_final=100.0)
-    phase = Phase(stages=full(epochs, lr, discriminative=1.0, schedule=schedule),
-                  optimizer=Optimizer(moms=(0.8, 0.7, 0.8), wd=wd, clip=0.25), bs=bs, bptt=bptt, alpha=0.0, beta=0.0,
-                  sampled_words=sampled_words)
-    drops = model.lm_dropouts
-    model = dataclasses.replace(model, pretrain_dropouts=drops, classifier_dropouts=drops)
-    return Recipe(name=size, weights="pretrain", pretrain=phase, lm=None, classifier=ANY_CLASSIFIER, model=model,
-                  directions=tuple(directions), max_vocab=words, min_freq=min_freq, seed=seed, precision=precision)
-
-
-def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
-    """The settings of `pretrain` by name, as what a recipe has of them and how the corpus is read."""
-    reading = {item.name for item in dataclasses.fields(Reading)}
-    hints = {**typing.get_type_hints(pretraining), **typing.get_type_hints(Reading), "directions": tuple[str, ...]}
-    del hints["return"]
-    for name, value in changes.items():
-        if name not in hints:
-            raise no_field(name, "", name, list(hints))
-        build(hints[name], plain(value), name)
-    recipe = pretraining(**{name: value for name, value in changes.items() if name not in reading})
-    return recipe, Reading(**{name: value for name, value in changes.items() if name in reading})
 
 
 def pretrain(
@@ -136,19 +54,31 @@ def pretrain(
 ) -> Path:
     """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
 
-    Resumable at any batch and time-boxed like every run; returns the folder, whose run.json says 'stopped' when the
-    time budget ended it. Perplexities are per token of fastai's tokens, unknown words counted as xxunk.
+    Resumable at any batch and time-boxed like every run. Perplexities are per token of fastai's tokens, unknown words
+    counted as xxunk.
 
     Args:
         corpus: a file or folder that `read_corpus` reads (JSON-lines, text, WikiText .tokens, Parquet; compressed or
             not), or several.
+        size: 'small' (256/640/2, for a laptop) or 'full' (400/1152/3, the paper's).
+        directions: language models to train: 'forward', 'backward' or both.
         valid: a held-out file; without it the last articles are held out.
         evaluate: further files whose perplexity is measured at the end.
+        resume: False moves an earlier run in `out` aside and starts anew.
+        time_budget: seconds after which it stops in good order; call again to go on.
+        checkpoint_every: seconds between two checkpoints within an epoch.
         changes: settings of `pretraining` and `Reading` (`epochs=2`, `lr=3e-3`, `lang="de"`, ...). With
             `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the
             weights are used.
 
-    Source: paper, section 3.1.
+    Returns:
+        The folder, whose run.json says 'stopped' when the time budget ended it.
+
+    Raises:
+        UlmfitError: an unknown or wrong setting, one without effect, a corpus that can't be read, or a folder that
+            holds another run.
+
+    Source: Howard & Ruder 2018, section 3.1.
     """
     recipe, reading = settings({"size": size, "directions": directions, **changes})
     _refuse_lost(recipe, reading, changes, valid)
@@ -186,7 +116,7 @@ def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, 
 
 
 def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: Conditions, *,
-                reading: Reading = Reading(), evaluate: Sequence[str | Path] = (), resume: bool = True) -> Path:
+                reading: Reading = WHOLE, evaluate: Sequence[str | Path] = (), resume: bool = True) -> Path:
     """What `pretrain` does, from a corpus in numbers: a recipe as `pretraining` makes it, in its directions."""
     folder = RunFolder(out)
     recorded = _recorded(out, recipe, reading, resume=resume)
@@ -268,9 +198,12 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
                device: torch.device | str = "cpu", cache: Path | None = None) -> dict[str, float]:
     """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
 
-    Returns {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk), 'words' (between spaces),
-    'per_word' (the same loss shared out over the words)}. Tokens are fastai's, which are more and smaller than
-    WikiText's words: the figure that is nearer to word-level ones is `per_word`, though its unknown words cost little.
+    Tokens are fastai's, which are more and smaller than WikiText's words: the figure that is nearer to word-level ones
+    is `per_word`, though its unknown words cost little.
+
+    Returns:
+        {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk), 'words' (between spaces), 'per_word' (the
+        same loss shared out over the words)}.
     """
     texts = list(texts)
     words = sum(len(text.split()) for text in texts)

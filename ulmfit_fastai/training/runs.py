@@ -77,15 +77,19 @@ def run(
     plan: bool = True,
     opened: OpenedWeights | None = None,
 ) -> Path:
-    """Run a recipe on a dataset and leave everything in the folder `out`; returns its path.
+    """Run a recipe on a dataset and leave everything in the folder `out`.
 
     Interrupted and called again with the same arguments it goes on where it was, to the same numbers on a CPU.
 
     Args:
+        out: the run folder.
         corpus: what a recipe with weights 'pretrain' learns in stage 1: a path that `read_corpus` reads, or texts in a
             list.
         ids: the texts already numericalised (from a pack), for a machine without them.
+        resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which it stops in good order: run.json then says 'stopped'.
+        device: 'cpu', 'cuda', 'mps'; None: the best there is.
+        progress: show progress bars and, first, the plan.
         dry_run: say what would be done and how long it would take on this machine, measured on a few batches, and
             train nothing.
         baseline: measures something simpler on the same rows, for comparison, when the run ends.
@@ -97,7 +101,14 @@ def run(
             run.
         opened: starting weights that are in memory already.
 
-    Raises ValueError for a folder that holds another run, and OSError when the disk is full (what was written stays).
+    Returns:
+        The path of the run folder.
+
+    Raises:
+        UlmfitError: a folder that holds another run, or weights, corpus or language models that can't be had.
+        OSError: the disk is full; what was written stays.
+
+    Source: Howard & Ruder 2018, section 3.
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
@@ -197,7 +208,14 @@ def _train(work: Run, baseline: Baseline | None) -> None:
 def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
              device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
              skip: Sequence[str] = ()) -> Plan:
-    """How long a run would take here, measured on a few batches; `skip` names phases to leave out ("forward/lm")."""
+    """How long a run would take here, measured on a few batches.
+
+    Args:
+        skip: phases to leave out, such as "forward/lm"; the others are those of `run`.
+
+    Returns:
+        Seconds for each phase; `print` shows them.
+    """
     data = prepare(recipe, dataset, ids=ids, cache=cache, progress=progress)
     if recipe.weights == "pretrain":
         data.general = read_general(recipe, corpus, cache=cache, progress=progress)

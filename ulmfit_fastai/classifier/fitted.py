@@ -1,0 +1,47 @@
+"""What `fit` trains on, and the model that its run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .._errors import UlmfitError
+from .._files import read_json
+from ..batches.targets import Target
+from ..model.weights import Classifier
+from ..predict.config import Config, about
+from ..predict.text_model import TextModel
+from ..recipe.recipe import Recipe
+from ..texts.dataset import Dataset
+from ..tokens.ids import TokenIds
+from ..training.session import Stopped
+from ..training.starting import OpenedWeights
+
+
+class Unfinished(UlmfitError, Stopped):
+    """The time budget ended before the training did; the same call of `fit` goes on with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What `fit` trains on, ready to run."""
+
+    dataset: Dataset
+    ids: TokenIds
+    recipe: Recipe
+    config: Config
+    opened: OpenedWeights
+
+
+def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
+    """The model of a run that `fit` made."""
+    done = read_json(folder / "run.json")
+    if done["status"] != "finished":
+        go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
+                 else "nothing was kept: give `out=` a folder, from which the same call goes on")
+        raise Unfinished("stopped in good order before the end", path=folder, advice=go_on)
+    target = Target.from_record(done["data"]["labels"], work.config.target.classes)  # with the scale of numbers
+    config = replace(work.config, target=target, data=about(done))
+    classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
+                                              vocab=folder / "vocab.json") for direction in config.directions}
+    return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)

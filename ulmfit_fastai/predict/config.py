@@ -1,0 +1,68 @@
+"""What one must know besides the weights to use a model: what its outputs mean, and what it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .._errors import UlmfitError
+from ..batches.targets import Target
+from ..results.record import seconds_of
+
+FORMAT = "ulmfit_fastai model 1"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one must know besides the weights to use a model; what config.json holds."""
+
+    target: Target
+    """What the outputs are, with the classes as their owner wrote them (text or numbers)."""
+    directions: tuple[str, ...] = ("forward",)
+    text: tuple[str, ...] | None = None
+    """The columns of the texts; None: they were a plain list."""
+    label: str | None = None
+    lang: str = "en"
+    indicator: bool = False
+    """Several classes were given, and are returned, as rows of 0 and 1."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on: name, counts, fingerprint. No texts."""
+
+    def __post_init__(self) -> None:
+        if self.target.kind != "regression" and not self.target.classes:
+            raise UlmfitError("classes: expected the classes of the model, found none")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str | Path) -> Config:
+        """The config in a config.json; ValueError naming the file for anything else."""
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else type(values).__name__
+            raise UlmfitError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
+                              "ulmfit_fastai that wrote it")
+        known = {item.name for item in fields(cls)} - {"target"}
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                                 for key, value in values.items() if key in known}
+        try:
+            return cls(Target.from_record(values, values.get("classes", ())), **given)
+        except (TypeError, ValueError) as error:
+            raise UlmfitError(f"{where}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What config.json holds: the target's fields stand among the others, under the names of its first version."""
+        said = self.target.to_record()
+        return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", "kind": said["kind"],
+                "classes": self.target.classes, "directions": self.directions, "text": self.text, "label": self.label,
+                "lang": self.lang, "centre": said["centre"], "spread": said["spread"], "indicator": self.indicator,
+                "data": self.data}
+
+
+def about(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run.json says about data, start and cost, without texts or paths."""
+    data = run.get("data", {})
+    weights = {d: w.get("name") for d, w in run.get("weights", {}).items()}
+    seconds = seconds_of(run)
+    return {**{key: data[key] for key in ("name", "fingerprint", "counts", "splits", "vocabulary", "synthetic")
+               if key in data},
+            "weights": weights, "versions": run.get("versions", {}), "device": run.get("device", {}).get("name"),
+            "seconds": round(seconds, 1), "finished": run.get("finished")}
