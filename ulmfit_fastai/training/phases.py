@@ -198,7 +198,7 @@ class Run(Work):
         self.folder.save()
 
     def measure(self) -> dict[str, Any]:
-        """Metrics of each direction and of both together, on validation and test rows; writes the test's predictions."""
+        """Metrics of each direction and of both, on validation and test rows; writes the test's predictions."""
         dataset, targets = self.data.dataset, self.data.targets
         metrics: dict[str, Any] = {"validation": {}}
         for part, rows in self.held_out.items():
