@@ -100,6 +100,10 @@ def test_the_card_has_what_the_hub_reads_and_people_ask(model, tmp_path):
     assert "license field above is yours" in (model.save(tmp_path / "other") / "README.md").read_text()
 
 
+def test_the_license_may_be_spelt_as_licence(model, tmp_path):
+    assert "\nlicense: mit\n" in (model.save(tmp_path / "mood", licence="mit") / "README.md").read_text()
+
+
 @pytest.mark.parametrize("config", [
     Config(Target("multi", (True, False)), ("backward",), ("a", "b"), "y", "de", True, {"name": "x"}),
     Config(Target("regression", mean=3.5, scale=0.25)), Config(Target("single", (1.0, 2.5, "x"))),
