@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -467,3 +468,34 @@ def test_a_class_with_one_text_is_named(caplog):
     assert found.notes == ("class odd: one text only, so that none can be held out to see whether it is learnt",)
     assert "class odd" in caplog.text
     assert own_dataset(["a b", "c d", "e f", "g h"], read_labels(["x", "y"] * 2), columns=None).notes == ()
+
+
+# A recipe of one's own
+
+
+def test_a_recipe_given_as_such_keeps_what_it_says(tmp_path):
+    own = preset("few-labels").replace(**{
+        "weights": "none", "model.emb_sz": 12, "model.n_hid": 16, "valid_fraction": 0.3, "seed": 7, "n_labels": None,
+        "class_weights": (1.0, 5.0)})
+    for given in (own, own.save(tmp_path / "own.json")):
+        taken = ULMFiT(given, progress=False)._prepare(TEXTS, LABELS, None, None, None, tmp_path).recipe
+        for field in ("weights", "model", "valid_fraction", "seed", "class_weights"):
+            assert getattr(taken, field) == getattr(own, field), field
+    other = ULMFiT(own, random_state=3, progress=False)
+    assert other._prepare(TEXTS, LABELS, None, None, None, tmp_path).recipe.seed == 3
+    with pytest.raises(ValueError, match="have embedding/hidden/layers"):
+        ULMFiT(own.replace(weights="wiki-small"), progress=False)._prepare(TEXTS, LABELS, None, None, None, tmp_path)
+
+
+@pytest.mark.parametrize(("argument", "field", "value"), [
+    ({"validation_fraction": 0.3}, "valid_fraction", 0.2), ({"random_state": 3}, "seed", 2),
+    ({"epochs": 3}, "classifier.stages.-1.epochs", 2), ({"weights": "none"}, "weights", "wiki-small"),
+    ({"class_weight": "balanced"}, "class_weights", (1.0, 2.0)), ({"lm_epochs": 0}, "lm.stages.0.epochs", 2)])
+def test_what_is_said_twice_is_refused_by_name(argument, field, value):
+    with pytest.raises(ValueError, match=f"{re.escape(field)} is given twice: .*leave out {next(iter(argument))}="):
+        ULMFiT("few-labels", settings={field: value}, **argument).check_settings()
+
+
+def test_settings_that_texts_of_ones_own_cannot_have_are_refused():
+    with pytest.raises(ValueError, match="evaluate: no effect"):
+        ULMFiT("tiny", settings={"evaluate": "test"}).check_settings()

@@ -65,14 +65,15 @@ class ULMFiT(Trained):
         epochs, lm_epochs: of the last stage of the classifier, and of the language model (0: no fine-tuning of the
             language model); None: the preset's.
         settings: more fields of the recipe by dotted name, as in {"classifier.bs": 32}; one without effect is refused.
-        validation_fraction: share of the labelled texts held out to measure the model.
+        validation_fraction: share of the labelled texts held out to measure the model; None: the recipe's, 0.1 in every
+            preset.
         drop_missing: leave out rows without text and use those without label for the language model, instead of
             refusing them.
         out: the run folder, kept, from which `fit` goes on after an interruption; it is a saved model too, once
             finished. None: a temporary one.
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which `fit` stops in good order; needs `out`, to go on from.
-        random_state: seed of everything random; None is 0.
+        random_state: seed of everything random; None: the recipe's, 0 in every preset.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         progress: show progress bars.
 
@@ -98,12 +99,12 @@ class ULMFiT(Trained):
         epochs: int | None = None,
         lm_epochs: int | None = None,
         settings: Mapping[str, Any] | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float | None = None,
         drop_missing: bool = False,
         out: str | Path | None = None,
         resume: bool = True,
         time_budget: float | None = None,
-        random_state: int | None = 0,
+        random_state: int | None = None,
         device: str | None = None,
         progress: bool = True,
     ) -> None:
@@ -199,7 +200,8 @@ class ULMFiT(Trained):
     def _recipe(self, dataset: Dataset, labels: OwnLabels, opened: OpenedWeights, *, n_tokens: int) -> Recipe:
         """The preset with everything asked for, fitted to the texts."""
         name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
-        recipe = with_weights(self._directed(find_recipe(name, dataset.name)), self.weights, self.lang, opened)
+        recipe = with_weights(self._directed(find_recipe(name, dataset.name)), self.weights, self.lang, opened,
+                              as_it_is=not is_name(name))
         if is_name(name):
             recipe = replace(recipe, n_labels=None)  # all the labels that are given
             recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
@@ -207,10 +209,10 @@ class ULMFiT(Trained):
             recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
         if self.lm_epochs is not None and recipe.lm is not None:
             recipe = replace(recipe, lm=with_epochs(recipe.lm, self.lm_epochs) if self.lm_epochs else None)
-        fraction = valid_fraction(self.validation_fraction, dataset)
-        recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=fraction,
-                         seed=0 if self.random_state is None else int(self.random_state),
-                         class_weights=class_weights(self.class_weight, labels))
+        asked = recipe.valid_fraction if self.validation_fraction is None else self.validation_fraction
+        recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=valid_fraction(asked, dataset),
+                         seed=recipe.seed if self.random_state is None else int(self.random_state),
+                         class_weights=class_weights(self.class_weight, labels) or recipe.class_weights)
         return with_settings(recipe, self.settings or {})
 
     def _directed(self, recipe: Recipe) -> Recipe:
@@ -227,11 +229,11 @@ class ULMFiT(Trained):
             UlmfitError: a preset that isn't there, or settings that are wrong or would have no effect.
         """
         settings = dict(self.settings or {})
-        refuse_twice(settings, directions=self.directions, lang=self.lang)
+        refuse_twice(settings, self.get_params(deep=False), lang=self.lang)
         names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
         recipes = [self._directed(find_recipe(name)) for name in names]
-        seed = 0 if self.random_state is None else int(self.random_state)
-        check_for([replace(recipe, weights="none") for recipe in recipes], {"seed": seed, **settings})
+        seed = {} if self.random_state is None else {"seed": int(self.random_state)}
+        check_for([replace(recipe, weights="none") for recipe in recipes], {**seed, **settings})
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:

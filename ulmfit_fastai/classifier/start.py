@@ -53,11 +53,23 @@ def valid_fraction(wanted: float, dataset: Dataset) -> float:
     return max(wanted, min(2 / n + 1e-9, 0.5))
 
 
-def refuse_twice(settings: Mapping[str, Any], *, directions: Any, lang: str) -> None:
-    """Refuse settings that an argument has said already, and those that a SentencePiece model leaves without effect."""
-    if directions is not None and "directions" in settings:
-        raise LostSetting(f"directions are given twice: {directions!r} and {settings['directions']!r}",
-                          field="directions", advice="leave out `directions=`, or the field")
+SAID_BY = {"directions": "directions", "weights": "weights", "seed": "random_state", "class_weights": "class_weight",
+           "valid_fraction": "validation_fraction", "classifier.stages.-1.epochs": "epochs",
+           "lm.stages.-1.epochs": "lm_epochs", "lm.stages.0.epochs": "lm_epochs"}
+"""Fields of a recipe that an argument of the estimator says too."""
+
+
+def refuse_twice(settings: Mapping[str, Any], arguments: Mapping[str, Any], *, lang: str) -> None:
+    """Refuse settings that an argument has said already, and those that are without effect on texts of one's own."""
+    for name, value in settings.items():
+        field = name.replace("__", ".")
+        said = arguments.get(SAID_BY.get(field, ""))
+        if said is not None:
+            raise LostSetting(f"{field} is given twice: {said!r} and {value!r}", field=field,
+                              advice=f"leave out `{SAID_BY[field]}=`, or the field")
+        if field in ("evaluate", "protocol"):
+            raise LostSetting(f"{field}: no effect, since a model of your own texts is measured on those held out of "
+                              "them", field=field, advice="leave it out")
     lost = [name for name in ("max_vocab", "min_freq") if name in settings and is_model(lang)]
     if lost:
         raise LostSetting(f"{' and '.join(lost)}: no effect, since the vocabulary is that of the SentencePiece model "
@@ -71,12 +83,15 @@ def refuse_no_validation(valid: np.ndarray) -> None:
                           "to see how well the others are learnt")
 
 
-def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: OpenedWeights) -> Recipe:
+def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: OpenedWeights, *,
+                 as_it_is: bool = False) -> Recipe:
     """The recipe with its starting weights decided, and the sizes of its model taken from them.
 
-    None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for.
+    None takes the bundled weights where they fit and are installed; nothing is downloaded that wasn't asked for. With
+    `as_it_is` it takes the recipe's own, and refuses sizes that they don't have.
     """
-    chosen = str(weights) if weights is not None else _default_weights(recipe, lang)
+    own = as_it_is and recipe.weights != "wt103"
+    chosen = str(weights) if weights is not None else recipe.weights if own else _default_weights(recipe, lang)
     if chosen in ("none", "pretrain"):
         if chosen == "pretrain":
             raise UlmfitError("weights 'pretrain' need a corpus, which isn't among these texts", field="weights",
@@ -87,6 +102,8 @@ def with_weights(recipe: Recipe, weights: str | Path | None, lang: str, opened: 
     if not is_model(lang) and found.lang != lang:  # a SentencePiece model that isn't theirs is refused later
         log.warning("the weights %s are of texts with lang=%r, yours have lang=%r: few of their words will be known",
                     chosen, found.lang, lang)
+    if as_it_is and weights is None:
+        found.check_shape(emb_sz=recipe.model.emb_sz, n_hid=recipe.model.n_hid, n_layers=recipe.model.n_layers)
     model = replace(recipe.model, emb_sz=found.emb_sz, n_hid=found.n_hid, n_layers=found.n_layers)
     return replace(recipe, weights=chosen, pretrain=None, model=model)
 

@@ -202,7 +202,7 @@ def estimator(args: argparse.Namespace, options: dict[str, Any]) -> ULMFiT:
     """The estimator that `train` was asked for; `options` are fields of its recipe."""
     from ..classifier.estimator import ULMFiT
 
-    seed, directions = options.pop("seed", 0), options.pop("directions")
+    seed, directions = options.pop("seed", None), options.pop("directions")
     return ULMFiT(args.preset, weights=args.weights, directions=directions, task=args.task, lang=args.lang,
                   class_weight=weights_of(args.class_weight), epochs=args.epochs, lm_epochs=args.lm_epochs,
                   settings=options or None, validation_fraction=args.valid, drop_missing=args.drop_missing,
@@ -258,8 +258,8 @@ TEXTS = (
         option("--class-weight", nargs="+", metavar="W", help="balanced, or CLASS=NUMBER ..."),
         option("--epochs", type=int, metavar="N", help="of the classifier's last stage (default: the preset's)"),
         option("--lm-epochs", type=int, metavar="N", help="of the language model; 0: don't fine-tune it"),
-        option("--valid", type=float, default=0.1, metavar="SHARE",
-               help="share of the labelled texts held out (default: %(default)s)"),
+        option("--valid", type=float, metavar="SHARE",
+               help="share of the labelled texts held out (default: the recipe's, 0.1 in every preset)"),
         option("--drop-missing", action="store_true",
                help="leave out rows without text, and use those without label for the language model only"),
         option("--lang", default="en", metavar="CODE",
