@@ -15,6 +15,8 @@ from some_ids import TINY, random_lengths, some_ids, tiny_classifier
 
 from ulmfit_fastai.batches.classifier import pad_batch
 from ulmfit_fastai.batches.dataloaders import EVAL_TOKENS, classifier_dataloaders, inference_loader
+from ulmfit_fastai.model.layers import FixedSentenceEncoder, build_classifier
+from ulmfit_fastai.recipe.parts import Model
 
 CLASSES = ["neg", "neutral", "pos"]
 
@@ -430,3 +432,22 @@ def test_wrong_arguments_are_refused_by_name(ids, labels, changed, message):
     given = {**dict(labels=labels, classes=CLASSES, train=range(80), valid=range(80, 120)), **changed}
     with pytest.raises(ValueError, match=message):
         classifier_dataloaders(ids, given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize("bptt", [4, 7, 70])
+def test_a_batch_says_itself_what_an_encoder_would_have_to_ask_the_device_for(bptt):
+    encoder = FixedSentenceEncoder(bptt, torch.nn.Identity(), max_len=10**6)
+    loaders = make(60, bs=7, bptt=bptt)
+    batches = [*loaders.train, *loaders.valid]
+    for x, *_ in batches:
+        assert (x.reads.rows, x.reads.end) == encoder._rows_of_chunks(x == 1, 0) and x.reads.bptt == bptt
+    assert len(batches) > 8
+
+
+def test_an_encoder_of_other_chunks_finds_out_by_itself():
+    x = next(iter(make(20, bs=7, bptt=8).train))[0]
+    plain = x.clone()
+    classifier = build_classifier(100, 3, Model(emb_sz=6, n_hid=8, n_layers=2), bptt=8, max_len=None).eval()
+    torch.testing.assert_close(outputs(classifier, x), outputs(classifier, plain), rtol=0, atol=0)
+    x.reads = x.reads._replace(bptt=4)
+    torch.testing.assert_close(outputs(classifier, x), outputs(classifier, plain), rtol=0, atol=0)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from ulmfit_fastai.model.precision import resolve, wait_for
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.results.checkpoint import random_state, set_random_state
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
-from ulmfit_fastai.training.callbacks import widest
+from ulmfit_fastai.training.callbacks import LossScale, widest
 from ulmfit_fastai.training.corpus import general_text
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import Prepared, prepare
+from ulmfit_fastai.training.runs import run
 from ulmfit_fastai.training.session import Conditions
 
 META = torch.device("meta")
@@ -65,3 +69,64 @@ def test_the_classifier_that_predicts_has_its_weights_where_its_batches_are(tmp_
 def test_apple_s_gpus_are_asked_for_no_float64() -> None:
     assert widest(torch.device("mps")) == torch.float32
     assert widest(torch.device("cpu")) == widest(torch.device("cuda")) == torch.float64
+
+
+# A resume on another device than before
+
+
+def test_random_numbers_go_on_where_they_were_and_on_fewer_gpus(monkeypatch):
+    torch.manual_seed(3)
+    torch.rand(5)
+    state = random_state(torch.device("cpu"))
+    expected = torch.rand(4)
+    torch.manual_seed(9)
+    set_random_state(state, torch.device("cpu"))
+    torch.testing.assert_close(torch.rand(4), expected, rtol=0, atol=0)
+    put: list[tuple[torch.Tensor, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.append((state, device)))
+    first, second = torch.tensor([1], dtype=torch.uint8), torch.tensor([2], dtype=torch.uint8)
+    for device in ("cuda", "cuda:1", "cuda:3"):  # a checkpoint of the first version, from a machine with two
+        set_random_state({"cpu": state["cpu"], "cuda": [first, second]}, torch.device(device))
+    set_random_state({"cpu": state["cpu"], "device": second}, torch.device("cuda"))
+    assert [int(state) for state, _ in put] == [1, 2, 2]
+
+
+def test_the_loss_scale_goes_on_from_stage_to_stage():
+    scale, fits = LossScale(), []
+    for _ in range(2):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        scale.learn = SimpleNamespace(scaler=scaler)
+        scale.before_fit()
+        fits.append(scaler.get_scale())
+        scaler._lazy_init_scale_growth_tracker(torch.device("cpu"))
+        scaler.update(new_scale=1024.0)
+        assert scale.now()["scale"] == 1024.0
+        scale.after_epoch()
+    assert fits == [2.0**16, 1024.0]
+    scale.learn = SimpleNamespace()
+    scale.before_fit()  # a fit without scaling is left alone
+
+
+@pytest.mark.parametrize(("asked", "device", "given"), [
+    ("fp16", "cpu", False), ("bf16", "mps", False), ("fp16", "mps", False), ("fp32", "mps", True),
+    ("auto", "mps", True),
+    ("bf16", "cpu", True), ("fp16", "cuda", True), ("bf16", "cuda:1", True)])
+def test_a_precision_that_is_asked_for_by_name_is_given_or_refused(asked, device, given, tmp_path):
+    if given:
+        assert resolve(asked, torch.device(device)) in (asked, "fp32")
+        return
+    with pytest.raises(ValueError, match=f"precision is '{asked}', but on the device {device}"):
+        resolve(asked, torch.device(device))
+    reviews = synthetic_reviews(n_train=4, n_test=2, n_unsup=2)
+    with pytest.raises(ValueError, match=f"precision is '{asked}'"):
+        run(preset("tiny").replace(precision=asked), reviews, tmp_path / "run", device=device, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_waits_for_the_very_device_that_it_times(monkeypatch):
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(str(device)))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in ("cpu", "cuda:1", "mps"):
+        wait_for(torch.device(device))
+    assert waited == ["cuda:1", "mps"]

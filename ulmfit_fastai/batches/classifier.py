@@ -7,10 +7,10 @@ multiple (fastai issue 3379: 15 % of rows wrong in batches of random lengths); h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,27 @@ from .documents import TokenDataset
 from .loader import Batch, TokenLoader
 
 POOL_BATCHES = 50  # texts of so many batches are sorted together, as in fastai's SortedDL
+
+
+class Reads(NamedTuple):
+    """What of a batch in `pad_batch`'s layout an encoder reads; travels with it as `batch.reads`.
+
+    An encoder would have to ask the device for it, and wait for an answer, before each batch.
+    """
+
+    bptt: int
+    rows: list[int]
+    """How many texts have started by each chunk."""
+    end: int
+    """Where the last word ends: columns of nothing but padding behind it needn't be read."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], bptt: int) -> Reads:
+        """For texts of these lengths, longest first, none of them empty."""
+        chunks = [-(-length // bptt) for length in lengths]
+        starts = [chunks[0] - n for n in chunks]
+        rows = [sum(start <= chunk for start in starts) for chunk in range(chunks[0])]
+        return cls(bptt, rows, max(start * bptt + length for start, length in zip(starts, lengths, strict=True)))
 
 
 def pad_batch(documents: list[np.ndarray], bptt: int) -> np.ndarray:
@@ -165,15 +186,20 @@ class ClassifierLoader(TokenLoader):
 
     def make_batch(self, positions: np.ndarray) -> Batch:
         """Batch of the texts at these positions, longest first, on the loader's device."""
-        x = torch.from_numpy(pad_batch([self.dataset.doc(i) for i in positions.tolist()], self.bptt))
+        documents = [self.dataset.doc(i) for i in positions.tolist()]
+        x = torch.from_numpy(pad_batch(documents, self.bptt))
         if self.in_order:
             x = x.as_subclass(JoinableText)
         targets = self.dataset.targets
-        batch = (x,) if targets is None else (x, targets[positions])
-        if self.device is None or self.device.type != "cuda":
-            return batch if self.device is None else tuple(part.to(self.device) for part in batch)
-        # From pinned memory the copy doesn't wait for the model: a step needs no synchronisation.
-        return tuple(part.pin_memory().to(self.device, non_blocking=True) for part in batch)
+        batch: Batch = (x,) if targets is None else (x, targets[positions])
+        if self.device is not None and self.device.type == "cuda":
+            # From pinned memory the copy doesn't wait for the model: a step needs no synchronisation.
+            batch = tuple(part.pin_memory().to(self.device, non_blocking=True) for part in batch)
+        elif self.device is not None:
+            batch = tuple(part.to(self.device) for part in batch)
+        if all(map(len, documents)):
+            batch[0].reads = Reads.of([len(one) for one in documents], self.bptt)  # type: ignore[attr-defined]
+        return batch
 
     def read(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches of an epoch from number `first` on."""

@@ -18,6 +18,7 @@ from fastai.text.models.core import (
 from torch import Tensor, nn
 
 from .._errors import UlmfitError
+from ..batches.classifier import Reads
 from ..recipe.parts import Dropouts, Model
 from .fast.awd_lstm import FastAWDLSTM
 from .losses import FusedDecoder
@@ -70,7 +71,11 @@ class FixedSentenceEncoder(SentenceEncoder):
         padding = x == self.pad_idx
         starts = range(0, x.shape[1], self.bptt)
         first_pooled = first_pooled_chunk(x.shape[1], self.bptt, self.max_len)
-        rows, end = self._rows_of_chunks(padding, first_pooled)
+        reads: Reads | None = getattr(input, "reads", None)
+        if reads is not None and reads.bptt == self.bptt and len(reads.rows) == len(starts):
+            rows, end = reads.rows, reads.end
+        else:
+            rows, end = self._rows_of_chunks(padding, first_pooled)
         x, padding = x[:, :end], padding[:, :end]
         self.reset()
         one_mask = not self.mask_per_chunk and self.training and hasattr(self.module, "hold_masks")
@@ -87,7 +92,7 @@ class FixedSentenceEncoder(SentenceEncoder):
         return states, padding[:, -states.shape[1]:]
 
     def _rows_of_chunks(self, padding: Tensor, first_pooled: int) -> tuple[list[int], int]:
-        """How many rows have started by each chunk, and where the last word ends; one transfer from the device a batch.
+        """`Reads.rows` and `Reads.end` of a batch that doesn't say so itself; one transfer from the device a batch.
 
         At least one word of the last chunk is kept, so that the number of chunks stays.
         """

@@ -14,6 +14,9 @@ from .._errors import UlmfitError
 from ..recipe.parts import PRECISIONS
 from .fast.awd_lstm import cudnn_has_bf16_lstm
 
+GIVEN = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16"), "meta": ("fp32", "bf16")}
+"""The types that a device computes in when they are asked for; elsewhere (mps) fp32 only."""
+
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AVX512_BF16 or AMX)."""
@@ -37,16 +40,30 @@ def resolve(precision: str, device: torch.device) -> str:
         'fp32', 'bf16' or 'fp16'.
 
     Raises:
-        UlmfitError: `precision` is none of `PRECISIONS`.
+        UlmfitError: `precision` is none of `PRECISIONS`, or the device computes in no such type: what is asked for by
+            name is given or refused.
     """
     if precision not in PRECISIONS:
         raise UlmfitError(f"precision: expected one of {PRECISIONS}, found {precision!r}")
     if precision != "auto":
+        given = GIVEN.get(device.type, ("fp32",))
+        if precision not in given:
+            raise UlmfitError(f"precision is {precision!r}, but on the device {device.type} this package computes in "
+                              f"{' or '.join(given)} only", field="precision", expected=given, found=precision,
+                              advice="give `precision='auto'`, or another `device=`")
         return precision
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False) and cudnn_has_bf16_lstm(device)
         return "bf16" if able else "fp16"
     return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -41,6 +41,33 @@ class _Target:
         self.file.flush()
 
 
+def random_state(device: torch.device) -> dict[str, Any]:
+    """States of the random numbers that training on `device` draws from: the CPU's, and its own if it is another."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["device"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["device"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what `random_state` gave, on this device or another: what that one lacks stays as it is.
+
+    Checkpoints of the first version hold a state for each GPU of their machine under 'cuda'; this device's is taken.
+    """
+    torch.set_rng_state(state["cpu"].cpu())
+    several = state.get("cuda") or []
+    number = device.index or 0
+    own = state.get("device", several[number] if number < len(several) else None)
+    if own is None:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(own.cpu(), device)
+    elif device.type == "mps" and "device" in state:
+        torch.mps.set_rng_state(own.cpu())
+
+
 def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The checkpoint at `path`, or None when there is none."""
     if not path.exists():

@@ -153,6 +153,31 @@ class EpochSums(Callback):
         return {"loss": float(self.seen.loss), "count": self.seen.count, "right": int(self.seen.right)}
 
 
+class LossScale(Callback):
+    """Carries fp16's loss scale from stage to stage and over a resume; fastai begins each fit at 65,536 anew.
+
+    A scale that begins too high skips steps until it has come down, and a resumed run would skip them again.
+    """
+
+    order = 11  # after MixedPrecision made its scaler
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def now(self) -> dict[str, Any]:
+        """The scaler's state; empty where the loss is not scaled."""
+        scaler = getattr(self.learn, "scaler", None)
+        return scaler.state_dict() if scaler is not None else self.kept
+
+    def before_fit(self) -> None:
+        scaler = getattr(self.learn, "scaler", None)
+        if scaler is not None and scaler.is_enabled() and self.kept:
+            scaler.load_state_dict(self.kept)
+
+    def after_epoch(self) -> None:
+        self.kept = self.now()
+
+
 @dataclass
 class Budget:
     """When to stop in good order, and how often to write a checkpoint; seconds of `time.monotonic`."""

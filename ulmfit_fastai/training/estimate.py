@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from torch import Tensor
@@ -17,7 +16,7 @@ from .._words import duration
 from ..model.fast.sampled_softmax import FULL_FROM
 from ..model.learners import set_trainable
 from ..model.losses import FusedCrossEntropy
-from ..model.precision import autocast_of
+from ..model.precision import autocast_of, wait_for
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..tokens.ids import PAD
@@ -150,8 +149,7 @@ def _seconds_a_batch(learn: Learner, batches: list[Batch], groups: tuple[int, ..
             loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
         loss.backward()
         learn.model.zero_grad(set_to_none=True)
-        if learn.dls.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(learn.dls.device)
         if number:
             seconds, tokens = seconds + time.perf_counter() - started, tokens + int((x != PAD).sum())
     return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train)

@@ -21,10 +21,20 @@ from .._errors import UlmfitError
 from ..model.learners import FrozenBatchNorm, hidden_state, set_hidden_state, set_trainable
 from ..model.losses import FusedCrossEntropy
 from ..recipe.parts import Phase
-from ..results.checkpoint import load_state, save_state
+from ..results.checkpoint import load_state, random_state, save_state, set_random_state
 from ..results.environment import peak_memory_mb
 from ..results.folder import ANOTHER_PLACE, RunFolder
-from .callbacks import Budget, Checkpoints, EpochSums, Position, ResumeEpoch, SampledLoss, StageSchedule, derived_seed
+from .callbacks import (
+    Budget,
+    Checkpoints,
+    EpochSums,
+    LossScale,
+    Position,
+    ResumeEpoch,
+    SampledLoss,
+    StageSchedule,
+    derived_seed,
+)
 from .progress import Progress, in_words
 
 log = logging.getLogger(__name__)
@@ -70,6 +80,7 @@ class PhaseFit:
         self.extra_callbacks = extra_callbacks
         self.position = Position()
         self.sums = EpochSums(classifies=classifies)
+        self.scale = LossScale()
         self.best: dict[str, Any] | None = None
         self.bad_epochs = 0
         self.step, self.last_rate = 0, 0.0  # training steps of the phase and the highest rate of the last one
@@ -124,6 +135,7 @@ class PhaseFit:
             ResumeEpoch(self.position, self._seed_of, self._epoch_number, state, self._restore),
             Checkpoints(self.position, self.budget, self._write, self._epoch_done),
             self.sums,
+            self.scale,
             *self.extra_callbacks,
         ]
         if self.phase.sampled_words is not None and isinstance(learn.loss_func, FusedCrossEntropy):
@@ -205,8 +217,7 @@ class PhaseFit:
             "direction": self.direction, "phase": self.name, "recipe_hash": self.folder.run["recipe_hash"],
             "stage": self.position.stage, "epoch": self.position.epoch, "batch": self.position.batch,
             "model": self.learn.model.state_dict(), "optimizer": optimizer,
-            "random": {"cpu": torch.get_rng_state(),
-                       "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
+            "random": random_state(self.learn.dls.device), "scaler": self.scale.now(),
             "hidden": hidden_state(self.learn) if language_model else [],
             "sums": self.sums.state(), "best": self.best, "bad_epochs": self.bad_epochs, "step": self.step,
             "last_rate": self.last_rate,
@@ -230,6 +241,7 @@ class PhaseFit:
                               path=self.folder.state_file, advice=f"delete it, or {ANOTHER_PLACE}")
         self.learn.model.load_state_dict(state["model"])
         self.position = Position(state["stage"], state["epoch"], state["batch"])
+        self.scale.kept = state.get("scaler", {})
         self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]
         self.seconds_before, self.last_rate = state["seconds"], state["last_rate"]
         self.folder.history, self.folder.rates = state["history"], state["rates"]
@@ -248,9 +260,7 @@ class PhaseFit:
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:
-        torch.set_rng_state(state["random"]["cpu"].cpu())
-        if torch.cuda.is_available() and state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all([part.cpu() for part in state["random"]["cuda"]])
+        set_random_state(state["random"], self.learn.dls.device)
         if state["hidden"]:
             set_hidden_state(self.learn, state["hidden"])
 

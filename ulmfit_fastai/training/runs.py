@@ -13,6 +13,7 @@ import torch
 from fastai.learner import Learner
 
 from .._errors import UlmfitError
+from ..model.precision import resolve
 from ..recipe.recipe import Recipe
 from ..results.environment import command_line, describe_device, versions
 from ..results.folder import ANOTHER_PLACE, RunFolder, RunMismatch
@@ -132,6 +133,7 @@ def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
     What cannot be had is a ValueError now, before the folder is touched and the texts are tokenised.
     """
     recipe, folder = order.recipe, order.folder
+    resolve(recipe.precision, order.conditions.device)
     if resume and (folder.path / "run.json").exists():
         folder.read()
     general = None

@@ -12,6 +12,8 @@ from ..._errors import UlmfitError
 
 CHUNK_TOKENS = 512
 """Rows of logits that exist at a time, as in the loss over all words."""
+GPU_CHUNK_TOKENS = 16_384
+"""The same on a GPU, where a chunk is some twenty kernels: 16,384 rows of 4,096 competitors are 256 MB in fp32."""
 FULL_FROM = 0.9
 """The part of a stage after which all words count, so that the model ends on the loss it is measured by."""
 
@@ -25,7 +27,7 @@ def sampled_cross_entropy(
     frequent: int,
     drawn: int,
     matmul_dtype: torch.dtype | None = None,
-    chunk: int = CHUNK_TOKENS,
+    chunk: int | None = None,
 ) -> Tensor:
     """Mean cross entropy in which the most frequent words always compete and some of the others at random.
 
@@ -42,7 +44,7 @@ def sampled_cross_entropy(
         frequent: words that always compete.
         drawn: words that are drawn from the others.
         matmul_dtype: of the matrix products; None: that of `hidden`.
-        chunk: rows of logits at a time.
+        chunk: rows of logits at a time; None: what suits the device.
 
     Raises:
         UlmfitError: `frequent` is below 0 or `drawn` below 1.
@@ -54,8 +56,9 @@ def sampled_cross_entropy(
         raise UlmfitError(f"expected frequent >= 0 and drawn >= 1, found frequent={frequent}, drawn={drawn}")
     frequent = min(frequent, words)
     drawn = min(drawn, words - frequent)
-    chosen = frequent + torch.randperm(words - frequent)[:drawn].to(weight.device)
+    chosen = _on(weight.device, frequent + torch.randperm(words - frequent)[:drawn])
     dtype = matmul_dtype or hidden.dtype
+    chunk = chunk or (CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS)
     total = _Sampled.apply(hidden, weight, bias, target, chosen, frequent, dtype, chunk, torch.is_grad_enabled())
     return total / target.numel()
 
@@ -100,8 +103,7 @@ class _Sampled(MadeInForward):
             small = h.to(dtype)
             logits = (small @ matrix.t()).to(exact).add_(offset)
             place = column[own]
-            twice = (place >= 0).nonzero().squeeze(1)  # the own word has a logit of its own: not twice
-            logits[twice, place[twice]] = -math.inf
+            _leave_out(logits, place)  # the own word has a logit of its own: not twice
             hit = (h * weight[own]).sum(1, keepdim=True).to(exact)
             if bias is not None:
                 hit += bias[own, None]
@@ -122,6 +124,19 @@ class _Sampled(MadeInForward):
             ctx.grads = (grad_h, _spread(weight, grad_matrix, chosen, frequent, target, grad_own * hidden),
                          None if bias is None else _spread(bias, grad_offset, chosen, frequent, target, grad_own[:, 0]))
         return loss
+
+
+def _on(device: torch.device, numbers: Tensor) -> Tensor:
+    """Numbers drawn on the CPU, the same for every device; from pinned memory the copy doesn't wait for a GPU."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
+def _leave_out(logits: Tensor, place: Tensor) -> None:
+    """Put -inf into column `place` of each row, where that isn't -1; without asking the device how many those are."""
+    if not logits.shape[1]:
+        return
+    column = place.clamp_min(0)[:, None]
+    logits.scatter_(1, column, logits.gather(1, column).masked_fill_(place[:, None] >= 0, -math.inf))
 
 
 def _spread(like: Tensor, competitors: Tensor, chosen: Tensor, frequent: int, target: Tensor, own: Tensor) -> Tensor:
