@@ -24,6 +24,9 @@ PIECE_TOKENS = 256
 """Rows whose softmax a CPU makes at a time: few, to stay in its cache from one pass over them to the next (64 rows are
 2 % faster), but not so few that its threads wait for each other on a busy machine (64 rows are 3 times slower)."""
 
+ON_CPU = ("cpu",)
+"""Devices whose passes over a few rows of logits stay in a cache; elsewhere each pass costs what its bytes cost."""
+
 
 class FusedDecoder(LinearDecoder):
     """fastai's LinearDecoder that can leave the product with the vocabulary to the loss.
@@ -159,15 +162,20 @@ class _ChunkedCrossEntropy(MadeInForward):
         grad_h, grad_w, grad_b = grads
         exact_type = torch.promote_types(dtype, torch.float32)
         matrix, loss = weight.to(dtype), hidden.new_zeros((), dtype=exact_type)
-        piece = PIECE_TOKENS if hidden.device.type == "cpu" else chunk
+        on_cpu = hidden.device.type in ON_CPU
         buffer = hidden.new_empty(min(chunk, len(target)), len(weight), dtype=dtype)
-        exact = None if dtype == exact_type else torch.empty_like(buffer[:piece], dtype=exact_type)
+        exact = None if dtype == exact_type or not on_cpu else torch.empty_like(buffer[:PIECE_TOKENS], dtype=exact_type)
         for start in range(0, len(target), chunk):
             rows = slice(start, start + chunk)
             h = hidden[rows].to(dtype)
-            logits = torch.mm(h, matrix.t(), out=buffer[: len(h)])
-            for few, right in zip(logits.split(piece), target[rows].split(piece), strict=True):
-                loss += _loss_and_gradient_(few, bias, right, grad_b, exact)
+            logits = buffer[: len(h)]
+            if on_cpu:
+                torch.mm(h, matrix.t(), out=logits)
+                for few, right in zip(logits.split(PIECE_TOKENS), target[rows].split(PIECE_TOKENS), strict=True):
+                    loss += _loss_and_gradient_(few, bias, right, grad_b, exact)
+            else:
+                _logits(h, matrix, bias, out=logits)
+                loss += _loss_and_gradient_in_few_passes_(logits, target[rows], grad_b)
             if grad_h is not None:
                 grad_h[rows] = logits @ matrix
             if grad_w is not None:
@@ -194,6 +202,29 @@ def _loss_and_gradient_(logits: Tensor, bias: Tensor | None, target: Tensor, gra
     if rows is not logits:
         logits.copy_(rows)
     return (total.log() + top - hit).sum()
+
+
+def _logits(h: Tensor, matrix: Tensor, bias: Tensor | None, *, out: Tensor) -> None:
+    """The product with the vocabulary; a GPU adds the bias on the way, in fp32."""
+    if bias is None:
+        torch.mm(h, matrix.t(), out=out)
+    else:
+        torch.addmm(bias.to(out.dtype), h, matrix.t(), out=out)
+
+
+def _loss_and_gradient_in_few_passes_(logits: Tensor, target: Tensor, grad_bias: Tensor | None) -> Tensor:
+    """`_loss_and_gradient_` on a GPU, where a pass over the logits costs what its bytes cost: as few as can be.
+
+    The sum of exponentials is made in fp32, in the kernel that also casts.
+    """
+    words = target[:, None]
+    logs = torch.log_softmax(logits, 1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    hit = logs.gather(1, words)
+    torch.exp(logs, out=logits)
+    logits.scatter_(1, words, hit.expm1().to(logits.dtype))  # p - 1 without the rounding of p to a half
+    if grad_bias is not None:
+        grad_bias += logits.sum(0, dtype=logs.dtype)
+    return -hit.sum()
 
 
 def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:

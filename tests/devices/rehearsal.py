@@ -1,0 +1,156 @@
+"""What a user does on a device, from texts to predictions, at the smallest size: `python rehearsal.py SCENES OUT`.
+
+SCENES are functions below, by name, with commas between. Their numbers go as JSON to OUT. LOOKALIKE=cuda or mps does it
+on the look-alike, without it on the CPU; PRECISION, NUMBER, BF16_LSTM and LOSS_SCALE say more. Dropout is off, so that
+a device's own random numbers make no difference and the CPU's numbers are what must come out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+KIND = os.environ.get("LOOKALIKE")
+if KIND:
+    import lookalike
+
+import numpy as np
+import torch
+from fastai.callback import fp16
+from fastai.text.all import *  # noqa: F403  before the device is at work, as a user has it
+
+from ulmfit_fastai import ULMFiT, preset, pretrain, reproduce
+from ulmfit_fastai.model.pretrained import load
+from ulmfit_fastai.recipe.parts import Dropouts
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.callbacks import Checkpoints
+from ulmfit_fastai.training.runs import plan_run
+
+DEVICE = None if KIND is None else f"{KIND}:{os.environ['NUMBER']}" if os.environ.get("NUMBER") else KIND
+WHERE = DEVICE or "cpu"
+PRECISION = os.environ.get("PRECISION", "fp32")
+NONE = Dropouts(0.0, 0.0, 0.0, 0.0, 0.0)
+REVIEWS = synthetic_reviews(n_train=60, n_test=30, n_unsup=40)
+TEXTS = REVIEWS.df["text"].tolist()[:60]
+LABELS = ["pos" if i % 2 else "neg" for i in range(60)]
+
+
+def still(**changes: Any) -> Recipe:
+    """The tiny preset without dropout."""
+    recipe = preset("tiny").replace(precision=PRECISION if KIND else "fp32", **{
+        f"model.{name}": NONE for name in ("lm_dropouts", "classifier_dropouts", "pretrain_dropouts")})
+    return recipe.replace(**{"model.head_dropout": 0.0, **changes})
+
+
+def fitted(**changes: Any) -> ULMFiT:
+    return ULMFiT(still(n_labels=None, **changes), device=WHERE, progress=False)
+
+
+def both_directions(out: Path) -> Any:
+    """A whole run: language models and classifiers of both directions, averaged; then its folder as a model."""
+    result = reproduce(REVIEWS, still(directions=("forward", "backward")), out=out / "run", device=WHERE, progress=False)
+    model = ULMFiT.load(out / "run", device=WHERE)
+    return [*(result.probs[d].tolist() for d in result.directions), model.predict_proba(TEXTS[:8]).tolist(),
+            list(model.explain(TEXTS[0]).scores)]
+
+
+def stopped_and_resumed(out: Path) -> Any:
+    """A run that is stopped in the middle of epochs, four times, and goes on."""
+    stops, steps, real = {4, 15, 31, 44}, 0, Checkpoints.after_batch
+
+    def after_batch(self: Checkpoints) -> None:
+        nonlocal steps
+        steps += self.learn.training
+        self.budget.stopped |= self.learn.training and steps in stops
+        real(self)
+
+    recipe = still(**{"classifier.stages.-1.epochs": 3})
+    whole = reproduce(REVIEWS, recipe, out=out / "whole", device=WHERE, progress=False)
+    Checkpoints.after_batch = after_batch
+    try:
+        parts = [reproduce(REVIEWS, recipe, out=out / "parts", device=WHERE, progress=False) for _ in range(5)]
+    finally:
+        Checkpoints.after_batch = real
+    assert [part.status for part in parts] == ["stopped"] * 4 + ["finished"], steps
+    assert (out / "whole" / "predictions.csv").read_bytes() == (out / "parts" / "predictions.csv").read_bytes()
+    return whole.probs["forward"].tolist()
+
+
+def own_texts(out: Path) -> Any:
+    """`ULMFiT`: fit, predict, evaluate, explain, save, load."""
+    model = fitted().fit(TEXTS, LABELS)
+    held = model.evaluate(TEXTS, LABELS)
+    loaded = ULMFiT.load(model.save(out / "own"), device=WHERE)
+    assert np.array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    assert ULMFiT.load(out / "own", int8=True).predict(TEXTS[:3]) is not None  # on the CPU, wherever it was trained
+    return [model.predict_proba(TEXTS).tolist(), list(model.explain(TEXTS[3]).scores), held.metrics["error"]]
+
+
+def several_labels_and_numbers(out: Path) -> Any:
+    """Multilabel, and regression with an explanation."""
+    several = fitted().fit(TEXTS, [["a"] if i % 3 else ["a", "b"] for i in range(60)])
+    numbers = ULMFiT(still(n_labels=None), task="regression", device=WHERE, progress=False).fit(
+        TEXTS, [float(len(text)) for text in TEXTS])
+    spread = float(np.std([len(text) for text in TEXTS]))
+    return [several.predict_proba(TEXTS[:9]).tolist(), (numbers.predict(TEXTS[:9]) / spread).tolist(),
+            [score / spread for score in numbers.explain(TEXTS[0]).scores]]
+
+
+def variants(out: Path) -> Any:
+    """Class weights, early stopping, fastai's own layers, sampled words in the loss."""
+    every = {"class_weights": (1.0, 3.0)}, {"classifier.early_stopping": 1, "classifier.stages.-1.epochs": 3}, \
+        {"fast": False}, {"lm.sampled_words": 50}
+    return [fitted(**changes).fit(TEXTS, LABELS).predict_proba(TEXTS[:9]).tolist() for changes in every]
+
+
+def pretraining(out: Path) -> Any:
+    """Stage 1 on its own, in both directions, with its perplexities and samples."""
+    corpus = out / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), "utf8")
+    folder = pretrain(corpus, out=out / "pretrained", directions=("forward", "backward"), evaluate=[corpus], device=WHERE,
+                      progress=False, cache=out / "cache", model=still().model, max_vocab=300, min_freq=1, bs=4,
+                      precision=still().precision)
+    metrics = json.loads((folder / "run.json").read_text())["metrics"]
+    assert load(folder, "backward") is not None
+    return [metrics[f"perplexity_{d}"]["corpus.jsonl"]["perplexity"] ** 0.1 for d in ("forward", "backward")]
+
+
+def plan(out: Path) -> Any:
+    """How long a run would take."""
+    assert plan_run(still(), REVIEWS, device=WHERE, cache=out / "cache").seconds > 0
+    return []
+
+
+SCENES: dict[str, Callable[[Path], Any]] = {scene.__name__: scene for scene in (
+    both_directions, stopped_and_resumed, own_texts, several_labels_and_numbers, variants, pretraining, plan)}
+
+
+def main(names: str, to: str) -> None:
+    if os.environ.get("LOSS_SCALE"):  # so high that steps are skipped until it has come down
+        fp16.GradScaler = partial(fp16.GradScaler, init_scale=float(os.environ["LOSS_SCALE"]), growth_interval=10**6)
+    number, more = int(os.environ.get("NUMBER") or 0), {"bf16_lstm": bool(os.environ.get("BF16_LSTM"))}
+    numbers, seconds = {}, {}
+    with lookalike.Lookalike(number=number, **more) if KIND else nullcontext() as device, \
+            tempfile.TemporaryDirectory() as folder:
+        for name in names.split(","):
+            started = time.monotonic()
+            place = Path(folder) / name
+            place.mkdir()
+            torch.manual_seed(0)
+            numbers[name] = SCENES[name](place)
+            seconds[name] = round(time.monotonic() - started, 1)
+    waits = {} if device is None else dict(device.waits)
+    Path(to).write_text(json.dumps({"numbers": numbers, "waits": waits, "seconds": seconds}), "utf8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
