@@ -26,7 +26,7 @@ from ulmfit_fastai._files import write_bytes_atomic, write_json_atomic
 from ulmfit_fastai.experiments.tables import ablate
 from ulmfit_fastai.model.fast.awd_lstm import cudnn_has_bf16_lstm
 from ulmfit_fastai.model.layers import build_language_model
-from ulmfit_fastai.model.losses import FusedCrossEntropy
+from ulmfit_fastai.model.losses import FusedCrossEntropy, linear_cross_entropy
 from ulmfit_fastai.model.precision import resolve
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.fitting import with_epochs
@@ -51,10 +51,11 @@ def stage_1(args: argparse.Namespace, size: str, direction: str) -> tuple[Recipe
     """The articles' pack, and the recipe for a model of this size."""
     ids, _, about = read_pack(args.packs / "wiki")
     model, vocab = SIZES[size]
+    vocab = args.words or vocab
     if args.tiny:
         model, vocab = replace(model, emb_sz=16, n_hid=24, n_layers=2), 1000
     recipe = pretraining(size, model=model, max_vocab=vocab, epochs=args.epochs, bs=args.bs, precision=args.precision,
-                         directions=(direction,))
+                         directions=(direction,), sampled_words=args.sampled, **({"lr": args.lr} if args.lr else {}))
     data = {"name": ", ".join(about["corpus"]), "fingerprint": about["fingerprint"]}
     return recipe, GeneralText(smaller_vocab(ids, vocab), np.arange(about["train"]), np.arange(*about["valid"]), data)
 
@@ -110,12 +111,29 @@ def base_recipe(args: argparse.Namespace, task: str, words: int, direction: str)
                                           min_freq=preset("paper-small", task).min_freq)
 
 
-def in_a_box(args: argparse.Namespace, direction: str) -> None:
+def both_language_models(args: argparse.Namespace) -> None:
+    """Fine-tuned language models of both directions, each in half of the box; classifiers are a CPU's work.
+
+    Batches of 512 streams, 30,000 words, a sample of 2,048 and 2,048 of them in the loss, unless told otherwise. What
+    comes home is, for each direction, a folder for `--lm-from` and the recipe that goes with it (`join` first).
+    """
+    ends = time.monotonic() + args.seconds
+    args.sampled, args.words, args.lr = args.sampled or 2048, args.words or 30_000, args.lr or 8e-3
+    if not args.tiny:
+        args.bs = 512
+        args.set = json.dumps({"lm.bs": 512, "lm.sampled_words": args.sampled, **json.loads(args.set)})
+    for left, direction in zip((2, 1), DIRECTIONS, strict=True):
+        args.seconds = max(0.0, ends - time.monotonic()) / left
+        in_a_box(args, direction, classify=False)
+
+
+def in_a_box(args: argparse.Namespace, direction: str, *, classify: bool = True) -> None:
     """Stage 1, LM fine-tuning, classifier and test error of one direction in one box, each as long as fits.
 
     A few batches of each are timed first. Stage 1 gets --share of the time, or what the least of the rest leaves it;
     then the LM gets as many epochs as fit, then the classifier, by how long the LM really took. A tenth stays free.
-    What was chosen is kept in box-DIRECTION.json, and the same command goes on with it.
+    What was chosen is kept in box-DIRECTION.json, and the same command goes on with it. `classify=False` ends with the
+    language model, and brings it home.
     """
     ends = time.monotonic() + args.seconds
     kept = args.work / f"box-{direction}.json"
@@ -141,6 +159,8 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
         choose(seconds={"lm": costs(plan, "lm", base.lm), "classifier": costs(plan, "classifier", base.classifier),
                         "test": plan.test_seconds})
     lm, classifier, test = (chosen["seconds"][name] for name in ("lm", "classifier", "test"))
+    if not classify:
+        classifier, test = (0.0, 0.0), 0.0
     if not finished(folders["full"]):
         recipe, text = stage_1(args, "full", direction)
         if "articles" not in chosen:
@@ -149,12 +169,13 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
             seconds = min(args.share * args.seconds, 0.9 * left() - least - test)
             if seconds < 0.1 * args.seconds:
                 log.warning("too small a box: LM, classifier and test take %.0f s at least", least + test)
-            choose(**what_fits(recipe, text, direction, device, max(seconds, 0.0)))
+            fits = what_fits(recipe, text, direction, device, max(seconds, 0.0))
+            choose(**fits | {"pretrain_epochs": min(fits["pretrain_epochs"], args.most)})
         assert recipe.pretrain is not None
         recipe = replace(recipe, pretrain=with_epochs(recipe.pretrain, chosen["pretrain_epochs"]))
         pretrain_on(replace(text, train=text.train[: chosen["articles"]]), recipe, folders["full"],
                     Conditions.of(time_budget=left(), device=device, progress=False, checkpoint_every=120))
-        bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights, rates=False)
+        bring_back(folders["full"], args.out / folders["full"].name, weights=args.weights or not classify, rates=False)
     if not finished(folders["full"]):
         return log.info("stopped in stage 1: the same command goes on")
     how: dict[str, Any] = {"ids": ids, "device": device, "progress": False, "checkpoint_every": 120}
@@ -166,6 +187,9 @@ def in_a_box(args: argparse.Namespace, direction: str) -> None:
     run(base, dataset, folders["lm"], until="lm", time_budget=left(), **how)
     if not finished(folders["lm"]):
         return log.info("stopped in LM fine-tuning: the same command goes on")
+    if not classify:
+        base.save(args.out / folders["lm"].name / "recipe.json")
+        return bring_back(folders["lm"], args.out / folders["lm"].name, weights=True)
     if "classifier_epochs" not in chosen:
         planned = lm[0] - (most - chosen["lm_epochs"]) * lm[1]
         slower = max(1.0, (started - left()) / max(planned, 1e-9))
@@ -231,10 +255,14 @@ def smoke(args: argparse.Namespace) -> None:
         types |= {f"{who} fp16": (who == "ours", torch.float16, 2.0**14) for who in ("ours", "stock")}
         found |= {"cudnn": torch.backends.cudnn.version(), "bf16 LSTM": cudnn_has_bf16_lstm(device),
                   "auto": resolve("auto", device)}
+    tried = [(name, fast, exact, gradients(model, vocab, x, fast=fast, dtype=dtype, scale=scale))
+             for name, (fast, dtype, scale) in types.items()]
+    whole = loss_gradients(vocab, model.emb_sz, device, None)
+    tried += [(f"loss {str(dtype)[6:]}", True, whole, loss_gradients(vocab, model.emb_sz, device, dtype))
+              for dtype in (torch.bfloat16, torch.float16) if dtype is torch.bfloat16 or device.type == "cuda"]
     good = True
-    for name, (fast, dtype, scale) in types.items():
-        grads = gradients(model, vocab, x, fast=fast, dtype=dtype, scale=scale)
-        apart = {key: float((grads[key] - grad).norm() / grad.norm()) for key, grad in exact.items()}
+    for name, fast, right, grads in tried:
+        apart = {key: float((grads[key] - grad).norm() / grad.norm()) for key, grad in right.items()}
         bad = [key for key, value in apart.items() if not np.isfinite(value)]
         worst = bad[0] if bad else max(apart, key=apart.__getitem__)
         found[name] = {"worst": None if bad else apart[worst], "of": worst, "not finite": len(bad)}
@@ -258,6 +286,21 @@ def gradients(model: Model, vocab: int, x: torch.Tensor, *, fast: bool, dtype: t
         hidden = net[0](x[:, :-1])
     (loss(net[1](hidden.float())[0], x[:, 1:]) * scale).backward()
     return {name: p.grad.float() / scale for name, p in net.named_parameters() if p.grad is not None}
+
+
+def loss_gradients(vocab: int, features: int, device: torch.device, dtype: torch.dtype | None
+                   ) -> dict[str, torch.Tensor]:
+    """Gradients of the loss over all words whose products are in `dtype`; None: plain torch in fp32."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(1000, features, device=device), torch.randn(vocab, features, device=device)
+    bias, target = torch.randn(vocab, device=device), torch.randint(0, vocab, (1000,), device=device)
+    parts = {"hidden": hidden, "weight": weight.mul_(features**-0.5), "bias": bias}
+    for part in parts.values():
+        part.requires_grad_()
+    loss = (torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, weight, bias), target)
+            if dtype is None else linear_cross_entropy(hidden, weight, bias, target, matmul_dtype=dtype))
+    (loss * 1000).backward()
+    return {name: part.grad.float() for name, part in parts.items() if part.grad is not None} | {"loss": loss.detach()}
 
 
 def throughput(args: argparse.Namespace) -> None:
@@ -334,12 +377,16 @@ def timed(one: Any, device: torch.device) -> float:
 
 
 def bring_back(folder: Path, out: Path, *, weights: bool = False, rates: bool = True) -> None:
-    """What is worth keeping of a run folder, in files of at most 15 MB; weights in 8 bits."""
+    """What is worth keeping of a run folder, in files of at most 15 MB; language models in 8 bits."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("run.json", "history.csv", "predictions.csv", *["rates.csv"] * rates):
+    for name in ("history.csv", "predictions.csv", "vocab.json", *["rates.csv"] * rates):
         if (folder / name).exists():
             shutil.copy(folder / name, out / name)
-    for path in folder.glob("pretrain_*.safetensors") if weights else ():
+    if (folder / "run.json").exists():
+        record = json.loads((folder / "run.json").read_text("utf8"))
+        write_json_atomic(out / "run.json", record | {"digests": {}})  # weights come in another form than it notes
+    kinds = [kind for kind in ("lm", "pretrain") if weights and list(folder.glob(f"{kind}_*.safetensors"))]
+    for path in folder.glob(f"{kinds[0]}_*.safetensors") if kinds else ():
         small = LMWeights.load(path).save(folder / "small" / path.name, dtype="int8")
         for file in (small, small.with_name(f"{small.stem}.vocab.json")):
             content = file.read_bytes()
@@ -361,6 +408,7 @@ JOBS = {
     "throughput": throughput,
     "forward": lambda args: in_a_box(args, "forward"),
     "backward": lambda args: in_a_box(args, "backward"),
+    "both-lms": both_language_models,
     "small-forward": lambda args: pretrain(args, "small", "forward"),
     "small-backward": lambda args: pretrain(args, "small", "backward"),
     "full-forward": lambda args: pretrain(args, "full", "forward"),
@@ -373,7 +421,7 @@ JOBS = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", choices=[*JOBS, "join"])
@@ -392,7 +440,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.42, help="of the box for stage 1, in forward and backward")
     parser.add_argument("--weights", action="store_true", help="bring the pretrained weights back too")
     parser.add_argument("--tiny", action="store_true", help="rehearse at a size that learns nothing")
-    args = parser.parse_args()
+    parser.add_argument("--most", type=int, default=10, help="epochs of stage 1 at most, where they are chosen")
+    parser.add_argument("--words", type=int, help="of stage 1's vocabulary (default: its size's)")
+    parser.add_argument("--sampled", type=int, help="words that always compete in stage 1's loss, and as many drawn")
+    parser.add_argument("--lr", type=float, help="stage 1's peak rate")
+    args = parser.parse_args(argv)
     args.seconds = 60 * args.minutes
     if args.job == "join":
         join(args.folder)

@@ -10,6 +10,7 @@ A pack has about a byte a token (IMDb 33 MB), in parts of 16 million tokens, so 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def pack_task(task: str, path: str, out: str, max_vocab: int, verify: bool) -> N
     write_pack(out, store.numericalize(vocab), dataset=dataset)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("wiki", "imdb", "trec6"))
     parser.add_argument("path", nargs="+")
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=60_000)
     parser.add_argument("--held-out", type=int, default=200, help="articles held out when --valid is not given")
     parser.add_argument("--no-verify", action="store_true", help="take a data set as it is, be it a part of it")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.what == "wiki":
         pack_articles(args.path, args.out, args.valid, args.vocab, args.held_out)
     else:

@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ulmfit_fastai.model import losses
 
-VIEWS = ("device", "view", "slice", "split", "t", "transpose", "expand", "as_strided", "detach", "alias", "unsqueeze", "select",
-         "_unsafe_view", "unbind", "empty", "new_empty", "empty_like", "squeeze", "lift_fresh")
+VIEWS = ("device", "view", "slice", "split", "t", "transpose", "expand", "as_strided", "detach", "alias", "unsqueeze",
+         "select", "_unsafe_view", "unbind", "empty", "new_empty", "empty_like", "squeeze", "lift_fresh")
 GB_A_SECOND = {"T4": 260, "A100": 1400, "H100": 2600}
 """What a GPU's memory gives to such kernels (its makers' figures, less a fifth)."""
 
@@ -69,7 +69,8 @@ def as_on_a_gpu() -> Iterator[None]:
         return real(rows, dim, dtype=dtype)
 
     real = torch.log_softmax
-    with FakeTensorMode(), mock.patch.object(losses, "ON_CPU", ()), mock.patch.object(torch, "log_softmax", log_softmax):
+    with (FakeTensorMode(), mock.patch.object(losses, "ON_CPU", ()),
+          mock.patch.object(torch, "log_softmax", log_softmax)):
         yield
 
 
@@ -125,8 +126,8 @@ def main() -> None:
             traffic = count(who, args.tokens, args.words, args.features, dtype)
             total = sum(traffic.bytes.values())
             times = ", ".join(f"{gpu} {total / speed / 1e6:.0f} ms" for gpu, speed in GB_A_SECOND.items())
-            print(f"{name} {who:29} {total / args.tokens / args.words:5.1f} bytes a logit in {traffic.kernels:3} kernels;"
-                  f" {times}")
+            print(f"{name} {who:29} {total / args.tokens / args.words:5.1f} bytes a logit in "
+                  f"{traffic.kernels:3} kernels; {times}")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.gpu.packs import read_pack, write_pack
+from ulmfit_fastai import reproduce
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.splits import split_validation
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
@@ -128,6 +130,19 @@ def test_a_direction_fits_into_a_box_and_goes_on_with_what_it_chose(packs, tmp_p
     assert json.loads((tmp_path / "out" / "full-forward" / "run.json").read_text())["status"] == "finished"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) <= 8 and not list((tmp_path / "out").rglob("*.safetensors*")), "what may come back from there"
+
+
+def test_both_language_models_come_home_and_a_cpu_makes_classifiers_of_them(packs, tmp_path, monkeypatch):
+    monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
+    job(packs, tmp_path, "both-lms", "--minutes", 20, "--most", 1)
+    call("jobs", "join", tmp_path / "out")
+    reviews = synthetic_reviews(n_train=100, n_test=40, n_unsup=60)
+    for direction in ("forward", "backward"):
+        home = tmp_path / "out" / f"lm-{direction}"
+        assert all(path.stat().st_size <= 15 * 2**20 for path in home.iterdir())
+        made = reproduce(reviews, Recipe.load(home / "recipe.json"), out=tmp_path / direction, device="cpu",
+                         progress=False, lm_from={direction: home})
+        assert made.n_test == 40 and made.run["language_model_phases"] == {direction: ["lm"]}
 
 
 @pytest.mark.parametrize(("seconds", "epochs"), [(1000, 10), (110, 10), (100, 9), (65, 5), (20, 1), (-5, 1)])

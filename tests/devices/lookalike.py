@@ -170,7 +170,8 @@ class Lookalike:
         others = [one for one in flat if isinstance(one, torch.Tensor) and not isinstance(one, OnDevice)]
         self._refuse_two_devices(name, args, ours, others)
         self._count_waits(name, args, ours, others)
-        args_, kwargs_ = pytree.tree_unflatten([one.numbers if isinstance(one, OnDevice) else one for one in flat], spec)
+        numbers = [one.numbers if isinstance(one, OnDevice) else one for one in flat]
+        args_, kwargs_ = pytree.tree_unflatten(numbers, spec)
         target = kwargs_.get("device")
         to_us = bool(ours) if target is None else torch.device(target).type == self.kind
         if target is not None:
@@ -202,8 +203,8 @@ class Lookalike:
     def _refuse_float64(self, name, out) -> None:
         if self.kind == "mps" and any(isinstance(one, torch.Tensor) and one.dtype == torch.float64
                                       for one in pytree.tree_leaves(out)):
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
-                            f"Please use float32 instead. ({name}; {_line()})")
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support "
+                            f"float64. Please use float32 instead. ({name}; {_line()})")
 
     def _count_waits(self, name, args, ours, others) -> None:
         if not ours:
@@ -221,7 +222,7 @@ class Lookalike:
     # cuDNN's LSTM
 
     def lstm(self, x, state, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first):
-        """As torch calls it: fp16 under any autocast (AutocastRNN.cpp), one type, and gradients in training mode only."""
+        """As torch calls it: fp16 under any autocast (AutocastRNN.cpp), one type, gradients in training mode only."""
         if not isinstance(x, OnDevice):
             return self.real_lstm(x, state, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first)
         tensors = [x, *state, *weights]
@@ -270,10 +271,12 @@ class Lookalike:
             self._put(torch.mps, **random)
             return
         capability = (9, 0) if self.bf16 else (7, 5)
-        properties = SimpleNamespace(total_memory=15 * 2**30, name="Lookalike", major=capability[0], minor=capability[1])
+        properties = SimpleNamespace(total_memory=15 * 2**30, name="Lookalike", major=capability[0],
+                                     minor=capability[1])
         self._put(
             torch.cuda, **random, is_available=lambda: True, is_initialized=lambda: True, _lazy_init=lambda: None,
-            current_device=lambda: 0, device_count=lambda: 2, empty_cache=lambda: None, manual_seed_all=lambda seed: None,
+            current_device=lambda: 0, device_count=lambda: 2, empty_cache=lambda: None,
+            manual_seed_all=lambda seed: None,
             max_memory_allocated=lambda *_: 0, get_device_name=lambda *_: "Lookalike",
             get_device_properties=lambda *_: properties, get_device_capability=lambda *_: capability,
             is_bf16_supported=lambda including_emulation=True: self.bf16 or including_emulation)

@@ -27,11 +27,16 @@ import torch
 from fastai.callback import fp16
 from fastai.text.all import *  # noqa: F403  before the device is at work, as a user has it
 
+from benchmarks.gpu import jobs as gpu_jobs
+from benchmarks.gpu import pack
+from benchmarks.gpu.packs import write_pack
 from ulmfit_fastai import ULMFiT, preset, pretrain, reproduce
+from ulmfit_fastai.model.fast.awd_lstm import FastAWDLSTM
 from ulmfit_fastai.model.pretrained import load
 from ulmfit_fastai.recipe.parts import Dropouts
 from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training.callbacks import Checkpoints
 from ulmfit_fastai.training.runs import plan_run
 
@@ -57,7 +62,8 @@ def fitted(**changes: Any) -> ULMFiT:
 
 def both_directions(out: Path) -> Any:
     """A whole run: language models and classifiers of both directions, averaged; then its folder as a model."""
-    result = reproduce(REVIEWS, still(directions=("forward", "backward")), out=out / "run", device=WHERE, progress=False)
+    result = reproduce(REVIEWS, still(directions=("forward", "backward")), out=out / "run", device=WHERE,
+                       progress=False)
     model = ULMFiT.load(out / "run", device=WHERE)
     return [*(result.probs[d].tolist() for d in result.directions), model.predict_proba(TEXTS[:8]).tolist(),
             list(model.explain(TEXTS[0]).scores)]
@@ -116,12 +122,48 @@ def pretraining(out: Path) -> Any:
     """Stage 1 on its own, in both directions, with its perplexities and samples."""
     corpus = out / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), "utf8")
-    folder = pretrain(corpus, out=out / "pretrained", directions=("forward", "backward"), evaluate=[corpus], device=WHERE,
-                      progress=False, cache=out / "cache", model=still().model, max_vocab=300, min_freq=1, bs=4,
-                      precision=still().precision)
+    folder = pretrain(corpus, out=out / "pretrained", directions=("forward", "backward"), evaluate=[corpus],
+                      device=WHERE, progress=False, cache=out / "cache", model=still().model, max_vocab=300, min_freq=1,
+                      bs=4, precision=still().precision)
     metrics = json.loads((folder / "run.json").read_text())["metrics"]
     assert load(folder, "backward") is not None
     return [metrics[f"perplexity_{d}"]["corpus.jsonl"]["perplexity"] ** 0.1 for d in ("forward", "backward")]
+
+
+def little_memory(out: Path) -> Any:
+    """A device with memory for half a batch: the run is made in parts, and says so; another device goes on with it."""
+    real, most = FastAWDLSTM.forward, 4
+
+    def forward(encoder: FastAWDLSTM, words: torch.Tensor, from_embeds: bool = False) -> torch.Tensor:
+        if encoder.training and torch.is_grad_enabled() and len(words) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return real(encoder, words, from_embeds)
+
+    FastAWDLSTM.forward = forward  # type: ignore[method-assign]
+    try:
+        result = reproduce(REVIEWS, still(**{"lm.bs": 8, "classifier.bs": 8}), out=out / "run", device=WHERE,
+                           progress=False)
+    finally:
+        FastAWDLSTM.forward = real  # type: ignore[method-assign]
+    parts = json.loads((result.folder / "run.json").read_text()).get("batch_parts")
+    assert parts == {"lm": 2, "classifier": 2}, parts
+    return []
+
+
+def jobs(out: Path) -> Any:
+    """What is done where a GPU is lent, each job whole."""
+    packs = out / "packs"
+    common = ["--device", WHERE, "--tiny", "--work", str(out / "work"), "--packs", str(packs)]
+    articles = out / "articles.jsonl"
+    articles.write_text("".join(json.dumps({"text": text}) + "\n" for text in REVIEWS.df["text"]), "utf8")
+    pack.main(["wiki", str(articles), "--out", str(packs / "wiki"), "--vocab", "1000", "--held-out", "10"])
+    store = TokenStore.make(REVIEWS.df["text"].tolist(), cache=out / "cache", progress=False)
+    vocab = store.vocab(np.arange(100), max_vocab=1000, min_freq=1)
+    write_pack(packs / "imdb", store.numericalize(vocab), dataset=REVIEWS)
+    for job in os.environ.get("JOBS", "smoke,throughput,both-lms").split(","):
+        gpu_jobs.main([job, "--out", str(out / "home"), "--minutes", "20", "--most", "1", "--bs", "8", *common])
+    assert (out / "home" / "smoke.json").exists() and len(list((out / "home").rglob("*.safetensors*"))) >= 2
+    return []
 
 
 def plan(out: Path) -> Any:
@@ -131,7 +173,8 @@ def plan(out: Path) -> Any:
 
 
 SCENES: dict[str, Callable[[Path], Any]] = {scene.__name__: scene for scene in (
-    both_directions, stopped_and_resumed, own_texts, several_labels_and_numbers, variants, pretraining, plan)}
+    both_directions, stopped_and_resumed, own_texts, several_labels_and_numbers, variants, pretraining, little_memory,
+    jobs, plan)}
 
 
 def main(names: str, to: str) -> None:

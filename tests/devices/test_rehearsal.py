@@ -1,4 +1,4 @@
-"""Every path of a device is walked before a user walks it: on a look-alike that computes on the CPU (README.md here)."""
+"""Every path of a device is walked before a user walks it: on a look-alike that computes on the CPU (README.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def on_the_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place = tmp_path_factory.getbasetemp().parent / "ulmfit-rehearsal-cpu.json"
     with FileLock(f"{place}.lock"):
         if not place.exists():
-            found = rehearse(",".join(EVERY), tmp_path_factory.mktemp("cpu"))
+            found = rehearse(",".join({*EVERY} - {"little_memory"}), tmp_path_factory.mktemp("cpu"))
             place.write_text(json.dumps(found["numbers"]))
         return json.loads(place.read_text())
 
@@ -52,13 +52,14 @@ def flat(numbers: Any) -> list[float]:
 
 
 EVERY = ("both_directions", "stopped_and_resumed", "own_texts", "several_labels_and_numbers", "variants", "pretraining",
-         "plan")
-CASES = {  # scenes, device, how far a probability may be off. Mps takes fastai's own Adam, whose rounding puts a ReLU of
-    # these small models on the other side of 0: that alone is 0.0075 (measured on the CPU, with and without it).
+         "little_memory", "plan")
+CASES = {  # scenes, device, how far a probability may be off
+    # Mps takes fastai's own Adam, whose rounding puts a ReLU of these small models on the other side of 0: that alone
+    # is 0.0075 (measured on the CPU, with and without it).
     "cuda in fp32": (",".join(EVERY), {"LOOKALIKE": "cuda"}, 1e-4),
     "cuda in bf16": ("both_directions,variants", {"LOOKALIKE": "cuda", "PRECISION": "bf16", "BF16_LSTM": "1"}, 0.06),
     "cuda in bf16 with an older cuDNN": ("both_directions", {"LOOKALIKE": "cuda", "PRECISION": "bf16"}, 0.06),
-    "cuda in fp16": ("both_directions", {"LOOKALIKE": "cuda", "PRECISION": "fp16", "LOSS_SCALE": "256"}, 0.06),
+    "cuda in fp16": ("both_directions,jobs", {"LOOKALIKE": "cuda", "PRECISION": "fp16", "LOSS_SCALE": "256"}, 0.06),
     "cuda:1 in fp32": ("both_directions,own_texts", {"LOOKALIKE": "cuda", "NUMBER": "1"}, 1e-4),
     "mps": ("both_directions,own_texts,several_labels_and_numbers,pretraining,stopped_and_resumed",
             {"LOOKALIKE": "mps", "PRECISION": "auto"}, 2e-2),
@@ -70,6 +71,8 @@ def test_a_device_gives_the_cpus_numbers_within_its_types_precision(case, look_a
     scenes, device, tolerance = CASES[case]
     found = rehearse(scenes, tmp_path, **device)
     for scene, numbers in found["numbers"].items():
+        if not numbers:  # what it shows is that it comes to its end
+            continue
         np.testing.assert_allclose(flat(numbers), flat(on_the_cpu[scene]), rtol=0, atol=tolerance, err_msg=scene)
     hot = {where: n for where, n in found["waits"].items()
            if any(place in where for place in ("model/layers", "model/losses", "model/fast", "batches/"))}

@@ -126,7 +126,12 @@ class EpochSums(Callback):
     def before_validate(self) -> None:
         self.held_out = Sums()
 
-    def after_loss(self) -> None:
+    def after_batch(self) -> None:
+        self._count()
+        if self.learn.training and self.learn.iter % self.check_every == self.check_every - 1:
+            self._stop_on_nan()
+
+    def _count(self) -> None:
         sums = self.seen if self.learn.training else self.held_out
         target = self.learn.yb[0]
         n = target.numel() if not self.classifies else target.shape[0]
@@ -134,10 +139,6 @@ class EpochSums(Callback):
         sums.count += n
         if self.classifies and not target.is_floating_point():
             sums.right = sums.right + (self.learn.pred.detach().argmax(-1) == target).sum()
-
-    def after_batch(self) -> None:
-        if self.learn.training and self.learn.iter % self.check_every == self.check_every - 1:
-            self._stop_on_nan()
 
     def after_train(self) -> None:
         self._stop_on_nan()

@@ -137,19 +137,23 @@ def _seconds_a_batch(learn: Learner, batches: list[Batch], groups: tuple[int, ..
     set_trainable(learn, groups)
     learn.model.to(learn.dls.device).train()
     learn.model.reset()
-    fused = learn.loss_func.decoder if isinstance(learn.loss_func, FusedCrossEntropy) else None
     seconds, tokens = 0.0, 0
     for number, batch in enumerate([batches[0], *batches]):  # the first is a warm-up
         x, y = (part.to(learn.dls.device) for part in batch)
         started = time.perf_counter()
-        if fused is not None:  # as in training, where the callback FusedLoss does it
-            fused.fused = True
-        with autocast_of(learn):
-            out = learn.model(x)
-            loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
-        loss.backward()
+        forward_and_backward(learn, x, y)
         learn.model.zero_grad(set_to_none=True)
         wait_for(learn.dls.device)
         if number:
             seconds, tokens = seconds + time.perf_counter() - started, tokens + int((x != PAD).sum())
     return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train)
+
+
+def forward_and_backward(learn: Learner, x: Tensor, y: Tensor) -> None:
+    """A batch through model and loss and back, as in training, but for AR, TAR and the optimiser."""
+    if isinstance(learn.loss_func, FusedCrossEntropy):  # as in training, where the callback FusedLoss does it
+        learn.loss_func.decoder.fused = True
+    with autocast_of(learn):
+        out = learn.model(x)
+        loss = learn.loss_func(out[0] if isinstance(out, tuple) else out, y)
+    loss.backward()

@@ -14,6 +14,7 @@ from ..results.folder import RunFolder
 from .corpus import GeneralText, general_lm, save_pretrained
 from .estimate import Plan
 from .loop import PhaseFit
+from .memory import SplitBatches, may_run_out
 from .prepare import some_rows
 from .session import Conditions, Stopped
 
@@ -54,6 +55,8 @@ class Work:
         def rest(stage: int, left: float) -> float | None:
             return None if self.plan is None else self.plan.rest_of_run(direction, name, stage, left)
 
+        if may_run_out(self.device):
+            self._fit_memory(learn, phase, name)
         classifies = name == "classifier"
         done = PhaseFit(
             learn, phase.for_direction(direction), self.folder, name=name, direction=direction,
@@ -63,6 +66,16 @@ class Work:
         if not done:
             raise Stopped
         self.folder.save_tables()
+
+    def _fit_memory(self, learn: Learner, phase: Phase, name: str) -> None:
+        """Find now, and not after hours, how much of a batch the device has memory for, and keep it in run.json."""
+        run = self.folder.run
+
+        def tell(parts: int) -> None:
+            run.setdefault("batch_parts", {})[name] = parts
+            self.folder.save()
+
+        SplitBatches(learn, name, parts=run.get("batch_parts", {}).get(name, 1), tell=tell).try_longest(phase)
 
     def forget(self, learn: Learner) -> None:
         """Free a learner's memory before the next phase builds its own."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .bf16_lstm import Bf16LSTM
 
 # cuDNN copies weights that don't lie in one piece, and warns at every call; stock catches it with catch_warnings, which
-# is slow and not thread-safe. The copy is small beside the recurrence.
+# is slow and not thread-safe. While training they do (`_in_one_piece`); elsewhere the copy is small.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
 
 
@@ -37,14 +37,14 @@ def weight_mask(weight: Tensor, p: float, *, stock_stream: bool = False) -> Tens
 def lstm_dtype_in_autocast(device: torch.device) -> torch.dtype | None:
     """The type an LSTM has to run in under autocast, out of its reach; None where torch may choose.
 
-    On CUDA torch gives cuDNN's LSTM fp16, whatever autocast was asked for (ATen/cudnn/AutocastRNN.cpp). Under bf16
-    nobody scales the loss, so that small gradients (fp16 ends at 6e-8) would be lost: here it gets bf16, or fp32 where
-    cuDNN's LSTM does not take that.
+    On CUDA torch gives cuDNN's LSTM fp16, whatever autocast was asked for (ATen/cudnn/AutocastRNN.cpp), from a new copy
+    of the weights at every call, which is kept for backward. Under bf16 nobody scales the loss, so that small gradients
+    (fp16 ends at 6e-8) would be lost: here it gets bf16, or fp32 where cuDNN's LSTM does not take that.
     """
     if device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
         return None
     if torch.get_autocast_dtype("cuda") is not torch.bfloat16:
-        return None
+        return torch.get_autocast_dtype("cuda")
     return torch.bfloat16 if cudnn_has_bf16_lstm(device) else torch.float32
 
 
@@ -112,6 +112,8 @@ class FastWeightDropout(WeightDropout):
         """Use the same dropped weights for every call inside the `with` block."""
         self._held = self.weights()
         dtype = self._dtype_on(self._held[0].device)
+        if self._held[0].device.type == "cuda":
+            self._held = _in_one_piece(self._held, dtype)
         self._cast_held = _cast(dtype, *(weight.detach() for weight in self._held))
         if not any(w.requires_grad for w in self._held):
             self._held = self._cast_held
@@ -137,6 +139,8 @@ class FastWeightDropout(WeightDropout):
             held = None
         with torch.autocast(x.device.type, enabled=False):
             output, state = self.module(cast_x, (h, c), held or _cast(dtype, *weights))
+        if dtype is torch.float16:  # as under autocast, where the next layer takes halves
+            return output, state
         return output.to(x.dtype), (state[0].to(x.dtype), state[1].to(x.dtype))
 
     def _trains_in_bf16(self, x: Tensor, weights: list[Tensor], dtype: torch.dtype) -> bool:
@@ -147,6 +151,16 @@ class FastWeightDropout(WeightDropout):
 
     def reset(self) -> None:
         """Nothing to undo: no dropped weight outlives its call."""
+
+
+def _in_one_piece(weights: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    """The same weights one behind the other, as cuDNN wants them; else it copies them at each call, for backward too.
+
+    Over a batch of 20 chunks with gradients those copies are 0.8 GB in halves and 1.6 GB in fp32 (400/1152/3).
+    """
+    flat = torch.cat([weight.to(dtype or weight.dtype).flatten() for weight in weights])
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _cast(dtype: torch.dtype | None, *tensors: Tensor) -> list[Tensor]:
