@@ -112,7 +112,7 @@ class FastWeightDropout(WeightDropout):
         """Use the same dropped weights for every call inside the `with` block."""
         self._held = self.weights()
         dtype = self._dtype_on(self._held[0].device)
-        if self._held[0].device.type == "cuda":
+        if wants_one_piece(self._held[0].device):
             self._held = _in_one_piece(self._held, dtype)
         self._cast_held = _cast(dtype, *(weight.detach() for weight in self._held))
         if not any(w.requires_grad for w in self._held):
@@ -151,6 +151,11 @@ class FastWeightDropout(WeightDropout):
 
     def reset(self) -> None:
         """Nothing to undo: no dropped weight outlives its call."""
+
+
+def wants_one_piece(device: torch.device) -> bool:
+    """Whether a device's LSTM copies weights that don't lie one behind the other: cuDNN's does."""
+    return device.type == "cuda"
 
 
 def _in_one_piece(weights: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
