@@ -66,8 +66,10 @@ class StopAfter(Callback):
             self.budget.stopped = True
 
 
-def train(folder: Path, phase: str, *, dropout: bool = False, weighted: bool = False, steps: int | None = None) -> dict[str, Any]:
-    """Train a phase, in float64 but for a weighted loss, from what the folder holds of it, to its end or for some steps."""
+def train(folder: Path, phase: str, *, dropout: bool = False, weighted: bool = False, steps: int | None = None
+          ) -> dict[str, Any]:
+    """Train a phase, in float64 but for a weighted loss, from what the folder holds of it, to its end or some steps on.
+    """
     recipe_, group = recipe(dropout=dropout, weighted=weighted), join("cpu")
     run = RunFolder(group.place(folder / phase))
     run.open({"recipe": recipe_.to_dict(), "recipe_hash": recipe_.hash, "data": {"fingerprint": "x"}})
@@ -93,7 +95,8 @@ def train(folder: Path, phase: str, *, dropout: bool = False, weighted: bool = F
 
 
 def case(name: str, folder: Path) -> dict[str, Any]:
-    """'lm', 'classifier', with '-dropout', '-weighted', '-stopped', in a folder of that name; 'lm@OTHER' goes on in OTHER."""
+    """'lm' or 'classifier', with '-dropout', '-weighted', '-stopped', in its own folder; 'lm@OTHER' goes on in OTHER.
+    """
     what, _, place = name.partition("@")
     phase, *how = what.split("-")
     return train(folder / (place or what), phase, dropout="dropout" in how,

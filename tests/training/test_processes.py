@@ -1,4 +1,4 @@
-"""Several processes: the numbers of one, every text once, one mask for all, and an end that is said and gone on from."""
+"""Several processes: the numbers of one, every text once, one mask for all, and an end that is said."""
 
 from __future__ import annotations
 
@@ -162,7 +162,8 @@ def test_a_killed_process_ends_the_run_with_one_line_and_another_number_goes_on(
 
 
 def test_a_wrong_setting_is_said_once(tmp_path, tiny_imdb):
-    started = torchrun("imdb", "--preset", "tiny", "--data", str(tiny_imdb), "--out", str(tmp_path), "--device", "cpu:0")
+    started = torchrun("imdb", "--preset", "tiny", "--data", str(tiny_imdb), "--out", str(tmp_path),
+                       "--device", "cpu:0")
     said = started.communicate(timeout=300)[1]
     assert said.count("ulmfit-fastai: ") == 1 and "several processes take a GPU each" in said
 
@@ -183,7 +184,8 @@ def test_batch_norm_over_parts_is_batch_norm(monkeypatch):
 
 def test_one_process_imports_no_accelerate_and_asks_nobody():
     assert join() is ALONE and leads() and not several() and ALONE.any(True, False) == [True, False]
-    code = "import sys, ulmfit_fastai.training.runs as r; r.Conditions.of(device='cpu'); print('accelerate' in sys.modules)"
+    code = ("import sys, ulmfit_fastai.training.runs as r; r.Conditions.of(device='cpu'); "
+            "print('accelerate' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True,
                           check=True).stdout.split()[-1] == "False"
 

@@ -38,7 +38,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         for module in model.modules():
             if isinstance(module, cls):
                 del module.add
-                module.__class__ = nn.BatchNorm1d
+                cast(nn.Module, module).__class__ = nn.BatchNorm1d
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each feature of the rows (rows, features)."""
