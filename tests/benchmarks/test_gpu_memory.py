@@ -20,6 +20,7 @@ def test_a_step_grows_with_texts_and_tokens():
 
 def test_an_lstm_s_weights_are_held_once_a_batch_and_not_once_a_chunk(monkeypatch):
     chunks, weights = 10, 20.3e6 * 2 / 2**30  # three LSTMs in halves
+    # Without it they are cast at each call, and kept for backward.
     held = classifier(80 * chunks, 2)
-    monkeypatch.setattr(awd_lstm, "_in_one_piece", lambda weights, dtype: weights)  # cast at each call, kept for backward
+    monkeypatch.setattr(awd_lstm, "_in_one_piece", lambda weights, dtype: weights)
     assert classifier(80 * chunks, 2) - held > 0.7 * (chunks - 1) * weights

@@ -18,6 +18,7 @@ import torch
 from fastai.text.data import Pad_Chunk, TensorText
 from fastai.torch_core import display_df
 
+from .._errors import UlmfitError
 from ..tokens.ids import PAD, UNK
 from .documents import TokenDataset
 from .loader import Batch, TokenLoader
@@ -38,11 +39,11 @@ class Reads(NamedTuple):
     """Where the last word ends: columns of nothing but padding behind it needn't be read."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], bptt: int) -> Reads:
-        """For texts of these lengths, longest first, none of them empty."""
+    def of(cls, lengths: Sequence[int], bptt: int, part: slice = slice(None)) -> Reads:
+        """For texts of these lengths, longest first, none of them empty; `part`: for some rows of their batch."""
         chunks = [-(-length // bptt) for length in lengths]
         starts = [chunks[0] - n for n in chunks]
-        rows = [sum(start <= chunk for start in starts) for chunk in range(chunks[0])]
+        rows = [sum(start <= chunk for start in starts[part]) for chunk in range(chunks[0])]
         return cls(bptt, rows, max(start * bptt + length for start, length in zip(starts, lengths, strict=True)))
 
 
@@ -105,6 +106,7 @@ class ClassifierLoader(TokenLoader):
                  token_budget: int | None = None, in_order: bool = False, shuffle: bool = False, **kwargs: Any) -> None:
         self.bptt, self.seed, self.token_budget, self.in_order = bptt, seed, token_budget, in_order
         self._plan: tuple[int, list[np.ndarray]] | None = None
+        self.batch: np.ndarray = np.empty(0, np.int64)  # positions of the batch last given, in all processes together
         # Pad_Chunk takes padding off when a batch is shown; no batch passes it on its way to the model.
         kwargs.setdefault("before_batch", Pad_Chunk(pad_idx=PAD, seq_len=bptt))
         super().__init__(dataset, bs=bs, shuffle=shuffle, **kwargs)
@@ -184,27 +186,35 @@ class ClassifierLoader(TokenLoader):
         """`get_idxs()` as an array: `restored[loader.order] = outputs` puts outputs back in the caller's order."""
         return np.asarray(self.get_idxs(), dtype=np.int64)
 
-    def make_batch(self, positions: np.ndarray) -> Batch:
-        """Batch of the texts at these positions, longest first, on the loader's device."""
+    def make_batch(self, positions: np.ndarray, rows: slice = slice(None)) -> Batch:
+        """Batch of the texts at these positions, longest first, on the loader's device; `rows`: of some of its rows."""
         documents = [self.dataset.doc(i) for i in positions.tolist()]
-        x = torch.from_numpy(pad_batch(documents, self.bptt))
+        x = torch.from_numpy(pad_batch(documents, self.bptt)[rows])
         if self.in_order:
             x = x.as_subclass(JoinableText)
         targets = self.dataset.targets
-        batch: Batch = (x,) if targets is None else (x, targets[positions])
+        batch: Batch = (x,) if targets is None else (x, targets[positions[rows]])
         if self.device is not None and self.device.type == "cuda":
             # From pinned memory the copy doesn't wait for the model: a step needs no synchronisation.
             batch = tuple(part.pin_memory().to(self.device, non_blocking=True) for part in batch)
         elif self.device is not None:
             batch = tuple(part.to(self.device) for part in batch)
         if all(map(len, documents)):
-            batch[0].reads = Reads.of([len(one) for one in documents], self.bptt)  # type: ignore[attr-defined]
+            batch[0].reads = Reads.of([len(one) for one in documents], self.bptt, rows)  # type: ignore[attr-defined]
         return batch
 
     def read(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches of an epoch from number `first` on."""
-        for positions in self.batches(epoch)[first:]:
-            yield self.make_batch(positions)
+        number, of = self.share
+        batches = self.batches(epoch)
+        if self.shuffle and min(map(len, batches), default=of) < of:
+            raise UlmfitError(f"batches of {min(map(len, batches))} texts can't be dealt out to {of} processes; start "
+                              "fewer, or give larger batches (classifier.bs)", field="classifier.bs")
+        for positions in batches[first:]:
+            self.batch, self.rows_of_batch = positions, len(positions)
+            if number < len(positions):
+                # Rows of the whole batch's layout: the penalties on activations are means over its padding too.
+                yield self.make_batch(positions, slice(number, None, of))
 
     def show_results(self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, trunc_at: int = 150,
                      **kwargs: Any) -> Any:

@@ -57,6 +57,12 @@ class LMLoader(TokenLoader):
             return -(-self.bl // self.bptt)
         return max(1, round(self.bl / (0.975 * self.bptt))) if self.bl else 0  # 0.95 bptt + 0.05 bptt / 2
 
+    @property
+    def rows(self) -> slice:
+        """The streams that this process reads: all, or its share of them, one beside the other."""
+        number, of = self.share
+        return slice(number * self.bs // of, (number + 1) * self.bs // of)
+
     def seq_lens(self, epoch: int) -> np.ndarray:
         """Lengths of the epoch's batches (int64, n_batches), a pure function of (seed, epoch)."""
         n = self.n_batches
@@ -105,9 +111,10 @@ class LMLoader(TokenLoader):
 
     def read(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches (x, y) of an epoch from number `first` on."""
-        if self.n_batches == 0:
+        rows, self.rows_of_batch = self.rows, self.bs
+        if self.n_batches == 0 or rows.start == rows.stop:
             return
-        inputs, targets = self.streams(epoch)
+        inputs, targets = (part[rows] for part in self.streams(epoch))
         lengths = self.seq_lens(epoch)
         for length, end in zip(lengths[first:].tolist(), np.cumsum(lengths)[first:].tolist()):
             self.current_seq_len = length

@@ -24,6 +24,10 @@ class TokenLoader(TfmdDL):
     fastai shows them by are put on when they are shown. Reading draws nothing from torch's or Python's random state.
     """
 
+    share = 0, 1
+    """(number, of how many): the part of every batch's rows that this process reads, where several read one epoch."""
+    rows_of_batch = 0
+    """Rows of the batch last given in all processes together."""
     _settings: tuple[str, ...] = ()  # names of a subclass's arguments that `new` hands on
 
     def __init__(self, dataset: TokenDataset, *, num_workers: int = 0, drop_last: bool = False, **kwargs: Any) -> None:

@@ -28,6 +28,7 @@ from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
 from ..tokens.store import TokenStore
 from ..training.prepare import rows_for
+from ..training.processes import join
 from ..training.runs import plan_run, run
 from ..training.starting import OpenedWeights
 from .fitted import Work, trained_model
@@ -152,10 +153,11 @@ class ULMFiT(Trained):
             raise UlmfitError("a time budget needs a folder from which the next call goes on", field="out",
                               advice="give `out=`")
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
-            work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            with join(self.device).first():
+                work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
-            run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
-                time_budget=self.time_budget, resume=self.resume, opened=work.opened)
+            folder = run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
+                         time_budget=self.time_budget, resume=self.resume, opened=work.opened)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:

@@ -17,8 +17,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 
 from .._errors import UlmfitError
+from .._processes import leads, several
 from .._version import __version__
 from .commands import average, check, demo, doctor, imdb, pretrain, recipe, report
 from .experiments import EXPERIMENTS
@@ -44,6 +46,8 @@ from .texts import TEXTS
 
 logger = logging.getLogger(__name__)
 
+TOGETHER = ("demo", "imdb", "reproduce", "train", "pretrain")
+"""The commands that several processes run together."""
 
 COMMANDS = (
     Command("demo", demo, (out("runs/demo"), DEVICE)),
@@ -136,9 +140,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget, 130 interrupted.
     """
-    args = build_parser().parse_args(argv)
+    with open(os.devnull, "w") as nothing:
+        if leads():
+            return _run(build_parser().parse_args(argv))
+        with redirect_stderr(nothing):  # what is wrong in a command, the leader of several processes says
+            args = build_parser().parse_args(argv)
+        with redirect_stdout(nothing):
+            return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     set_up_logging(args.verbose)
     try:
+        if several() and args.command not in TOGETHER:
+            raise UlmfitError(f"{args.command} works in one process; what several do together is "
+                              f"{', '.join(TOGETHER)}")
         return args.run_command(args)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
@@ -149,8 +165,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:  # last: a loss that is no number any more
         if args.traceback:
             raise
-        print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)
+        if not several() or speaks():
+            print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)
         return 2
+
+
+def speaks() -> bool:
+    """Whether this is the process of several that reports its error."""
+    from ..training import processes
+
+    return processes.speaks()
 
 
 def describe(error: Exception) -> str:

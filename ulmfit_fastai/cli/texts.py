@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
+from .._processes import leads
 from .._progress import Bar
 from .options import (
     DEVICE,
@@ -102,7 +103,7 @@ def train(args: argparse.Namespace) -> int:
         print(stopped.in_shell_words)
         return STOPPED
     report = ""
-    if model.model_.target.kind == "single":
+    if model.model_.target.kind == "single" and leads():
         from ..report.report import write_report
 
         report = f"report: {write_report(args.out).resolve()}\n"

@@ -26,6 +26,7 @@ from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus, source_of
+from ..training.processes import refuse_several
 from ..training.runs import plan_run, run
 from ..training.session import Stopped
 from ..training.sharing import is_finished, language_model_recipe, pretraining_recipe
@@ -92,6 +93,7 @@ def run_grid(
     number is reported and left, the others go on; the next call tries it again. `after_cell` is called after each
     finished run. `options` are those of `runs.run`.
     """
+    refuse_several("a table or figure of many runs")
     out, todo = Path(out), distinct(cells)
     runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
     missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}

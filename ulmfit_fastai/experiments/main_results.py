@@ -22,6 +22,7 @@ from ..results.environment import command_line, versions
 from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..texts.sources import load_task
+from ..training.processes import refuse_several
 from .reproduction import reproduce, settled_recipe
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def reproduce_all(
 
     Source: Howard & Ruder 2018, section 4, Tables 2 and 3.
     """
+    refuse_several("several data sets, one after another")
     names = list(tasks or paper.TASKS)
     unknown = [name for name in names if name not in paper.TASKS]
     if unknown:

@@ -16,6 +16,7 @@ from ..texts.dataset import Dataset
 from ..texts.sources import load_task
 from ..texts.synthetic import synthetic_reviews
 from ..training.corpus import Corpus
+from ..training.processes import join, processes
 from ..training.runs import refuse_other_models, run
 from .baselines import tfidf_baseline
 
@@ -113,7 +114,8 @@ def reproduce(
         lm_from = dict.fromkeys(recipe.directions, lm_from)
     if lm_from:  # what is wrong with it is said before a download
         refuse_other_models(lm_from, recipe, out or Path("runs") / name, resume=resume)
-    dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
+    with join(device).first():
+        dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = run_with_baseline(
         recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
         resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
@@ -123,7 +125,8 @@ def reproduce(
         if recipe.name in smaller:
             log.info("a smaller preset: %s", smaller[recipe.name])
         return None
-    write_report(folder, dataset=dataset)
+    if processes().leads:
+        write_report(folder, dataset=dataset)
     return Result.load(folder)
 
 

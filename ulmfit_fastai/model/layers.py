@@ -79,16 +79,21 @@ class FixedSentenceEncoder(SentenceEncoder):
         x, padding = x[:, :end], padding[:, :end]
         self.reset()
         one_mask = not self.mask_per_chunk and self.training and hasattr(self.module, "hold_masks")
-        outputs = []
+        outputs, before = [], 0
         with self.module.hold_masks() if one_mask else nullcontext():
             for chunk, (start, n) in enumerate(zip(starts, rows, strict=True)):
                 pooled = chunk >= first_pooled
+                if n == 0:  # the texts that start here are read by another process
+                    before += self.bptt if pooled else 0
+                    continue
                 # The state is detached after every chunk, so chunks before the pooled ones never get a gradient.
                 with torch.set_grad_enabled(pooled and torch.is_grad_enabled()):
                     out = self.module(x[:n, start : start + self.bptt])
                 if pooled:
                     outputs.append(out if n == len(x) else F.pad(out, (0, 0, 0, 0, 0, len(x) - n)))
         states = torch.cat(outputs, dim=1)
+        if before:
+            states = F.pad(states, (0, 0, before, 0))
         return states, padding[:, -states.shape[1]:]
 
     def _rows_of_chunks(self, padding: Tensor, first_pooled: int) -> tuple[list[int], int]:

@@ -15,6 +15,7 @@ from fastai.callback.core import Callback, CancelFitException
 from ..model.fast.sampled_softmax import FULL_FROM
 from ..recipe.freezing import Stage
 from ..recipe.parts import Phase
+from .processes import ALONE, Alone
 
 
 @dataclass
@@ -112,16 +113,16 @@ class EpochSums(Callback):
 
     order = 10
 
-    def __init__(self, *, classifies: bool, check_every: int = 50):
-        self.classifies, self.check_every = classifies, check_every
+    def __init__(self, *, classifies: bool, check_every: int = 50, group: Alone = ALONE):
+        self.classifies, self.check_every, self.group = classifies, check_every, group
         self.seen, self.held_out = Sums(), Sums()
         self.resumed: dict[str, Any] | None = None
 
     def before_train(self) -> None:
         self.seen = Sums()
-        if self.resumed is not None:
+        if self.resumed is not None and self.group.leads:
             self.seen = Sums(self.resumed["loss"], self.resumed["count"], self.resumed["right"])
-            self.resumed = None
+        self.resumed = None
 
     def before_validate(self) -> None:
         self.held_out = Sums()
@@ -141,17 +142,26 @@ class EpochSums(Callback):
             sums.right = sums.right + (self.learn.pred.detach().argmax(-1) == target).sum()
 
     def after_train(self) -> None:
+        self.seen = self._in_all(self.seen)
         self._stop_on_nan()
 
+    def after_validate(self) -> None:
+        self.held_out = self._in_all(self.held_out)
+
+    def _in_all(self, sums: Sums) -> Sums:
+        """The sums of all processes together."""
+        return Sums(*self.group.total(sums.loss, sums.count, sums.right))
+
     def _stop_on_nan(self) -> None:
-        if self.seen.count and not math.isfinite(float(self.seen.loss)):
+        if any(self.group.any(self.seen.count > 0 and not math.isfinite(float(self.seen.loss)))):
             raise FloatingPointError(
                 f"the training loss is no longer a number (epoch {self.learn.epoch + 1}, batch {self.learn.iter + 1}); "
                 "try a lower rate, gradient clipping (optimizer.clip) or precision='fp32'. The last checkpoint is whole"
             )
 
     def state(self) -> dict[str, Any]:
-        return {"loss": float(self.seen.loss), "count": self.seen.count, "right": int(self.seen.right)}
+        sums = self._in_all(self.seen)
+        return {"loss": float(sums.loss), "count": sums.count, "right": int(sums.right)}
 
 
 class LossScale(Callback):
@@ -197,18 +207,22 @@ class Checkpoints(Callback):
 
     order = 80
 
-    def __init__(self, position: Position, budget: Budget, write: Callable[[], None], epoch_done: Callable[[], bool]):
+    def __init__(self, position: Position, budget: Budget, write: Callable[[], None], epoch_done: Callable[[], bool],
+                 group: Alone = ALONE):
         self.position, self.budget, self.write, self.epoch_done = position, budget, write, epoch_done
+        self.group = group
 
     def after_batch(self) -> None:
         if not self.learn.training:
             return
         self.position.batch += 1
-        if self.budget.over():
+        due = time.monotonic() - self.budget.last_checkpoint >= self.budget.checkpoint_every
+        over, due = self.group.any(self.budget.over(), due)
+        if over:
             self.budget.stopped = True
             self.write()
             raise CancelFitException
-        if time.monotonic() - self.budget.last_checkpoint >= self.budget.checkpoint_every:
+        if due:
             self.write()
 
     def after_epoch(self) -> None:
@@ -217,9 +231,10 @@ class Checkpoints(Callback):
         self.position.epoch, self.position.batch = self.learn.epoch + 1, 0
         stop = self.epoch_done()
         self.write()
-        if self.budget.over():
+        over, stop = self.group.any(self.budget.over(), stop)
+        if over:
             self.budget.stopped = True
-        if stop or self.budget.stopped:
+        if stop or over:
             raise CancelFitException
 
 

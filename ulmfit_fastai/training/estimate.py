@@ -20,6 +20,7 @@ from ..model.precision import autocast_of, wait_for
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..tokens.ids import PAD
+from .processes import processes
 
 TIMED_BATCHES = 3
 FORWARD_SHARE = 0.35  # of a training step; a validation batch costs about that
@@ -89,6 +90,9 @@ def time_phase(learn: Learner, phase: Phase) -> list[dict[str, Any]]:
     """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
     loader = learn.dls.train
     n_groups = len(learn.splitter(learn.model))
+    group = processes()
+    if phase.bs >= 2 * group.world:  # each process has its share of a batch, and batch norm two rows
+        loader.share = group.rank, group.world
     batches = _spread(loader)
     valid_batches = len(learn.dls.valid) if len(learn.dls.loaders) > 1 else 0
     costs: dict[tuple[int, ...], tuple[float, float]] = {}
@@ -146,7 +150,7 @@ def _seconds_a_batch(learn: Learner, batches: list[Batch], groups: tuple[int, ..
         wait_for(learn.dls.device)
         if number:
             seconds, tokens = seconds + time.perf_counter() - started, tokens + int((x != PAD).sum())
-    return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train)
+    return seconds / tokens * float(learn.dls.train_ds.lengths.sum()) / len(learn.dls.train) / learn.dls.train.share[1]
 
 
 def forward_and_backward(learn: Learner, x: Tensor, y: Tensor) -> None:

@@ -35,7 +35,9 @@ from .callbacks import (
     StageSchedule,
     derived_seed,
 )
+from .processes import processes
 from .progress import Progress, in_words
+from .together import together
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,8 @@ class PhaseFit:
         self.budget, self.progress, self.rest_of_run = budget, progress, rest_of_run
         self.extra_callbacks = extra_callbacks
         self.position = Position()
-        self.sums = EpochSums(classifies=classifies)
+        self.group = processes()
+        self.sums = EpochSums(classifies=classifies, group=self.group)
         self.scale = LossScale()
         self.best: dict[str, Any] | None = None
         self.bad_epochs = 0
@@ -109,7 +112,7 @@ class PhaseFit:
         for number in range(self.position.stage, len(self.phase.stages)):
             self._fit_stage(number, state)
             state = None
-            if self.budget.stopped:
+            if any(self.group.any(self.budget.stopped)):
                 return False
             self._take_best()
             self.position.stage, self.position.epoch, self.position.batch = number + 1, 0, 0
@@ -133,7 +136,7 @@ class PhaseFit:
             StageSchedule(stage, self.phase, self.position, self._record_rates),
             FrozenBatchNorm(),
             ResumeEpoch(self.position, self._seed_of, self._epoch_number, state, self._restore),
-            Checkpoints(self.position, self.budget, self._write, self._epoch_done),
+            Checkpoints(self.position, self.budget, self._write, self._epoch_done, self.group),
             self.sums,
             self.scale,
             *self.extra_callbacks,
@@ -148,8 +151,9 @@ class PhaseFit:
             bar = Progress(label, stage.epochs, self.position, self.rest_of_run)
             callbacks.append(bar)
         self.epoch_started = time.monotonic()
-        with learn.no_logging(), closing(bar) if bar else nullcontext():
-            learn.fit(stage.epochs, lr=stage.lr, cbs=callbacks, start_epoch=self.position.epoch)
+        with (learn.no_logging(), closing(bar) if bar else nullcontext(),
+              together(learn, self.group, self.position, self._seed_of) as shared):
+            learn.fit(stage.epochs, lr=stage.lr, cbs=[*callbacks, *shared], start_epoch=self.position.epoch)
 
     def _seed_of(self, epoch: int) -> int:
         return derived_seed(self.seed, self.direction, self.name, self.position.stage, epoch)
@@ -218,16 +222,21 @@ class PhaseFit:
             "stage": self.position.stage, "epoch": self.position.epoch, "batch": self.position.batch,
             "model": self.learn.model.state_dict(), "optimizer": optimizer,
             "random": random_state(self.learn.dls.device), "scaler": self.scale.now(),
-            "hidden": hidden_state(self.learn) if language_model else [],
+            "hidden": self._hidden() if language_model else [],
             "sums": self.sums.state(), "best": self.best, "bad_epochs": self.bad_epochs, "step": self.step,
             "last_rate": self.last_rate,
             "seconds": self.seconds_before + now - self.epoch_started,
             "stages": self.folder.run["stages"], "history": self.folder.history, "rates": self.folder.rates,
         }
-        save_state(self.folder.state_file, state)
-        self.folder.save_tables()
-        self.folder.save()
+        if self.group.leads:
+            save_state(self.folder.state_file, state)
+            self.folder.save_tables()
+            self.folder.save()
         self.budget.last_checkpoint = time.monotonic()
+
+    def _hidden(self) -> list[list[torch.Tensor]]:
+        """The state of all streams, whichever process reads them."""
+        return [[self.group.rows(part, dim=1) for part in layer] for layer in hidden_state(self.learn)]
 
     def _resume(self) -> dict[str, Any] | None:
         state = load_state(self.folder.state_file, self.learn.dls.device)
@@ -262,7 +271,8 @@ class PhaseFit:
     def _restore(self, state: dict[str, Any]) -> None:
         set_random_state(state["random"], self.learn.dls.device)
         if state["hidden"]:
-            set_hidden_state(self.learn, state["hidden"])
+            rows = self.learn.dls.train.rows
+            set_hidden_state(self.learn, [[part[:, rows] for part in layer] for layer in state["hidden"]])
 
 
 def give_memory_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..texts.dataset import Dataset
 from .callbacks import derived_seed
 from .estimate import Plan
 from .prepare import Prepared, pretraining_left, some_rows
+from .processes import processes
 from .session import Conditions
 from .starting import OpenedWeights
 from .work import Work
@@ -154,9 +156,9 @@ class Run(Work):
         for part, rows in self.held_out.items():
             if len(rows):
                 with autocast_of(learn):  # in the types it was trained in
-                    found = predict_rows(learn.model, self.data.ids, rows, direction=direction,
-                                         bptt=self.recipe.classifier.bptt, device=self.device,
-                                         target=targets.target)
+                    found = processes().dealt(rows, partial(
+                        predict_rows, learn.model, self.data.ids, direction=direction, bptt=self.recipe.classifier.bptt,
+                        device=self.device, target=targets.target))
                 self._keep(part, direction, found)
         self.folder.run.setdefault("seconds", {})[f"predict_{direction}"] = round(time.monotonic() - started, 1)
         self.forget(learn)

@@ -31,6 +31,7 @@ from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
 from ..tokens.store import TokenStore
 from .corpus import HELD_OUT, GeneralText, corpus_pieces, general_text
+from .processes import processes
 from .session import Conditions, session
 from .stage_one import WHOLE, Reading, pretraining, settings
 from .work import Work
@@ -84,14 +85,17 @@ def pretrain(
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
+    out, progress = processes().place(out), conditions.progress
+    processes().same(recipe=recipe.hash, reading=reading)
     _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
     paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
     lang = reading.lang
-    if reading.tokenizer == "sentencepiece":
-        lang = str(_pieces(paths, recipe, reading, Path(out), valid=valid, resume=resume, cache=cache))
-    text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
-                        valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
-                        progress=progress, lang=lang)
+    with processes().first():
+        if reading.tokenizer == "sentencepiece":
+            lang = str(_pieces(paths, recipe, reading, out, valid=valid, resume=resume, cache=cache))
+        text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
+                            valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
+                            progress=progress, lang=lang)
     return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
 
 

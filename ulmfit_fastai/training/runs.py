@@ -23,6 +23,7 @@ from .corpus import Corpus, GeneralText
 from .estimate import Plan, estimate
 from .phases import Baseline, Run
 from .prepare import prepare, pretraining_left, read_general
+from .processes import processes
 from .session import Conditions, session
 from .sharing import adopt_language_model, language_model_in
 from .starting import OpenedWeights
@@ -113,13 +114,14 @@ def run(
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
-    order = Order(recipe, dataset, RunFolder(out), conditions, corpus, ids, lm_from or {}, until,
+    processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
+    order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
                   opened or OpenedWeights())
     general = _look_ahead(order, resume=resume)
     if not dry_run and _open(order, general, resume=resume):
         return order.folder.path
     work = _prepare(order, general)
-    if dry_run or (progress and plan):
+    if dry_run or (conditions.progress and plan):
         work.plan = plan_of(work, skip=_not_planned(order))
         log.info("%s", work.plan)
     if not dry_run:
@@ -138,7 +140,9 @@ def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
         folder.read()
     general = None
     if any(pretraining_left(recipe, folder, d) for d in recipe.directions if d not in order.lm_from):
-        general = read_general(recipe, order.corpus, cache=order.conditions.cache, progress=order.conditions.progress)
+        with processes().first():
+            general = read_general(recipe, order.corpus, cache=order.conditions.cache,
+                                   progress=order.conditions.progress)
     if recipe.weights != "pretrain":
         for direction in recipe.directions:
             if direction not in order.lm_from and not _has_started(recipe, folder, direction):
@@ -181,7 +185,8 @@ def predictions_are_gone(folder: RunFolder) -> bool:
 def _prepare(order: Order, general: GeneralText | None) -> Run:
     """Texts and labels in numbers, and the phases over them."""
     conditions = order.conditions
-    data = prepare(order.recipe, order.dataset, ids=order.ids, cache=conditions.cache, progress=conditions.progress)
+    with processes().first():
+        data = prepare(order.recipe, order.dataset, ids=order.ids, cache=conditions.cache, progress=conditions.progress)
     data.general = general
     return Run(order.recipe, data, order.folder, conditions, until=order.until, opened=order.opened)
 
@@ -204,7 +209,7 @@ def _train(work: Run, baseline: Baseline | None) -> None:
     with session(work.folder, work.conditions):
         for direction in work.recipe.directions:
             work.train_direction(direction)
-        work.finish(baseline=baseline if work.until is None else None)
+        work.finish(baseline=baseline if work.until is None and processes().leads else None)
 
 
 def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,

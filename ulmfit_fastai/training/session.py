@@ -19,6 +19,7 @@ from .._words import duration
 from ..results.environment import describe_device, now, versions
 from ..results.folder import RunFolder
 from .callbacks import Budget
+from .processes import Several, join, processes
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class Conditions:
         """
         started = time.monotonic()
         budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
+        group = join(device)
+        if isinstance(group, Several):
+            return cls(group.device, budget, progress and group.leads, cache, started)
         return cls(torch.device(device) if device is not None else default_device(), budget, progress, cache, started)
 
 
@@ -58,6 +62,8 @@ def session(folder: RunFolder, conditions: Conditions) -> Iterator[None]:
     """
     device = describe_device(conditions.device)
     record: dict[str, Any] = {"started": now(), "device": device, "versions": versions()}
+    if processes().world > 1:
+        record["processes"] = processes().world
     folder.run["status"] = "running"
     folder.run["sessions"].append(record)
     folder.save()

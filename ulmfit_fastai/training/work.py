@@ -16,6 +16,7 @@ from .estimate import Plan
 from .loop import PhaseFit
 from .memory import SplitBatches, may_run_out
 from .prepare import some_rows
+from .processes import processes
 from .session import Conditions, Stopped
 
 
@@ -55,7 +56,7 @@ class Work:
         def rest(stage: int, left: float) -> float | None:
             return None if self.plan is None else self.plan.rest_of_run(direction, name, stage, left)
 
-        if may_run_out(self.device):
+        if may_run_out(self.device) and processes().world == 1:
             self._fit_memory(learn, phase, name)
         classifies = name == "classifier"
         done = PhaseFit(

@@ -13,6 +13,7 @@ from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout
 from torch import Tensor, nn
 
 from .bf16_lstm import Bf16LSTM
+from .draws import of_the_batch
 
 # cuDNN copies weights that don't lie in one piece, and warns at every call; stock catches it with catch_warnings, which
 # is slow and not thread-safe. While training they do (`_in_one_piece`); elsewhere the copy is small.
@@ -27,9 +28,10 @@ def weight_mask(weight: Tensor, p: float, *, stock_stream: bool = False) -> Tens
     the same seed; `stock_stream=True` gives exactly those.
     """
     if stock_stream or weight.device.type != "cpu":
-        return torch.empty_like(weight).bernoulli_(1 - p).div_(1 - p)
+        return torch.empty_like(weight).bernoulli_(1 - p, generator=of_the_batch(weight.device)).div_(1 - p)
     dropped = min(round(p * 65536), 65535)  # of the 65,536 values of two bytes
-    words = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty((weight.numel() + 3) // 4, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=of_the_batch(weight.device))
     kept = words.view(torch.int16)[: weight.numel()] >= dropped - 32768
     return kept.view(weight.shape).to(weight.dtype).mul_(65536 / (65536 - dropped))
 
@@ -185,7 +187,8 @@ class FastEmbeddingDropout(EmbeddingDropout):
                            emb.sparse)
         if self.training and self.embed_p > 0:
             kept = 1 - self.embed_p
-            mask = emb.weight.new_empty(emb.num_embeddings).bernoulli_(kept).div_(kept)
+            mask = emb.weight.new_empty(emb.num_embeddings)
+            mask.bernoulli_(kept, generator=of_the_batch(mask.device)).div_(kept)
             rows = rows * mask[words][..., None]
         return rows * scale if scale else rows
 

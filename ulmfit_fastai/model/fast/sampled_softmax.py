@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import UlmfitError
+from .draws import of_the_batch
 
 CHUNK_TOKENS = 512
 """Rows of logits that exist at a time, as in the loss over all words."""
@@ -56,7 +57,8 @@ def sampled_cross_entropy(
         raise UlmfitError(f"expected frequent >= 0 and drawn >= 1, found frequent={frequent}, drawn={drawn}")
     frequent = min(frequent, words)
     drawn = min(drawn, words - frequent)
-    chosen = _on(weight.device, frequent + torch.randperm(words - frequent)[:drawn])
+    order = torch.randperm(words - frequent, generator=of_the_batch(torch.device("cpu")))
+    chosen = _on(weight.device, frequent + order[:drawn])
     dtype = matmul_dtype or hidden.dtype
     chunk = chunk or (CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS)
     total = _Sampled.apply(hidden, weight, bias, target, chosen, frequent, dtype, chunk, torch.is_grad_enabled())
