@@ -302,6 +302,9 @@ class Lookalike:
         swaps = torch.__future__.set_swap_module_params_on_conversion
 
         def apply(module, function, recurse=True):
+            held = [*module.parameters(), *module.buffers()]
+            if held and all(function(one) is one for one in held):  # they are there already: a graph may hold them
+                return module
             swaps(True)
             try:
                 return real(module, function, recurse)

@@ -54,13 +54,13 @@ def flat(numbers: Any) -> list[float]:
 EVERY = ("both_directions", "stopped_and_resumed", "own_texts", "several_labels_and_numbers", "variants", "pretraining",
          "little_memory", "plan")
 CASES = {  # scenes, device, how far a probability may be off
-    # Mps takes fastai's own Adam, whose rounding puts a ReLU of these small models on the other side of 0: that alone
-    # is 0.0075 (measured on the CPU, with and without it).
-    "cuda in fp32": (",".join(EVERY), {"LOOKALIKE": "cuda"}, 1e-4),
+    # Another order of adding up puts a ReLU of these small models on the other side of 0: fastai's own Adam beside the
+    # fused one is 0.0075 on the CPU.
+    "cuda in fp32": (",".join(EVERY), {"LOOKALIKE": "cuda"}, 1e-2),
     "cuda in bf16": ("both_directions,variants", {"LOOKALIKE": "cuda", "PRECISION": "bf16", "BF16_LSTM": "1"}, 0.06),
     "cuda in bf16 with an older cuDNN": ("both_directions", {"LOOKALIKE": "cuda", "PRECISION": "bf16"}, 0.06),
     "cuda in fp16": ("both_directions,jobs", {"LOOKALIKE": "cuda", "PRECISION": "fp16", "LOSS_SCALE": "256"}, 0.06),
-    "cuda:1 in fp32": ("both_directions,own_texts", {"LOOKALIKE": "cuda", "NUMBER": "1"}, 1e-4),
+    "cuda:1 in fp32": ("both_directions,own_texts", {"LOOKALIKE": "cuda", "NUMBER": "1"}, 1e-2),
     "mps": ("both_directions,own_texts,several_labels_and_numbers,pretraining,stopped_and_resumed",
             {"LOOKALIKE": "mps", "PRECISION": "auto"}, 2e-2),
 }
