@@ -12,6 +12,7 @@ A finished run folder holds the same weights and words, and `TextModel.load` rea
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ class TextModel:
     """Classifiers of one or both directions over the same words, ready to predict.
 
     The models compute in fp32 whatever they were trained in, so that a text's probabilities don't depend on the
-    machine's number formats.
+    machine's number formats. Any number of threads may share one: they compute one after another, since an LSTM keeps
+    its state in its module.
 
     Args:
         config: what the outputs mean, and what splits the texts.
@@ -69,6 +71,7 @@ class TextModel:
         self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
         self.device = torch.device(device or ("cpu" if int8 else default_device()))
         self.vocab = next(iter(classifiers.values())).vocab
+        self._one_at_a_time = threading.RLock()
         self.models = {direction: self._build(saved) for direction, saved in classifiers.items()}
 
     @property
@@ -83,16 +86,20 @@ class TextModel:
 
     def _build(self, saved: Classifier) -> torch.nn.Module:
         phase = self.recipe.classifier
-        model = build_classifier(len(self.vocab), self.target.n_out, self.recipe.model, bptt=phase.bptt,
-                                 max_len=phase.max_len, fast=self.recipe.fast)
-        try:
-            model.load_state_dict(saved.state)
-        except RuntimeError as error:
-            first, *more = str(error).splitlines()[1:] or [str(error)]  # torch: a heading, then a line for each tensor
-            raise UlmfitError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
-                              f"{f' And {len(more)} more like it.' if more else ''}") from None
+        with torch.device("meta"):  # neither memory nor random numbers, of which a thread that trains has need
+            model = build_classifier(len(self.vocab), self.target.n_out, self.recipe.model, bptt=phase.bptt,
+                                     max_len=phase.max_len, fast=self.recipe.fast)
+        refuse_other_shapes(model, saved)
+        model = model.to_empty(device="cpu")
+        model.load_state_dict(saved.state)
         model = model.to(self.device).eval()
         return int8_copy(model) if self.int8 else model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_one_at_a_time"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _one_at_a_time=threading.RLock())
 
     # Predicting
 
@@ -103,8 +110,9 @@ class TextModel:
 
     def outputs_of_ids(self, ids: Sequence[Sequence[int]], direction: str) -> np.ndarray:
         """One direction's probabilities (or numbers) of numbered texts, float32 (texts, outputs)."""
-        return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
-                            device=self.device, target=self.target)
+        with self._one_at_a_time:
+            return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
+                                device=self.device, target=self.target)
 
     def outputs(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities of texts, or numbers for regression, both directions averaged.
@@ -136,8 +144,10 @@ class TextModel:
         Raises:
             UlmfitError: an empty text, an unknown class, or a model in int8.
         """
-        return explain(self.as_trained("explain"), text, vocab=self.vocab, target=self.target, towards=towards,
-                       bptt=self.bptt, lang=self.config.lang, steps=steps)
+        models = self.as_trained("explain")
+        with self._one_at_a_time:
+            return explain(models, text, vocab=self.vocab, target=self.target, towards=towards, bptt=self.bptt,
+                           lang=self.config.lang, steps=steps)
 
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
         """The models, for a purpose that needs their weights as they were trained.
@@ -220,6 +230,19 @@ class TextModel:
                               f"{found}")
         classifiers = {direction: _read_classifier(folder, direction, config) for direction in config.directions}
         return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
+
+
+def refuse_other_shapes(model: torch.nn.Module, saved: Classifier) -> None:
+    """UlmfitError where the weights aren't those of a model of this size."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in saved.state.items()}
+    wrong = [name for name in dict.fromkeys((*wanted, *found)) if wanted.get(name) != found.get(name)]
+    if wrong:
+        first, more = wrong[0], len(wrong) - 1
+        raise UlmfitError(
+            f"the {saved.direction} weights don't fit the model of recipe.json: {first} is "
+            f"{found.get(first, 'not there')} in the weights, and {wanted.get(first, 'not there')} in the model"
+            f"{f', and {more} more differ' if more else ''}", expected=wanted.get(first), found=found.get(first))
 
 
 def chunks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -23,7 +23,7 @@ from .corpus import Corpus, GeneralText
 from .estimate import Plan, estimate
 from .phases import Baseline, Run
 from .prepare import prepare, pretraining_left, read_general
-from .session import Conditions, session
+from .session import Conditions, alone, session
 from .sharing import adopt_language_model, language_model_in
 from .starting import OpenedWeights
 
@@ -232,7 +232,8 @@ def plan_of(work: Run, *, skip: Sequence[str] = ()) -> Plan:
         learners["lm"] = partial(work.build_lm, recipe.lm, direction, None)
     if recipe.pretrain is not None:
         learners["pretrain"] = partial(work.build_general_lm, recipe.pretrain, direction)
-    return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
+    with alone():
+        return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
 
 
 def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -21,6 +22,12 @@ from ..results.folder import RunFolder
 from .callbacks import Budget
 
 log = logging.getLogger(__name__)
+
+_training = threading.RLock()
+"""Held by the thread that trains: torch draws random numbers from one state for the whole process, and two trainings
+at once would take them from each other."""
+if hasattr(os, "register_at_fork"):  # a child of a process that trains has no thread that would give it back
+    os.register_at_fork(after_in_child=lambda: globals().update(_training=threading.RLock()))
 
 
 class Stopped(Exception):
@@ -50,6 +57,19 @@ class Conditions:
 
 
 @contextmanager
+def alone() -> Iterator[float]:
+    """Train within it, one thread of this process at a time; gives the seconds that it waited for another one."""
+    started, lock = time.monotonic(), _training
+    if not lock.acquire(blocking=False):
+        log.warning("another training is at work in this process; this one waits for its end")
+        lock.acquire()
+    try:
+        yield time.monotonic() - started
+    finally:
+        lock.release()
+
+
+@contextmanager
 def session(folder: RunFolder, conditions: Conditions) -> Iterator[None]:
     """Train within it, and run.json says when, on what and how long; the status is 'stopped' however it is left early.
 
@@ -62,7 +82,8 @@ def session(folder: RunFolder, conditions: Conditions) -> Iterator[None]:
     folder.run["sessions"].append(record)
     folder.save()
     try:
-        with interruptible(conditions.budget):
+        with alone() as waited, interruptible(conditions.budget):
+            conditions.budget.wait(waited)
             yield
     except Stopped:
         folder.run["status"] = "stopped"
