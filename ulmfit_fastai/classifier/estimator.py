@@ -28,7 +28,7 @@ from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
 from ..tokens.store import TokenStore
 from ..training.prepare import rows_for
-from ..training.runs import plan_run, run
+from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
 from .fitted import Work, trained_model
 from .labels import OwnLabels, class_weights, read_labels
@@ -155,7 +155,7 @@ class ULMFiT(Trained):
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
             folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
             run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
-                time_budget=self.time_budget, resume=self.resume, opened=work.opened)
+                time_budget=self.time_budget, resume=self.resume, opened=work.opened, lang=self.lang)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
@@ -175,6 +175,8 @@ class ULMFiT(Trained):
         """
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            if self.out is not None and self.resume:
+                refuse_another_run(work.recipe, work.dataset, Path(self.out).expanduser(), lang=self.lang)
             return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
 
     def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,

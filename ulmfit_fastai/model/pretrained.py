@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,45 @@ def _same_direction(weights: LMWeights, direction: str) -> LMWeights:
     if weights.direction != direction:
         raise UlmfitError(f"{weights.meta.get('path')}: expected {direction} weights, found {weights.direction} ones")
     return weights
+
+
+def content_of(source: str | Path, direction: str = "forward") -> str | None:
+    """A digest of the files that `load` would read, so that other weights under an old name are noticed.
+
+    Returns:
+        16 hexadecimal characters; None where there are no files, or none yet.
+    """
+    files = _files_of(source, direction)
+    if not files:
+        return None
+    return _content(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=64)
+def _content(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path, size, _ in files:
+        digest.update(size.to_bytes(8, "little"))
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _files_of(source: str | Path, direction: str) -> list[Path]:
+    if str(source) in ("none", "pretrain"):
+        return []
+    if str(source) == "wiki-small":
+        path = BUNDLED / f"wiki-small-{direction}.safetensors"
+    elif str(source) == "wt103":
+        path = _wt103(direction)[1]
+    else:
+        path = Path(source)
+    if path.is_dir():
+        own = [path / f"{phase}_{direction}.safetensors" for phase in ("pretrain", "lm")]
+        path = next((p for p in (*own, *sorted(path.glob("*.pth"))) if p.is_file()), path)
+    words = sorted(path.parent.glob("*.pkl")) if path.suffix == ".pth" else []  # a .safetensors names its words' hash
+    return [path, *words] if path.is_file() else []
 
 
 class _ListOfWords(pickle.Unpickler):

@@ -28,6 +28,7 @@ from ..batches.targets import Target
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
+from ..results.folder import identity_of
 from ..results.metrics import mean_over_directions
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest
@@ -293,4 +294,7 @@ def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any]]:
                           f"on ({run.get('command', '')})")
     recipe, data = Recipe.from_dict(run["recipe"]), run["data"]
     target = Target.from_record(data.get("labels", {}), data.get("classes", ()))
-    return Config(target, directions=tuple(recipe.directions), data=about(run)), recipe, run.get("metrics", {})
+    identity = identity_of(folder, run)
+    lang = str(folder / PIECES_FILE) if identity.get("pieces") else identity.get("lang", "en")
+    config = Config(target, directions=tuple(recipe.directions), lang=lang, data=about(run))
+    return config, recipe, run.get("metrics", {})

@@ -25,7 +25,7 @@ from ..recipe.parts import Model
 from ..recipe.recipe import Recipe
 from ..recipe.settings import LostSetting
 from ..results.environment import command_line, describe_device, now, versions
-from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch
+from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch, has_begun
 from ..texts.corpora import read_corpus
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
@@ -151,7 +151,8 @@ def _recorded(out: str | Path, recipe: Recipe, reading: Reading, *, resume: bool
     """
     found = Path(out) / "run.json"
     kept = read_json(found) if resume and found.exists() else {}
-    if isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept):
+    ours = isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept)
+    if ours and has_begun(Path(out), kept):
         _refuse_others(out, *_settings_of(kept, recipe), recipe, reading)
         return {name: kept[name] for name in ("recipe", "recipe_hash", "seeds") if name in kept}
     return {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed]}

@@ -14,6 +14,7 @@ from typing import Any
 
 from .._errors import UlmfitError
 from .._files import link_atomic, read_json
+from ..model.pretrained import content_of
 from ..recipe.freezing import full
 from ..recipe.parts import Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
@@ -149,5 +150,8 @@ def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str, *, corpus:
     run = read_json(found)
     if recipe.weights == "pretrain" and corpus is not None and run.get("corpus", {}).get("source") != corpus:
         return False
-    return (run.get("status"), run.get("data", {}).get("fingerprint")) == ("finished", fingerprint) and has_recipe(
-        run, recipe.to_dict(), recipe.hash)
+    if (run.get("status"), run.get("data", {}).get("fingerprint")) != ("finished", fingerprint):
+        return False
+    kept = run.get("identity", {}).get("weights", {})  # not there in runs of earlier versions
+    other = [d for d in kept if content_of(recipe.weights, d) not in (None, kept[d])]
+    return not other and has_recipe(run, recipe.to_dict(), recipe.hash)
