@@ -88,7 +88,7 @@ def test_weights_are_compared_for_the_directions_that_both_know(tmp_path):
 def test_a_folder_of_an_earlier_version_is_taken_for_what_its_config_says(tmp_path):
     begun(tmp_path / "run", HEADER)
     assert RunFolder(tmp_path / "run").open(WHOLE) is True
-    (tmp_path / "run" / "config.json").write_text('{"lang": "de"}')
+    (tmp_path / "run" / "config.json").write_text('{"format": "x", "lang": "de"}')
     with pytest.raises(RunMismatch, match="another lang: .* 'de' there, 'en' here"):
         RunFolder(tmp_path / "run").open(WHOLE)
 

@@ -13,7 +13,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .._errors import UlmfitError
-from .._files import clear_left_behind, disk_full_is_said, read_json, write_json_atomic, write_text_atomic
+from .._files import (
+    clear_left_behind,
+    digests_of,
+    disk_full_is_said,
+    read_json,
+    refuse_damaged,
+    write_json_atomic,
+    write_text_atomic,
+)
+from .._schema import CONFIG, RUN, checked, read_checked
 from ..recipe.find import same_recipe
 from .environment import now
 
@@ -168,6 +177,8 @@ class RunFolder:
         if not isinstance(self.run, dict) or "schema" not in self.run:
             raise UlmfitError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'",
                               path=self.path / "run.json", advice=f"restore it, or {ANOTHER_PLACE}")
+        if self.run["schema"] == SCHEMA:
+            checked(self.run, RUN, self.path / "run.json")
         self.history = self._read_csv("history.csv")
         self.rates = self._read_csv("rates.csv")
         return self
@@ -238,7 +249,17 @@ class RunFolder:
     def mark_phase(self, direction: str, phase: str) -> None:
         """Note in run.json that a phase is finished."""
         self.run.setdefault("phases_done", []).append(f"{direction}/{phase}")
+        self.note_digests(f"{phase}_{direction}.safetensors", f"{phase}_{direction}.vocab.json", "vocab.json",
+                          f"state/validation_{direction}.npy", f"state/test_{direction}.npy")
         self.save()
+
+    def note_digests(self, *names: str) -> None:
+        """Keep what these files hold now, as far as they are there, to be compared when they are read."""
+        self.run.setdefault("digests", {}).update(digests_of(self.path, names))
+
+    def refuse_damaged(self, *names: str) -> None:
+        """UlmfitError naming the file, of these or of all, that isn't what it was when it was written."""
+        refuse_damaged(self.path, self.run.get("digests"), "run.json", names or None)
 
     def _read_csv(self, name: str) -> list[dict[str, Any]]:
         path = self.path / name
@@ -274,7 +295,8 @@ def refuse_other_identity(path: Path, run: dict[str, Any], ours: dict[str, Any])
     for name, meant in IDENTITY.items():
         there, here = theirs.get(name), ours.get(name)
         if name == "weights":
-            there, here = ({d: w[d] for d in sorted({*(there or {})} & {*(here or {})})} for w in (there, here))
+            both = sorted({*(there or {})} & {*(here or {})})
+            there, here = ([(direction, (known or {})[direction]) for direction in both] for known in (there, here))
         if name in theirs and name in ours and there != here:
             raise RunMismatch(f"{path} holds a run with another {name}: {meant} is {there!r} there, {here!r} here",
                               path=path, field=name, expected=here, found=there, advice=ANOTHER_PLACE_OR_ANEW)
@@ -287,8 +309,7 @@ def identity_of(path: Path, run: dict[str, Any]) -> dict[str, Any]:
     labels = run["data"].get("labels") or {}
     known: dict[str, Any] = {"kind": labels["kind"]} if "kind" in labels else {}
     if (path / "config.json").exists():
-        config = read_json(path / "config.json")
-        lang = config.get("lang") if isinstance(config, dict) else None
+        lang = read_checked(path / "config.json", CONFIG).get("lang")
         known |= {"lang": lang} if isinstance(lang, str) and not lang.endswith(".model") else {}
     return known
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .._errors import UlmfitError
+from .._files import expanded
 
 # suffix -> opener of a path or of a file object
 OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {
@@ -29,7 +30,7 @@ DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFi
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """Return `path` as a `Path`, home folder expanded, or refuse it by name when nothing is there."""
-    found = Path(path).expanduser()
+    found = expanded(path)
     if not found.exists():
         raise UlmfitError(f"no such file or folder: {found} (looked from {Path.cwd()})")
     return found

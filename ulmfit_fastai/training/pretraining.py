@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._files import read_json
+from .._schema import RUN, read_checked
 from ..batches.dataloaders import lm_dataloaders
 from ..model.generate import generate
 from ..model.learners import lm_learner
@@ -84,6 +84,8 @@ def pretrain(
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
+    for path in (*([] if valid is None else [valid]), *evaluate):
+        read_corpus(path)  # what isn't there is said now, not after the training
     _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
     paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
     lang = reading.lang
@@ -131,6 +133,7 @@ def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: 
             if not folder.phase_done(direction, "pretrain"):
                 work.pretrain(direction, name=f"{recipe.name}, {text.about['name']}")
             _try_out(work, direction, evaluate)
+        folder.note_digests("history.csv", "rates.csv", PIECES_FILE)
         folder.run.update(status="finished", finished=now(), until="pretrain")
     return folder.path
 
@@ -150,7 +153,7 @@ def _recorded(out: str | Path, recipe: Recipe, reading: Reading, *, resume: bool
     A folder from before stage 1 was a recipe keeps its own record of the settings, so that its checkpoint fits it.
     """
     found = Path(out) / "run.json"
-    kept = read_json(found) if resume and found.exists() else {}
+    kept = read_checked(found, RUN) if resume and found.exists() else {}
     ours = isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept)
     if ours and has_begun(Path(out), kept):
         _refuse_others(out, *_settings_of(kept, recipe), recipe, reading)

@@ -158,6 +158,10 @@ def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
     """
     recipe, folder = order.recipe, order.folder
     resolve(recipe.precision, order.conditions.device)
+    given, classes = recipe.class_weights, order.dataset.classes
+    if given is not None and len(given) != len(classes):
+        raise UlmfitError(f"class_weights: expected one number for each of the {len(classes)} classes, found "
+                          f"{len(given)}", field="class_weights", expected=len(classes), found=len(given))
     if resume and (folder.path / "run.json").exists():
         folder.read()
     general = None

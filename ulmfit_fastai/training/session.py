@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastai.torch_core import default_device
 
 from .._words import duration
+from ..model.devices import named_device
 from ..results.environment import describe_device, now, versions
 from ..results.folder import RunFolder
 from .callbacks import Budget
@@ -53,7 +53,7 @@ class Conditions:
         """
         started = time.monotonic()
         budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
-        return cls(torch.device(device) if device is not None else default_device(), budget, progress, cache, started)
+        return cls(named_device(device), budget, progress, cache, started)
 
 
 @contextmanager
