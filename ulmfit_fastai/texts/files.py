@@ -33,6 +33,8 @@ def existing(path: str | os.PathLike[str]) -> Path:
     found = expanded(path)
     if not found.exists():
         raise UlmfitError(f"no such file or folder: {found} (looked from {Path.cwd()})")
+    if not (found.is_file() or found.is_dir()):
+        raise UlmfitError(f"{found} is a pipe or a device; expected a file or a folder", path=found)
     return found
 
 
