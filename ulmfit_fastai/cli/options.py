@@ -39,8 +39,10 @@ def setting(text: str) -> tuple[str, Any]:
         return name.strip(), {"None": None, "True": True, "False": False}[value.strip()]
     try:
         return name.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of thousands of digits
         return name.strip(), value
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{name.strip()}: lists within lists, too deep to read") from None
 
 
 @dataclass(frozen=True)
