@@ -158,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except AssertionError:  # a fault of ours, which its traceback has to say
+        raise
     except Exception as error:  # whatever it is, one message says it
         if args.traceback:
             raise
