@@ -7,13 +7,14 @@ with `clear_left_behind`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # a full disk says so of no file
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -101,10 +106,13 @@ def temporary_folder(root: Path, name: str) -> Iterator[Path]:
 
 def move(temporary: Path, folder: Path) -> None:
     """Give a finished temporary folder its name, in the place of what stands there."""
-    if folder.exists():
+    if os.path.lexists(folder):  # a link that leads nowhere stands in the way too
         aside = _temporary_name(folder)
         os.replace(folder, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink()
     os.replace(temporary, folder)
 
 
@@ -130,9 +138,51 @@ def read_json(path: str | os.PathLike) -> Any:
         UlmfitError: it is not whole JSON; the message names the file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # an editor may have put a mark at its start
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise UlmfitError(f"{path} is damaged or half written: expected JSON, found {error}.") from error
+    except RecursionError:
+        raise UlmfitError(f"{path} is damaged: expected JSON, found lists within lists, too deep to read") from None
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """A path with its `~` expanded; UlmfitError where there is no such user, or no path."""
+    try:
+        return Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise UlmfitError(f"expected the path of a file or folder, found {path!r}: {error}") from None
+
+
+def digest_of(path: str | os.PathLike) -> str:
+    """32 hexadecimal characters that change with any bit of a file's content (blake2b)."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digests_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """name -> `digest_of` of the files of a folder that are there."""
+    return {name: digest_of(folder / name) for name in names if (folder / name).is_file()}
+
+
+def refuse_damaged(folder: Path, digests: Mapping[str, str] | None, record: str, names: Iterable[str] | None = None
+                   ) -> None:
+    """UlmfitError naming the file whose content isn't what it was when its digest was written into `record`.
+
+    Files without a digest, as of earlier versions, and files that aren't there pass: who reads them says so.
+
+    Args:
+        names: the files to compare; None: all that have a digest.
+    """
+    for name in (digests or {}) if names is None else names:
+        expected = (digests or {}).get(name)
+        path = folder / name
+        if expected is not None and path.is_file() and digest_of(path) != expected:
+            raise UlmfitError(f"{path} is damaged, or was changed: its content is not that which {record} has the "
+                              "digest of", path=path, expected=expected,
+                              advice="restore the file, or make it anew with `resume=False`")
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,25 @@ def shown(values: Iterable[Any], most: int = 10) -> str:
     every = [str(value) for value in values]
     rest = len(every) - most
     return ", ".join(every[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: Any) -> str:
+    """Text for a terminal: what would move its cursor, colour it or turn it around is shown as an escape."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+_NAMES = "(?<![a-z])(?:api|access|auth|private)?[-_.]?(?:key|token|secret|passw(?:or)?d|pwd|credentials?|signature)"
+_SECRET = re.compile(rf"(?i)({_NAMES}\s*[=:]\s*|--[\w-]*?{_NAMES}\s+)[^\s&]+")
+_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_SHAPE = re.compile(r"\b(?:hf|sk|pk|rk|gh[opsu]|github_pat|glpat|xox[abp]|AKIA|ASIA|AIza|ya29|eyJ)[-_.]?[\w.-]{12,}")
+
+
+def without_secrets(text: str) -> str:
+    """A command line with *** in the place of what looks like a password, a key or a token."""
+    return _SHAPE.sub("***", _SECRET.sub(r"\1***", _USER.sub("***", text)))
 
 
 def duration(seconds: float) -> str:

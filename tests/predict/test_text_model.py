@@ -68,7 +68,7 @@ def test_int8_predicts_nearly_the_same_and_refuses_what_needs_the_weights(model,
             use()
     assert not (tmp_path / "again").exists()
     with pytest.raises(ValueError, match="int8 is for prediction on the CPU"):
-        ULMFiT.load(folder, int8=True, device="meta")
+        ULMFiT.load(folder, int8=True, device=torch.device("meta"))
 
 
 def test_loading_executes_nothing(folder, monkeypatch):
@@ -167,7 +167,7 @@ def test_what_is_no_model_is_refused_in_words(tmp_path, folder):
     ("config.json", {"format": "ulmfit_fastai model 9"}, "use the version of ulmfit_fastai that wrote it"),
     ("config.json", {"kind": "other"}, "expected one of single, multi, regression"),
     ("config.json", {"classes": [3, 8]}, "has the classes 3, 7, config.json has 3, 8"),
-    ("config.json", {"directions": ["sideways"]}, "lacks classifier_sideways.safetensors"),
+    ("config.json", {"directions": ["sideways"]}, "directions is .*'sideways'"),
     ("recipe.json", {"max_vocab": "many"}, "max_vocab"),
 ])
 def test_files_of_another_model_are_refused(folder, name, change, said):
@@ -186,7 +186,7 @@ def test_another_vocabulary_and_another_size_are_refused(folder):
     recipe = read_json(folder / "recipe.json")
     recipe["model"]["n_hid"] = 64
     write_json_atomic(folder / "recipe.json", recipe)
-    with pytest.raises(ValueError, match="don't fit the model of recipe.json: size mismatch .* more like it") as said:
+    with pytest.raises(ValueError, match="don't fit the model of recipe.json: .* more differ") as said:
         ULMFiT.load(folder)
     assert "\n" not in str(said.value)  # one tensor says it; torch lists them all
 

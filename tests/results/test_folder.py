@@ -55,9 +55,64 @@ def test_another_recipe_is_another_run_though_the_hashes_be_equal(tmp_path):
     assert not is_finished(tmp_path, other, run["data"]["fingerprint"])
 
 
+WHOLE = {**HEADER, "identity": {"lang": "en", "pieces": None, "kind": "single", "label_delim": None,
+                                "weights": {"forward": "aa", "backward": "bb"}}}
+
+
+def begun(folder: Path, header: dict = WHOLE, **changes) -> dict:
+    """A run that has trained an epoch, with other values in its run.json."""
+    RunFolder(folder).open(header)
+    run = json.loads((folder / "run.json").read_text())
+    run["stages"] = [{"direction": "forward", "phase": "lm", "stage": "a", "epochs_done": 1, "seconds": 1.0}]
+    (folder / "run.json").write_text(json.dumps({**run, **changes}))
+    return run
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("lang", "de"), ("pieces", "0123"), ("kind", "multi"), ("label_delim", ";"), ("weights", {"forward": "cc"})])
+def test_what_a_run_depends_on_besides_its_recipe_is_refused_by_name(field, value, tmp_path):
+    begun(tmp_path / "run")
+    other = {**WHOLE, "identity": {**WHOLE["identity"], field: value}}
+    for use in (RunFolder(tmp_path / "run").open, RunFolder(tmp_path / "run").compare):
+        with pytest.raises(RunMismatch, match=f"another {field}: ") as said:
+            use(other)
+        assert said.value.field == field
+
+
+def test_weights_are_compared_for_the_directions_that_both_know(tmp_path):
+    begun(tmp_path / "run")
+    other = {**WHOLE, "identity": {**WHOLE["identity"], "weights": {"backward": "bb"}}}
+    assert RunFolder(tmp_path / "run").open(other) is True
+
+
+def test_a_folder_of_an_earlier_version_is_taken_for_what_its_config_says(tmp_path):
+    begun(tmp_path / "run", HEADER)
+    assert RunFolder(tmp_path / "run").open(WHOLE) is True
+    (tmp_path / "run" / "config.json").write_text('{"format": "x", "lang": "de"}')
+    with pytest.raises(RunMismatch, match="another lang: .* 'de' there, 'en' here"):
+        RunFolder(tmp_path / "run").open(WHOLE)
+
+
+def test_a_run_that_has_trained_nothing_gives_way_to_a_corrected_one(tmp_path):
+    RunFolder(tmp_path / "run").open({**HEADER, "recipe": {"bs": 0}, "recipe_hash": "b"})
+    assert RunFolder(tmp_path / "run").open(HEADER) is False
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"] == {}
+    begun(tmp_path / "other", {**HEADER, "recipe": {"bs": 8}, "recipe_hash": "b"})
+    with pytest.raises(RunMismatch, match="another recipe"):
+        RunFolder(tmp_path / "other").open(HEADER)
+
+
+def test_other_versions_are_said_in_one_line_and_the_run_goes_on(tmp_path, caplog):
+    versions = {"torch": "2.13", "fastai": "2.8.12", "ulmfit_fastai": "0.1"}
+    begun(tmp_path / "run", {**HEADER, "versions": versions}, status="stopped")
+    assert RunFolder(tmp_path / "run").open({**HEADER, "versions": versions}) is True and not caplog.records
+    assert RunFolder(tmp_path / "run").open({**HEADER, "versions": {**versions, "torch": "3.0"}}) is True
+    assert "torch 2.13 there, 3.0 here" in caplog.text and len(caplog.records) == 1
+
+
 def test_recipes_of_pretraining_are_told_apart_by_hash_or_by_their_fields(tmp_path):
     settings = {"size": "small", "wd": 0, "seed": 0}
-    RunFolder(tmp_path / "run").open({**HEADER, "recipe": settings})
+    begun(tmp_path / "run", {**HEADER, "recipe": settings})
     RunFolder(tmp_path / "run").open({**HEADER, "recipe": {**settings, "wd": 0.0}, "recipe_hash": "b"})
     with pytest.raises(RunMismatch, match="seed: 0 there, 1 here"):
         RunFolder(tmp_path / "run").open({**HEADER, "recipe": {**settings, "seed": 1}, "recipe_hash": "c"})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .._errors import UlmfitError
+from .._files import expanded
 from ..predict.config import Config
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
@@ -29,11 +30,11 @@ from ..texts.dataset import Dataset
 from ..tokens.store import TokenStore
 from ..training.prepare import rows_for
 from ..training.processes import join
-from ..training.runs import plan_run, run
+from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
 from .fitted import Work, trained_model
 from .labels import OwnLabels, class_weights, read_labels
-from .start import refuse_no_validation, refuse_twice, valid_fraction, vocabulary, with_weights
+from .start import refuse_no_validation, refuse_twice, refuse_wrong_types, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
 from .trained import Trained
 
@@ -155,9 +156,10 @@ class ULMFiT(Trained):
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             with join(self.device).first():
                 work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
-            folder = Path(temporary) / "run" if self.out is None else Path(self.out).expanduser()
+            folder = Path(temporary) / "run" if self.out is None else expanded(self.out)
             folder = run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
-                         time_budget=self.time_budget, resume=self.resume, opened=work.opened)
+                         time_budget=self.time_budget, resume=self.resume, opened=work.opened,
+                         lang=self.lang)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data = work.dataset, work.ids
             if self.out is not None:
@@ -177,6 +179,8 @@ class ULMFiT(Trained):
         """
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+            if self.out is not None and self.resume:
+                refuse_another_run(work.recipe, work.dataset, expanded(self.out), lang=self.lang)
             return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
 
     def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,
@@ -185,6 +189,9 @@ class ULMFiT(Trained):
         self.check_settings()
         frame, columns = text_frame(X, text)
         label, y = labels_of(X, y, label)
+        if label is not None and label in columns:
+            raise UlmfitError(f"column {label} is given as text and as label", field="label",
+                              advice="name the columns by `text=` and `label=`")
         labels = read_labels(y, self.task)
         dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing,
                               source=X.attrs.get("source") if isinstance(X, pd.DataFrame) else None)
@@ -230,6 +237,7 @@ class ULMFiT(Trained):
         Raises:
             UlmfitError: a preset that isn't there, or settings that are wrong or would have no effect.
         """
+        refuse_wrong_types(self.get_params(deep=False))
         settings = dict(self.settings or {})
         refuse_twice(settings, self.get_params(deep=False), lang=self.lang)
         names = DEFAULT_PRESETS if self.preset is None else (self.preset,)

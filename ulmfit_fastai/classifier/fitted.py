@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._errors import UlmfitError
-from .._files import read_json
+from .._files import refuse_damaged
+from .._schema import RUN, read_checked
 from ..batches.targets import Target
 from ..model.weights import Classifier
 from ..predict.config import Config, about
@@ -35,11 +36,17 @@ class Work:
 
 def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
     """The model of a run that `fit` made."""
-    done = read_json(folder / "run.json")
+    done = read_checked(folder / "run.json", RUN)
     if done["status"] != "finished":
         go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
                  else "nothing was kept: give `out=` a folder, from which the same call goes on")
         raise Unfinished("stopped in good order before the end", path=folder, advice=go_on)
+    gone = [f"classifier_{d}.safetensors" for d in work.config.directions
+            if not (folder / f"classifier_{d}.safetensors").is_file()]
+    if gone:
+        raise UlmfitError(f"{folder} holds this run, finished, but {gone[0]} is not there any more", path=folder,
+                          advice="restore the file, or start anew with `resume=False`")
+    refuse_damaged(folder, done.get("digests"), "run.json")
     target = Target.from_record(done["data"]["labels"], work.config.target.classes)  # with the scale of numbers
     config = replace(work.config, target=target, data=about(done))
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",

@@ -7,15 +7,19 @@ epoch of the language model would teach it nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._errors import UlmfitError
+from .._schema import said
+from ..batches.targets import TASKS
 from ..model import pretrained
+from ..model.devices import named_device
 from ..recipe.fitting import RARE_WORDS
 from ..recipe.recipe import Recipe
 from ..recipe.settings import LostSetting
@@ -57,6 +61,36 @@ SAID_BY = {"directions": "directions", "weights": "weights", "seed": "random_sta
            "valid_fraction": "validation_fraction", "classifier.stages.-1.epochs": "epochs",
            "lm.stages.-1.epochs": "lm_epochs", "lm.stages.0.epochs": "lm_epochs"}
 """Fields of a recipe that an argument of the estimator says too."""
+
+
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "preset": ((str, Path, Recipe), "a name, a path or a Recipe"), "weights": ((str, Path), "a name or a path"),
+    "task": ((str,), "text"), "lang": ((str,), "text"), "epochs": ((Integral,), "a whole number"),
+    "lm_epochs": ((Integral,), "a whole number"), "random_state": ((Integral,), "a whole number"),
+    "validation_fraction": ((Real,), "a number"), "time_budget": ((Real,), "seconds"), "out": ((str, Path), "a path"),
+    "settings": ((Mapping,), "a mapping from field to value"),
+    "class_weight": ((str, Mapping), "'balanced', or a mapping"),
+    "directions": ((str, Sequence), "('forward',), ('backward',) or both")}
+"""What the estimator's arguments may be, besides None."""
+
+
+def refuse_wrong_types(arguments: Mapping[str, Any]) -> None:
+    """UlmfitError naming the argument that is of another type than it can be, and those out of range."""
+    for name, (kinds, words) in KINDS.items():
+        value = arguments[name]
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise UlmfitError(f"{name} is {said(value)}; expected {words}", field=name, expected=words, found=value)
+    if not all(isinstance(field, str) for field in arguments["settings"] or ()):
+        raise UlmfitError("settings: expected the names of fields, such as 'classifier.bs'", field="settings")
+    if arguments["task"] not in ("auto", *TASKS):
+        raise UlmfitError(f"task is {arguments['task']!r}; expected auto, {', '.join(TASKS)}", field="task")
+    if arguments["time_budget"] is not None and not arguments["time_budget"] > 0:
+        raise UlmfitError(f"time_budget is {arguments['time_budget']}; expected seconds, above 0", field="time_budget")
+    if arguments["class_weight"] is not None and isinstance(arguments["class_weight"], str) and \
+            arguments["class_weight"] != "balanced":
+        raise UlmfitError(f"class_weight is {arguments['class_weight']!r}; expected 'balanced' or a mapping from class "
+                          "to weight", field="class_weight")
+    named_device(arguments["device"])
 
 
 def refuse_twice(settings: Mapping[str, Any], arguments: Mapping[str, Any], *, lang: str) -> None:

@@ -95,6 +95,8 @@ class Trained(BaseEstimator):
         Yields:
             float64 (texts, outputs) of the next texts, some thousands at a time; `decide` makes classes of them.
         """
+        if isinstance(texts, str):
+            raise UlmfitError("expected many texts, found one string: put it in a list")
         return self._model().stream(texts)
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
@@ -104,6 +106,8 @@ class Trained(BaseEstimator):
             outputs: of `predict_proba` or `predict_stream`, (texts, outputs).
         """
         config, target = self._model().config, self.model_.target
+        if np.ndim(outputs) != 2 or np.shape(outputs)[1] != target.n_out:
+            raise UlmfitError(f"expected outputs of the shape (texts, {target.n_out}), found {np.shape(outputs)}")
         if target.kind == "regression":
             return outputs[:, 0]
         if target.kind == "single":

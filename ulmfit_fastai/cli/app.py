@@ -22,6 +22,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from .._errors import UlmfitError
 from .._processes import leads, several
 from .._version import __version__
+from .._words import visible
+from .cache import cache
 from .commands import average, check, demo, doctor, imdb, pretrain, recipe, report
 from .experiments import EXPERIMENTS
 from .options import (
@@ -66,6 +68,7 @@ COMMANDS = (
         option("--out", default="runs/both", metavar="FOLDER",
                help="folder for the averaged predictions and their report: a new one, or an average to be made anew "
                     "(default: %(default)s)"))),
+    Command("cache", cache, (option("--clear", action="store_true", help="remove them"),)),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
     Command("report", report, (
         option("run", metavar="RUN", help="run folder"),
@@ -122,10 +125,17 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
     return parser
 
 
+class _Visible(logging.Formatter):
+    """Log lines without control characters, which names in the user's data may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(visible, super().format(record).split("\n")))
+
+
 def set_up_logging(verbose: bool) -> None:
     """Send the package's log to stderr, as plain lines."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Visible("%(message)s"))
     package_logger = logging.getLogger(__package__.partition(".")[0])
     package_logger.handlers = [handler]
     package_logger.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -140,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget, 130 interrupted.
     """
+    prepare_streams()
     with open(os.devnull, "w") as nothing:
         if leads():
             return _run(build_parser().parse_args(argv))
@@ -152,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     set_up_logging(args.verbose)
     try:
+        refuse_empty(args)
         if several() and args.command not in TOGETHER:
             raise UlmfitError(f"{args.command} works in one process; what several do together is "
                               f"{', '.join(TOGETHER)}")
@@ -162,11 +174,13 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # `| head` closed our output: nothing is wrong, and nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # last: a loss that is no number any more
+    except AssertionError:  # a fault of ours, which its traceback has to say
+        raise
+    except Exception as error:  # whatever it is, one message says it
         if args.traceback:
             raise
         if not several() or speaks():
-            print(f"ulmfit-fastai: {describe(error)}\n(--traceback shows where)", file=sys.stderr)
+            print(f"ulmfit-fastai: {visible(describe(error))}\n(--traceback shows where)", file=sys.stderr)
         return 2
 
 
@@ -177,8 +191,43 @@ def speaks() -> bool:
     return processes.speaks()
 
 
+def prepare_streams() -> None:
+    """Let words through to any console: what it can't show becomes an escape, and a closed one takes nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+PATHS = ("out", "data", "corpus", "lm_from", "file", "model", "run", "preset", "weights", "lang", "unlabelled",
+         "valid", "train_part", "rows", "kinds", "labels", "label")
+"""Arguments that an empty word, as of a variable that isn't set, is not taken for."""
+
+
+def refuse_empty(args: argparse.Namespace) -> None:
+    """Refuse empty words, and a working folder that is gone, before anything is done."""
+    for name in PATHS:
+        if getattr(args, name, None) == "":
+            raise UlmfitError(f"--{name.replace('_', '-')} is empty: is a variable of the shell not set?", field=name)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UlmfitError("the folder that this command was given in is not there any more; cd to another") from None
+    given = getattr(args, "device", None)
+    if given is not None:
+        from ..model.devices import named_device
+
+        named_device(given)
+
+
 def describe(error: Exception) -> str:
     """The error's own message, its advice in the shell's words; its kind in front where that would say too little."""
     if isinstance(error, UlmfitError):
         return error.in_shell_words
+    if isinstance(error, RecursionError):
+        return "something is nested too deep to be read: lists within lists, in a file or a value"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
     return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"

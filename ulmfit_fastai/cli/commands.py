@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .options import DIRECTIONS, STOPPED, given, overrides, show
+from .options import DIRECTIONS, STOPPED, given, overrides, say, show
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -80,7 +80,7 @@ def check(args: argparse.Namespace) -> int:
     experiments = experiments_of([Result.load(run) for run in reversed(folders.values())])
     verdicts = [compare(*results) for results in experiments]
     for results, verdict in zip(experiments, verdicts):
-        print(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
+        say(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
     return max(verdict.exit_code for verdict in verdicts)
 
 
@@ -116,7 +116,7 @@ def doctor(args: argparse.Namespace) -> int:
     from .doctor import diagnose
 
     diagnosis = diagnose(network=not args.offline)
-    print(diagnosis.text)
+    say(diagnosis.text)
     return 0 if diagnosis.healthy else 1
 
 
@@ -142,7 +142,7 @@ def report(args: argparse.Namespace) -> int:
 
         task, path = Result.load(args.run).task, args.texts or None  # whether they are the run's is checked below
         dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
-    print(f"report: {write_report(args.run, dataset=dataset, show_texts=True if dataset else None)}")
+    say(f"report: {write_report(args.run, dataset=dataset, show_texts=True if dataset else None)}")
     return 0
 
 
@@ -170,14 +170,14 @@ def recipe(args: argparse.Namespace) -> int:
         rows = [(field, short(a), short(b)) for field, a, b in first.diff(second)]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         for field, a, b in rows:
-            print(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
+            say(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
         if not rows:
-            print("no difference")
+            say("no difference")
         return 0
     if len(args.names) != 1 or args.names[0] == "diff":
         raise UlmfitError("expected `recipe NAME` or `recipe diff NAME NAME`, found: recipe " + " ".join(args.names))
     found = find_recipe(args.names[0], args.task)
-    print(found.to_json() if args.json else found)
+    say(found.to_json() if args.json else found)
     return 0
 
 
@@ -195,9 +195,9 @@ def fields(names: list[str], task: str) -> int:
     if names == ["pretrain"]:
         from ..training.stage_one import Reading, pretraining
 
-        print(*documented_arguments(pretraining), *documented(Reading), sep="\n")
+        say(*documented_arguments(pretraining), *documented(Reading), sep="\n")
     else:
-        print(*(documented(given=find_recipe(names[0], task)) if names else documented()), sep="\n")
+        say(*(documented(given=find_recipe(names[0], task)) if names else documented()), sep="\n")
     return 0
 
 
@@ -217,11 +217,14 @@ def pretrain(args: argparse.Namespace) -> int:
     settings = {"size": args.size, "directions": DIRECTIONS["forward"], "lang": args.lang, "tokenizer": args.tokenizer,
                 **given(args)}
     from ..training.pretraining import pretrain as run_pretraining
+    from ..training.stage_one import settings as checked
+
+    checked(settings)  # a name that isn't a setting's must not reach another argument
 
     folder = run_pretraining(args.corpus, out=args.out, valid=args.valid, evaluate=args.evaluate,
                              time_budget=args.time_budget, device=args.device, resume=not args.no_resume, **settings)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for direction, texts in run.get("samples", {}).items():
-        print(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
-    print(f"language model, {run['status']}: {folder.resolve()}")
+        say(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
+    say(f"language model, {run['status']}: {folder.resolve()}")
     return STOPPED if run["status"] == "stopped" else 0

@@ -23,6 +23,7 @@ from .options import (
     Command,
     option,
     overrides,
+    say,
     show,
 )
 
@@ -74,7 +75,7 @@ def reproduce(args: argparse.Namespace) -> int:
 
     tasks = None if "all" in args.tasks else args.tasks
     results = reproduce_all(tasks, args.preset, data=args.data, out=args.out or "runs", **options)
-    print(results)
+    say(results)
     return results.exit_code
 
 
@@ -142,7 +143,7 @@ def figure4(args: argparse.Namespace) -> int:
 
 def shown(experiment: Any) -> int:
     """Print an experiment or its plan; returns the exit code, which says whether runs are missing."""
-    print(experiment)
+    say(experiment)
     return STOPPED if getattr(experiment, "missing", None) else 0
 
 

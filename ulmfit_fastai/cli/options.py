@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
+from .._words import visible
+from ..paper import TASKS
 from ..recipe import parts
 
 DIRECTIONS: dict[str, tuple[str, ...]] = {name: (name,) for name in parts.DIRECTIONS} | {"both": parts.DIRECTIONS}
@@ -37,8 +39,10 @@ def setting(text: str) -> tuple[str, Any]:
         return name.strip(), {"None": None, "True": True, "False": False}[value.strip()]
     try:
         return name.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of thousands of digits
         return name.strip(), value
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{name.strip()}: lists within lists, too deep to read") from None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ TIME_BUDGET = option("--time-budget", type=seconds, metavar="TIME",
 NO_RESUME = option("--no-resume", action="store_true", help="start anew even if the run folder holds a run")
 DRY_RUN = option("--dry-run", action="store_true",
                  help="say what would be done and how long it would take here, and stop there")
-TASK = option("--task", default="imdb", metavar="NAME", help="data set the recipe is for (default: %(default)s)")
+TASK = option("--task", choices=tuple(TASKS), default="imdb", help="data set the recipe is for (default: %(default)s)")
 CORPUS = option("--corpus", metavar="PATH",
                 help="general text for a recipe that pretrains (paper, scripts): a file, a folder, or wikitext-103")
 LM_FROM = option("--lm-from", metavar="RUN",
@@ -122,12 +126,17 @@ STOPPED = 3
 """Exit code of a run that its time budget ended before the end."""
 
 
+def say(*words: Any, sep: str = " ") -> None:
+    """Print words for people, without the control characters that names in their data may hold."""
+    print("\n".join(map(visible, sep.join(map(str, words)).split("\n"))))
+
+
 def show(result: Any, folder: str) -> int:
     """Print a result and the path of its report; returns the exit code."""
     if result is None:  # a dry run has none
         return 0
-    print(result)
+    say(result)
     page = Path(folder) / "report.html"
     if page.is_file():
-        print(f"report: {page.resolve()}")
+        say(f"report: {page.resolve()}")
     return STOPPED if getattr(result, "status", "finished") == "stopped" else 0

@@ -6,12 +6,14 @@ import argparse
 import codecs
 import json
 import logging
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
+from .._files import expanded
 from .._processes import leads
 from .._progress import Bar
 from .options import (
@@ -26,6 +28,7 @@ from .options import (
     Command,
     option,
     overrides,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ def encoding(name: str) -> str:
     """The name of a text encoding that Python knows."""
     try:
         known = codecs.lookup(name).name
-    except LookupError:
+        b"text".decode(name)  # rot13, hex and base64 are known too, but no encodings of text
+    except (LookupError, ValueError):
         raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
     return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
 
@@ -96,18 +100,18 @@ def train(args: argparse.Namespace) -> int:
     columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text)}
     try:
         if args.dry_run:
-            print(model.plan(frame, **columns))
+            say(model.plan(frame, **columns))
             return 0
         model.fit(frame, **columns)
     except Unfinished as stopped:
-        print(stopped.in_shell_words)
+        say(stopped.in_shell_words)
         return STOPPED
     report = ""
     if model.model_.target.kind == "single" and leads():
         from ..report.report import write_report
 
         report = f"report: {write_report(args.out).resolve()}\n"
-    print(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n{report}\nnow:\n"
+    say(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n{report}\nnow:\n"
           f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
           f"  ulmfit-fastai evaluate {args.out} FILE\n"
           f"  ulmfit-fastai explain {args.out} \"a text\"")
@@ -132,8 +136,10 @@ def predict(args: argparse.Namespace) -> int:
     from ..texts.tables import TableReader
     from .table_columns import predicted_columns
 
+    if args.out is None:
+        utf8_to_the_screen()
     reader = TableReader(args.file, encoding=args.encoding)
-    out = Path(args.out).expanduser() if args.out else None
+    out = expanded(args.out) if args.out else None
     if out is not None and out.exists() and out.samefile(reader.path):
         raise UlmfitError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
@@ -151,8 +157,17 @@ def predict(args: argparse.Namespace) -> int:
     if empty:
         log.warning("%s without text: nothing is predicted for %s", rows(empty), "it" if empty == 1 else "them")
     if args.out:
-        print(f"{rows(done)}: {Path(args.out).resolve()}")
+        say(f"{rows(done)}: {Path(args.out).resolve()}")
     return 0
+
+
+def utf8_to_the_screen() -> None:
+    """A table is UTF-8 wherever it goes; a closed screen is refused, since its rows would be lost."""
+    if sys.__stdout__ is None and getattr(sys.stdout, "name", None) == os.devnull:
+        raise UlmfitError("the standard output is closed, so that the rows would be lost", field="out",
+                          advice="give `out=` a file")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -181,7 +196,7 @@ def evaluate(args: argparse.Namespace) -> int:
     frame = frame.assign(**{label: typed(frame[label], delim, target.task)})
     frame = with_text_and_label(model, frame, args.text, label)
     found = model.evaluate(frame, text=args.text, label=label)
-    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
+    say(json.dumps(found.to_dict(), indent=2) if args.json else found)
     return 0
 
 

@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._errors import UlmfitError
+from .._files import expanded
+from ..model.devices import named_device
 from ..recipe.find import find_recipe
 from ..recipe.recipe import Recipe
 from ..recipe.settings import check_settings, refuse_lost
@@ -15,6 +18,14 @@ from .grid import Cell
 TAKEN = ("valid_fraction", "n_labels", "lm_texts", "classifier.early_stopping")
 """Fields in which the paper's analyses are all alike, so that they are its own unless asked for otherwise."""
 ADVICE = {"seed": "name seeds by `seeds=`", "n_labels": "name numbers of labels by `labels=`"}
+
+
+def refuse_early(device: Any, out: str | Path | None) -> None:
+    """Refuse a device that isn't here, and a file in the place of the results, before anything is read."""
+    named_device(device)
+    if out is not None and expanded(out).exists() and not expanded(out).is_dir():
+        raise UlmfitError(f"{out}: expected a folder, or a place for one, found a file", path=out,
+                          advice="choose another `out=`")
 
 
 def base_recipe(base: str | Path | Recipe | None, task: str, overrides: Mapping[str, Any]) -> Recipe:

@@ -22,7 +22,7 @@ from ..texts.dataset import Dataset
 from ..texts.sources import load_task
 from ..training.corpus import Corpus
 from .ablation_table import SCHEMA
-from .base import base_recipe, refuse_lost_settings, taken
+from .base import base_recipe, refuse_early, refuse_lost_settings, taken
 from .figures import epochs_figure, save_figure
 from .grid import GridPlan, cell, plan_grid, result_of, run_grid
 from .tables import notes_of, record_of, seed_list
@@ -93,6 +93,7 @@ def figure4(
 
     Source: Howard & Ruder 2018, section 5, Figure 4.
     """
+    refuse_early(device, out)
     name = task.name if isinstance(task, Dataset) else task
     recipe = base_recipe(base, name, overrides)
     kinds = figure4_recipes(name, recipe, overrides)

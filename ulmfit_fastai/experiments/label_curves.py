@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from .. import paper
+from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..recipe.ablations import LOW_SHOT
 from ..recipe.recipe import Recipe
@@ -30,7 +31,7 @@ from ..texts.sources import load_task
 from ..training.corpus import Corpus
 from ..training.prepare import rows_for
 from .ablation_table import SCHEMA
-from .base import base_recipe
+from .base import base_recipe, refuse_early
 from .baselines import nbsvm_baseline, tfidf_baseline
 from .figures import labels_figure, save_figure
 from .grid import Cell, GridPlan, distinct, plan_grid, result_of, run_grid
@@ -174,6 +175,10 @@ def lowshot(
     Source: Howard & Ruder 2018, section 5, Low-shot learning.
     """
     started = time.monotonic()
+    few = [n for n in labels if n is not None and n < 2]
+    if few or not len(labels):
+        raise UlmfitError(f"labels: expected numbers of at least 2, found {few[0] if few else 'none'}", field="labels")
+    refuse_early(device, out)
     name = task.name if isinstance(task, Dataset) else task
     recipe = base_recipe(base, name, overrides)
     how: dict[str, Any] = {"kinds": kinds, "base": recipe, "seeds": seed_list(seeds), "most_texts": most_texts,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..recipe.find import find_recipe
 from ..recipe.recipe import Recipe
-from ..recipe.settings import with_settings
+from ..recipe.settings import LostSetting, with_settings
 from ..report.report import write_report
 from ..results.result import Result
 from ..texts.dataset import Dataset
@@ -18,6 +18,7 @@ from ..texts.synthetic import synthetic_reviews
 from ..training.corpus import Corpus
 from ..training.processes import join, processes
 from ..training.runs import refuse_other_models, run
+from .base import refuse_early
 from .baselines import tfidf_baseline
 
 log = logging.getLogger(__name__)
@@ -108,8 +109,12 @@ def reproduce(
 
     Source: Howard & Ruder 2018, sections 3 and 4, Tables 2 and 3.
     """
+    refuse_early(device, out)
     name = task.name if isinstance(task, Dataset) else task
     recipe = settled_recipe(preset, name, directions, overrides)
+    if corpus is not None and recipe.weights != "pretrain":
+        raise LostSetting(f"corpus: no effect on recipe {recipe.name!r}, whose weights are {recipe.weights!r}: only "
+                          "'pretrain' reads one", field="corpus", advice="leave it out")
     if lm_from is not None and not isinstance(lm_from, Mapping):
         lm_from = dict.fromkeys(recipe.directions, lm_from)
     if lm_from:  # what is wrong with it is said before a download

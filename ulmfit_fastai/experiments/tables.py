@@ -15,11 +15,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
-import torch
-from fastai.torch_core import default_device
 
 from .. import paper
 from .._errors import UlmfitError
+from ..model.devices import named_device
 from ..recipe.ablations import ROWS, ablation, full_method, in_directions
 from ..recipe.recipe import Recipe
 from ..results import verdict
@@ -31,7 +30,7 @@ from ..texts.sources import load_task
 from ..tokens.ids import TokenIds
 from ..training.corpus import Corpus
 from .ablation_table import COLUMNS, AblationTable
-from .base import base_recipe, refuse_lost_settings, taken
+from .base import base_recipe, refuse_early, refuse_lost_settings, taken
 from .figures import save_figure
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
 
@@ -95,6 +94,7 @@ def ablate(
 
     Source: Howard & Ruder 2018, section 5.
     """
+    refuse_early(device, out)
     name = task.name if isinstance(task, Dataset) else task
     recipe = base_recipe(base, name, overrides)
     cells = table_cells(table, name, base=recipe, rows=rows, seeds=seed_list(seeds), directions=directions,
@@ -117,8 +117,13 @@ def ablate(
     return result
 
 
+MOST_SEEDS = 1000
+
+
 def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """3 as (0, 1, 2); a sequence as it is. ValueError for none, or one twice."""
+    if isinstance(seeds, int) and not 0 < seeds <= MOST_SEEDS:
+        raise UlmfitError(f"seeds: expected a number of 1 to {MOST_SEEDS:,}, found {seeds:,}", field="seeds")
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not found or len(set(found)) < len(found):
         raise UlmfitError(f"seeds: expected a number above zero, or distinct seeds, found {seeds!r}")
@@ -183,7 +188,7 @@ def record_of(cells: Sequence[Cell], results: dict[str, Result | None], dataset:
     """How the numbers of an experiment were made; `results` by folder name, None where one is missing."""
     return {
         "command": command_line(), "seeds": sorted({c.seed for c in cells}), "versions": versions(),
-        "device": describe_device(torch.device(device) if device else default_device()),
+        "device": describe_device(named_device(device)),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "counts": dataset.counts,
                  "synthetic": dataset.synthetic, "notes": list(dataset.notes)},
         "full_method": {"hash": method.hash, "recipe": method.to_dict()},

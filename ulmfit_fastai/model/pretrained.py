@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 from .._errors import UlmfitError
+from .._files import refuse_damaged
+from .._schema import RUN, read_checked, said
 from ..recipe.parts import DIRECTIONS
 from .weights import EMBEDDING, LMWeights
 
@@ -58,6 +62,7 @@ def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeig
     if path.is_dir():
         for name in (f"pretrain_{direction}.safetensors", f"lm_{direction}.safetensors"):
             if (path / name).exists():
+                _refuse_damaged(path, name)
                 return _same_direction(LMWeights.load(path / name), direction)
         pth = sorted(path.glob("*.pth"))
         if pth:
@@ -71,10 +76,55 @@ def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeig
     )
 
 
+def _refuse_damaged(folder: Path, name: str) -> None:
+    """Compare weights with the digest that the record of their run holds, if it holds one."""
+    if (folder / "run.json").is_file():
+        refuse_damaged(folder, read_checked(folder / "run.json", RUN).get("digests"), "run.json", [name])
+
+
 def _same_direction(weights: LMWeights, direction: str) -> LMWeights:
     if weights.direction != direction:
         raise UlmfitError(f"{weights.meta.get('path')}: expected {direction} weights, found {weights.direction} ones")
     return weights
+
+
+def content_of(source: str | Path, direction: str = "forward") -> str | None:
+    """A digest of the files that `load` would read, so that other weights under an old name are noticed.
+
+    Returns:
+        16 hexadecimal characters; None where there are no files, or none yet.
+    """
+    files = _files_of(source, direction)
+    if not files:
+        return None
+    return _content(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=64)
+def _content(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path, size, _ in files:
+        digest.update(size.to_bytes(8, "little"))
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _files_of(source: str | Path, direction: str) -> list[Path]:
+    if str(source) in ("none", "pretrain"):
+        return []
+    if str(source) == "wiki-small":
+        path = BUNDLED / f"wiki-small-{direction}.safetensors"
+    elif str(source) == "wt103":
+        path = _wt103(direction)[1]
+    else:
+        path = Path(source)
+    if path.is_dir():
+        own = [path / f"{phase}_{direction}.safetensors" for phase in ("pretrain", "lm")]
+        path = next((p for p in (*own, *sorted(path.glob("*.pth"))) if p.is_file()), path)
+    words = sorted(path.parent.glob("*.pkl")) if path.suffix == ".pth" else []  # a .safetensors names its words' hash
+    return [path, *words] if path.is_file() else []
 
 
 class _ListOfWords(pickle.Unpickler):
@@ -107,19 +157,26 @@ def load_fastai_pair(
         itos = found[0]
     with open(itos, "rb") as handle:
         try:
-            words = list((pickle.Unpickler if allow_pickle else _ListOfWords)(handle).load())
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise UlmfitError(f"{itos}: expected a pickled list of words, found {error}; fetch it again") from error
-        except ValueError as error:
+            words = (pickle.Unpickler if allow_pickle else _ListOfWords)(handle).load()
+        except UlmfitError as error:
             raise UlmfitError(f"{itos}: {error}; pass allow_pickle=True only if you trust the file") from error
+        except Exception as error:  # a damaged pickle raises any type
+            raise UlmfitError(f"{itos}: expected a pickled list of words, found {str(error) or type(error).__name__}; "
+                              "fetch it again") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UlmfitError(f"{itos}: expected a pickled list of words, found {said(words)}", path=itos)
     try:
         state = torch.load(pth, map_location="cpu", weights_only=not allow_pickle)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # as above
         raise UlmfitError(f"{pth}: expected a fastai language model's state dict, found {str(error)[:200]}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("model", state), dict):
+        raise UlmfitError(f"{pth}: expected a fastai language model's state dict, found {said(state)}", path=pth)
     state = {key: value for key, value in state.get("model", state).items() if isinstance(value, Tensor)}
     if EMBEDDING not in state or state[EMBEDDING].shape[0] != len(words):
         rows = state[EMBEDDING].shape[0] if EMBEDDING in state else "no embedding"
         raise UlmfitError(f"{pth}: expected an embedding of {len(words)} words (as in {itos}), found {rows}")
+    if "0.rnns.0.weight_hh_l0_raw" not in state or state[EMBEDDING].ndim != 2:
+        raise UlmfitError(f"{pth}: expected a fastai language model's state dict, found no LSTM in it", path=pth)
     kept = {key: value.float() for key, value in state.items()}
     return LMWeights.from_state(kept, words, name=pth.stem, direction=direction, path=str(pth))
 

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from .._errors import UlmfitError
 from .._files import write_bytes_atomic
+from ..recipe.parts import DIRECTIONS
 from ..tokens.ids import Vocabulary, VocabularyMismatch
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 
 _TIED = ("0.encoder_dp.emb.weight", "1.decoder.weight")  # copies of 0.encoder.weight, not stored
 EMBEDDING = "0.encoder.weight"
 _CLASSIFIER_COPY = "0.module.encoder_dp.emb.weight"
+_CLASSIFIER_EMBEDDING = "0.module.encoder.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +195,14 @@ class LMWeights:
         if EMBEDDING not in tensors:
             found = "a classifier" if "classes" in header else "other tensors"
             raise UlmfitError(f"{path}: expected a language model, found {found}; give an lm_<direction>.safetensors")
-        state = {}
+        state: dict[str, Tensor] = {}
+        if "0.rnns.0.weight_hh_l0_raw" not in tensors:
+            raise UlmfitError(f"{path}: expected a language model, found no LSTM in it", path=Path(path))
         for key, value in tensors.items():
             if key.endswith(".scale"):
                 continue
             state[key] = value.float() * tensors[key + ".scale"].float() if value.dtype == torch.int8 else value.float()
-        meta = {**json.loads(header.get("meta", "{}")), "path": str(path)}
+        meta = {**_json_of(header, "meta", dict, Path(path), "{}"), "path": str(path)}
         return cls(header.get("name", Path(path).stem), header.get("direction", "forward"), words, state, meta)
 
 
@@ -255,8 +259,12 @@ class Classifier:
         header, tensors, words = _read(Path(path), vocab)
         if "classes" not in header:
             raise UlmfitError(f"{path}: expected a classifier, found weights without classes")
-        state = {**tensors, _CLASSIFIER_COPY: tensors["0.module.encoder.weight"]}
-        return cls(header["direction"], words, tuple(json.loads(header["classes"])), state, json.loads(header["meta"]))
+        if _CLASSIFIER_EMBEDDING not in tensors or "direction" not in header:
+            raise UlmfitError(f"{path}: expected a classifier, found a file without its embedding or direction",
+                              path=path)
+        state = {**tensors, _CLASSIFIER_COPY: tensors[_CLASSIFIER_EMBEDDING]}
+        classes = tuple(str(name) for name in _json_of(header, "classes", list, Path(path)))
+        return cls(header["direction"], words, classes, state, _json_of(header, "meta", dict, Path(path)))
 
 
 def _splitter(vocab: Vocabulary) -> str:
@@ -270,7 +278,18 @@ def _write(path: Path, tensors: dict[str, Tensor], vocab: Vocabulary, vocab_path
     vocab.save(vocab_path)
     whole = {key: value.contiguous() for key, value in tensors.items()}
     metadata = {"format": "ulmfit_fastai 1", "vocab_hash": vocab.hash, **header}
-    return write_bytes_atomic(path, to_bytes(whole, metadata=metadata))
+    return write_bytes_atomic(path, _in_order(to_bytes(whole, metadata=metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted, which safetensors writes in any order: equal weights, equal bytes."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":"),
+                      ensure_ascii=False).encode("utf8")
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + size:]
 
 
 def _read(path: Path, vocab: str | Path | None) -> tuple[dict[str, str], dict[str, Tensor], Vocabulary]:
@@ -284,8 +303,40 @@ def _read(path: Path, vocab: str | Path | None) -> tuple[dict[str, str], dict[st
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}
-    except (OSError, SafetensorError) as error:
-        raise UlmfitError(f"{path}: expected a safetensors file written by this package, found {error}") from error
+    except (OSError, ValueError, MemoryError, RecursionError, SafetensorError) as error:
+        raise UlmfitError(f"{path}: expected a safetensors file written by this package, found {error}",
+                          path=path) from error
     words = Vocabulary.load(vocab_path)
     words.check(header.get("vocab_hash", "none written"), f"{path} with {vocab_path.name}")
+    if header.get("direction", "forward") not in DIRECTIONS:
+        raise UlmfitError(f"{path}: its header's direction is {header['direction']!r}, expected one of "
+                          f"{', '.join(DIRECTIONS)}", path=path, field="direction")
+    _refuse_what_are_no_weights(path, tensors, len(words))
     return header, tensors, words
+
+
+def _refuse_what_are_no_weights(path: Path, tensors: Mapping[str, Tensor], n_words: int) -> None:
+    for name, value in tensors.items():
+        counts = name.endswith("num_batches_tracked")
+        if not (value.is_floating_point() or counts or (value.dtype == torch.int8 and f"{name}.scale" in tensors)):
+            raise UlmfitError(f"{path} is damaged: expected {name} in floating point, found {value.dtype}", path=path)
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UlmfitError(f"{path} is damaged: {name} holds values that are no numbers (NaN or infinite)",
+                              path=path)
+    for name in (EMBEDDING, _CLASSIFIER_EMBEDDING):
+        if name in tensors and (tensors[name].ndim != 2 or len(tensors[name]) != n_words):
+            raise UlmfitError(f"{path}: expected {name} with a row for each of {n_words:,} words, found the shape "
+                              f"{tuple(tensors[name].shape)}", path=path)
+
+
+def _json_of(header: Mapping[str, str], name: str, kind: type, path: Path, default: str | None = None) -> Any:
+    """What a header's field says as JSON."""
+    text = header.get(name, default)
+    try:
+        value = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise UlmfitError(f"{path} is damaged, or not written by this package: {name} in its header is {text!r:.60}; "
+                          f"expected {'a list' if kind is list else 'an object'} in JSON", path=path, field=name)
+    return value

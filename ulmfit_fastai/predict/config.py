@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
+from .._schema import CONFIG, checked
 from ..batches.targets import Target
+from ..recipe.fields import expect
+from ..recipe.parts import DIRECTIONS
 from ..results.record import seconds_of
+from ..tokens.pieces import FILE_NAME as PIECES_FILE
+from ..tokens.pieces import is_model
 
 FORMAT = "ulmfit_fastai model 1"
 
@@ -28,10 +33,18 @@ class Config:
     """Several classes were given, and are returned, as rows of 0 and 1."""
     data: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: name, counts, fingerprint. No texts."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the model's other files, compared on loading; empty in models of earlier versions."""
 
     def __post_init__(self) -> None:
         if self.target.kind != "regression" and not self.target.classes:
             raise UlmfitError("classes: expected the classes of the model, found none")
+        expect(bool(self.directions) and set(self.directions) <= set(DIRECTIONS)
+               and len(set(self.directions)) == len(self.directions), "directions", self.directions,
+               "('forward',), ('backward',) or both")
+        if is_model(self.lang):  # in a file: beside it, and nowhere else
+            return
+        expect(self.lang.isidentifier(), "lang", self.lang, "a language's code, or the file of a SentencePiece model")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str | Path) -> Config:
@@ -40,11 +53,14 @@ class Config:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise UlmfitError(f"{where}: expected the format {FORMAT!r}, found {found!r}: use the version of "
                               "ulmfit_fastai that wrote it")
+        checked(values, CONFIG, where)
         known = {item.name for item in fields(cls)} - {"target"}
         given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
                                  for key, value in values.items() if key in known}
         try:
-            return cls(Target.from_record(values, values.get("classes", ())), **given)
+            made = cls(Target.from_record(values, values.get("classes", ())), **given)
+            expect(not is_model(made.lang) or made.lang == PIECES_FILE, "lang", made.lang, PIECES_FILE)
+            return made
         except (TypeError, ValueError) as error:
             raise UlmfitError(f"{where}: {error}") from None
 
@@ -54,7 +70,7 @@ class Config:
         return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", "kind": said["kind"],
                 "classes": self.target.classes, "directions": self.directions, "text": self.text, "label": self.label,
                 "lang": self.lang, "centre": said["centre"], "spread": said["spread"], "indicator": self.indicator,
-                "data": self.data}
+                "data": self.data, "digests": self.digests}
 
 
 def about(run: dict[str, Any]) -> dict[str, Any]:

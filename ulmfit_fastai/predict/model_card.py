@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._words import visible
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -68,4 +70,4 @@ def plain(value: Any) -> str:
 
 def line(value: Any) -> str:
     """A name on one line."""
-    return " ".join(str(value).splitlines())
+    return visible(" ".join(str(value).splitlines()))

@@ -12,6 +12,7 @@ A finished run folder holds the same weights and words, and `TextModel.load` rea
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
-from .._files import read_json, write_bytes_atomic, write_json_atomic, write_text_atomic
+from .._files import (
+    digests_of,
+    expanded,
+    read_json,
+    refuse_damaged,
+    write_bytes_atomic,
+    write_json_atomic,
+    write_text_atomic,
+)
+from .._schema import METRICS, RECIPE, RUN, checked, read_checked
+from .._words import shown
 from ..batches.targets import Target
+from ..model.devices import named_device
 from ..model.layers import build_classifier
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
+from ..results.folder import identity_of
 from ..results.metrics import mean_over_directions
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest
@@ -45,7 +57,8 @@ class TextModel:
     """Classifiers of one or both directions over the same words, ready to predict.
 
     The models compute in fp32 whatever they were trained in, so that a text's probabilities don't depend on the
-    machine's number formats.
+    machine's number formats. Any number of threads may share one: they compute one after another, since an LSTM keeps
+    its state in its module.
 
     Args:
         config: what the outputs mean, and what splits the texts.
@@ -67,8 +80,9 @@ class TextModel:
                  metrics: dict[str, Any] | None = None, device: str | torch.device | None = None,
                  int8: bool = False) -> None:
         self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
-        self.device = torch.device(device or ("cpu" if int8 else default_device()))
+        self.device = named_device("cpu" if device is None and int8 else device)
         self.vocab = next(iter(classifiers.values())).vocab
+        self._one_at_a_time = threading.RLock()
         self.models = {direction: self._build(saved) for direction, saved in classifiers.items()}
 
     @property
@@ -83,16 +97,20 @@ class TextModel:
 
     def _build(self, saved: Classifier) -> torch.nn.Module:
         phase = self.recipe.classifier
-        model = build_classifier(len(self.vocab), self.target.n_out, self.recipe.model, bptt=phase.bptt,
-                                 max_len=phase.max_len, fast=self.recipe.fast)
-        try:
-            model.load_state_dict(saved.state)
-        except RuntimeError as error:
-            first, *more = str(error).splitlines()[1:] or [str(error)]  # torch: a heading, then a line for each tensor
-            raise UlmfitError(f"the {saved.direction} weights don't fit the model of recipe.json: {first.strip()}"
-                              f"{f' And {len(more)} more like it.' if more else ''}") from None
+        with torch.device("meta"):  # neither memory nor random numbers, of which a thread that trains has need
+            model = build_classifier(len(self.vocab), self.target.n_out, self.recipe.model, bptt=phase.bptt,
+                                     max_len=phase.max_len, fast=self.recipe.fast)
+        refuse_other_shapes(model, saved)
+        model = model.to_empty(device="cpu")
+        model.load_state_dict(saved.state)
         model = model.to(self.device).eval()
         return int8_copy(model) if self.int8 else model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_one_at_a_time"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _one_at_a_time=threading.RLock())
 
     # Predicting
 
@@ -103,8 +121,9 @@ class TextModel:
 
     def outputs_of_ids(self, ids: Sequence[Sequence[int]], direction: str) -> np.ndarray:
         """One direction's probabilities (or numbers) of numbered texts, float32 (texts, outputs)."""
-        return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
-                            device=self.device, target=self.target)
+        with self._one_at_a_time:
+            return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
+                                device=self.device, target=self.target)
 
     def outputs(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities of texts, or numbers for regression, both directions averaged.
@@ -136,8 +155,10 @@ class TextModel:
         Raises:
             UlmfitError: an empty text, an unknown class, or a model in int8.
         """
-        return explain(self.as_trained("explain"), text, vocab=self.vocab, target=self.target, towards=towards,
-                       bptt=self.bptt, lang=self.config.lang, steps=steps)
+        models = self.as_trained("explain")
+        with self._one_at_a_time:
+            return explain(models, text, vocab=self.vocab, target=self.target, towards=towards, bptt=self.bptt,
+                           lang=self.config.lang, steps=steps)
 
     def as_trained(self, purpose: str) -> dict[str, torch.nn.Module]:
         """The models, for a purpose that needs their weights as they were trained.
@@ -187,6 +208,9 @@ class TextModel:
             if Path(config.lang).resolve() != (folder / PIECES_FILE).resolve():
                 write_bytes_atomic(folder / PIECES_FILE, Path(config.lang).read_bytes())
             config = replace(config, lang=PIECES_FILE)
+        files = sorted(f"classifier_{direction}.safetensors" for direction in self.models)
+        config = replace(config, digests=digests_of(folder, (*files, "vocab.json", "recipe.json", "metrics.json",
+                                                             PIECES_FILE)))
         write_json_atomic(folder / "config.json", config.to_dict())
 
     def _own_files(self, folder: Path) -> set[str]:
@@ -202,7 +226,7 @@ class TextModel:
             UlmfitError: the folder is neither, the run is unfinished, a file is missing or damaged, or the files don't
                 belong together.
         """
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         if not folder.is_dir():
             raise UlmfitError(f"{folder} is no folder; expected a saved model or a finished run (looked from "
                               f"{Path.cwd()})")
@@ -210,16 +234,34 @@ class TextModel:
             config = Config.from_dict(read_json(folder / "config.json"), folder / "config.json")
             if is_model(config.lang):
                 config = replace(config, lang=str(folder / config.lang))
-            recipe = Recipe.from_json(_present(folder, "recipe.json"))
-            metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+            recipe = _recipe_of(folder)
+            metrics = read_checked(folder / "metrics.json", METRICS) if (folder / "metrics.json").exists() else {}
+            record, digests = "config.json", config.digests
         elif (folder / "run.json").exists():
-            config, recipe, metrics = _of_run(folder)
+            config, recipe, metrics, digests = _of_run(folder)
+            record = "run.json"
         else:
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
             raise UlmfitError(f"{folder}: expected config.json (a saved model) or run.json (a finished run), found "
                               f"{found}")
         classifiers = {direction: _read_classifier(folder, direction, config) for direction in config.directions}
-        return cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
+        made = cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
+        own = [f"classifier_{direction}.safetensors" for direction in config.directions]
+        refuse_damaged(folder, digests, record, (*own, "vocab.json", "recipe.json", "metrics.json", PIECES_FILE))
+        return made
+
+
+def refuse_other_shapes(model: torch.nn.Module, saved: Classifier) -> None:
+    """UlmfitError where the weights aren't those of a model of this size."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in saved.state.items()}
+    wrong = [name for name in dict.fromkeys((*wanted, *found)) if wanted.get(name) != found.get(name)]
+    if wrong:
+        first, more = wrong[0], len(wrong) - 1
+        raise UlmfitError(
+            f"the {saved.direction} weights don't fit the model of recipe.json: {first} is "
+            f"{found.get(first, 'not there')} in the weights, and {wanted.get(first, 'not there')} in the model"
+            f"{f', and {more} more differ' if more else ''}", expected=wanted.get(first), found=found.get(first))
 
 
 def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -248,26 +290,37 @@ def _read_classifier(folder: Path, direction: str, config: Config) -> Classifier
     if pieces != made_for:
         raise UlmfitError(f"{folder}: expected the SentencePiece model {pieces} that the weights were trained with, "
                           f"found {made_for}; copy its {PIECES_FILE} there")
+    if saved.direction != direction:
+        raise UlmfitError(f"{path}: expected {direction} weights, found {saved.direction} ones under that name",
+                          path=path, field="direction", expected=direction, found=saved.direction)
     if saved.classes != config.target.names:
-        raise UlmfitError(f"{path} has the classes {', '.join(saved.classes)}, config.json has "
-                          f"{', '.join(config.target.names)}: the files are not of one model")
+        raise UlmfitError(f"{path} has the classes {shown(saved.classes)}, config.json has "
+                          f"{shown(config.target.names)}: the files are not of one model")
     return saved
 
 
-def _present(folder: Path, name: str) -> Any:
-    if not (folder / name).exists():
-        raise UlmfitError(f"{folder} lacks {name}: copy the file that was saved with the model there")
-    return read_json(folder / name)
+def _recipe_of(folder: Path) -> Recipe:
+    path = folder / "recipe.json"
+    if not path.exists():
+        raise UlmfitError(f"{folder} lacks recipe.json: copy the file that was saved with the model there")
+    try:
+        return Recipe.from_json(checked(read_json(path), RECIPE, path))
+    except UlmfitError as error:
+        raise UlmfitError(f"{path} holds no recipe: {error.message}", path=path, field=error.field) from error
 
 
-def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any]]:
-    """Config, recipe and metrics of a run folder."""
+def _of_run(folder: Path) -> tuple[Config, Recipe, dict[str, Any], dict[str, str]]:
+    """Config, recipe, metrics and the digests of the files of a run folder."""
     run = read_json(folder / "run.json")
     if not isinstance(run, dict) or not {"recipe", "data", "status"} <= set(run):
         raise UlmfitError(f"{folder / 'run.json'} is not the record of a run")
+    checked(run, RUN, folder / "run.json")
     if run["status"] != "finished":
         raise UlmfitError(f"{folder}: the run is not finished (status: {run['status']}); run its command again to go "
                           f"on ({run.get('command', '')})")
-    recipe, data = Recipe.from_dict(run["recipe"]), run["data"]
-    target = Target.from_record(data.get("labels", {}), data.get("classes", ()))
-    return Config(target, directions=tuple(recipe.directions), data=about(run)), recipe, run.get("metrics", {})
+    recipe, data = Recipe.from_dict(run["recipe"] or {}), run["data"]
+    target = Target.from_record(data.get("labels") or {}, data.get("classes", ()))
+    identity = identity_of(folder, run)
+    lang = str(folder / PIECES_FILE) if identity.get("pieces") else identity.get("lang", "en")
+    config = Config(target, directions=tuple(recipe.directions), lang=lang, data=about(run))
+    return config, recipe, run.get("metrics", {}), run.get("digests", {})

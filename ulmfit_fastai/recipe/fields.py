@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any
 
 from .._errors import UlmfitError
+from .._schema import said
 
 
 def expect(ok: bool, name: str, found: Any, expected: str) -> None:
@@ -64,7 +65,10 @@ def build(kind: Any, value: Any, where: str) -> Any:
             raise _wrong(where, value, f"{len(options)} values")
         return tuple(build(options[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _wrong(where, "a number of too many digits", "a finite number") from None
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise _wrong(where, value, kind_name(kind))
     if kind is float and not math.isfinite(value):
@@ -73,7 +77,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, found: Any, expected: str) -> UlmfitError:
-    return UlmfitError(f"{where} is {found!r}; expected {expected}.", field=where, expected=expected, found=found)
+    return UlmfitError(f"{where} is {said(found)}; expected {expected}.", field=where, expected=expected, found=found)
 
 
 def _build_dataclass(kind: type, value: Any, where: str) -> Any:

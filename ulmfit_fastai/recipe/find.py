@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .._files import read_json
+from .._files import expanded, read_json
 from .ablations import LOW_SHOT, ROWS, ablation, ablation_names, full_method, low_shot
 from .presets import PRESETS, preset
 from .recipe import Recipe
@@ -28,7 +28,7 @@ def find_recipe(named: str | Path | Recipe, task: str = "imdb", base: Recipe | N
         return named
     if is_name(named):
         return named_recipe(str(named), task, base)
-    path = Path(named).expanduser()
+    path = expanded(named)
     if (path / "run.json").is_file():
         return _read(path / "run.json", _of_run)
     if path.is_file():

@@ -51,6 +51,10 @@ AWD_CLASSIFIER = Dropouts(
 """The paper's one line of dropouts (section 4.1), which the scripts and fastai use for the classifier."""
 
 
+MOST_UNITS, MOST_LAYERS, MOST_WEIGHTS = 65_536, 64, 1_000_000_000
+"""What a model may have at most: fifty times the paper's, and less than what a slip of the hand asks for."""
+
+
 @dataclass(frozen=True)
 class Model:
     """AWD-LSTM and the classifier's head."""
@@ -78,7 +82,14 @@ class Model:
 
     def __post_init__(self) -> None:
         for name in ("emb_sz", "n_hid", "n_layers", "head_hidden"):
-            expect(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+            most = MOST_LAYERS if name == "n_layers" else MOST_UNITS
+            expect(1 <= getattr(self, name) <= most, f"model.{name}", getattr(self, name), f"1 to {most:,}")
+        units = [self.emb_sz, *[self.n_hid] * (self.n_layers - 1), self.emb_sz]
+        weights = sum(4 * hidden * (size + hidden) for size, hidden in zip(units, units[1:]))
+        if weights > MOST_WEIGHTS:
+            raise UlmfitError(f"model.emb_sz, n_hid and n_layers are {self.emb_sz}, {self.n_hid} and {self.n_layers}: "
+                              f"{weights / 1e9:.1f} billion weights in the LSTMs; expected at most "
+                              f"{MOST_WEIGHTS / 1e9:g} billion", field="model.n_hid")
         expect(0.0 <= self.head_dropout < 1.0, "model.head_dropout", self.head_dropout, "at least 0 and less than 1")
         expect(self.pooling == "concat", "model.pooling", self.pooling, "'concat'")
 
@@ -159,7 +170,7 @@ class Phase:
         names = [stage.name for stage in self.stages]
         expect(len(set(names)) == len(names), "stages", names, "names that differ, since results are filed under them")
         for name in ("bs", "bptt"):
-            expect(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            expect(1 <= getattr(self, name) <= MOST_UNITS, name, getattr(self, name), f"1 to {MOST_UNITS:,}")
         for name in ("max_len", "early_stopping", "max_docs", "sampled_words", "valid_docs"):
             value = getattr(self, name)
             expect(value is None or value >= 1, name, value, "at least 1, or None")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .._files import write_text_atomic
+from .._files import read_json, write_text_atomic
 from .fields import build, diff, expect, plain, set_at
 from .hashing import short_hash
 from .parts import DIRECTIONS, PHASES, PRECISIONS, Dropouts, Model, Phase
@@ -89,8 +89,9 @@ class Recipe:
         expect(0.0 < self.valid_fraction < 1.0, "valid_fraction", self.valid_fraction, "between 0 and 1")
         expect(self.max_vocab >= 10, "max_vocab", self.max_vocab, "at least 10 (fastai's special tokens take nine)")
         expect(self.min_freq >= 1, "min_freq", self.min_freq, "at least 1")
-        expect(self.seed >= 0, "seed", self.seed, "at least 0")
-        expect(self.lm_seed is None or self.lm_seed >= 0, "lm_seed", self.lm_seed, "at least 0, or None for seed")
+        expect(0 <= self.seed < 2**63, "seed", self.seed, "at least 0, and less than 2**63")
+        expect(self.lm_seed is None or 0 <= self.lm_seed < 2**63, "lm_seed", self.lm_seed,
+               "at least 0 and less than 2**63, or None for seed")
         expect(self.n_labels is None or self.n_labels >= 2, "n_labels", self.n_labels, "at least 2, or None for all")
         expect(self.class_weights is None or min(self.class_weights, default=0) > 0, "class_weights",
                self.class_weights, "a positive number for each class, or None")
@@ -188,7 +189,10 @@ class Recipe:
         Raises:
             UlmfitError: a field is unknown or its value of a wrong type; the message names it.
         """
-        return cls.from_dict(json.loads(text) if isinstance(text, str) else text)
+        try:
+            return cls.from_dict(json.loads(text.removeprefix("\ufeff")) if isinstance(text, str) else text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UlmfitError(f"expected a recipe in JSON, found {error}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write the recipe as JSON, to be edited and read again with `Recipe.load`."""
@@ -197,7 +201,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe from a JSON file."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(read_json(path))
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with other values, by dotted names: `recipe.replace(**{"classifier.stages.0.lr": 0.02, "seed": 1})`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
 from .._files import write_text_atomic
-from .._words import duration
+from .._words import duration, without_secrets
 from ..paper import TASKS
 from ..results import figures
 from ..results.comparison import NAMES, title_of
@@ -125,7 +125,7 @@ def _facts(result: Result) -> list[tuple[str, str | None]]:
             ("vocabulary", f"{data['vocabulary']:,} words" if data.get("vocabulary") else None),
             ("starting weights", _weights(run.get("weights"))), ("seeds", _joined(run.get("seeds"))),
             ("device", device_of(result)), ("recipe", run.get("recipe_hash")),
-            ("command", " ".join(map(str, command)) if isinstance(command, list) else command),
+            ("command", without_secrets(" ".join(map(str, command)) if isinstance(command, list) else command or "")),
             ("started", run.get("started")), ("finished", run.get("finished")),
             ("versions", ", ".join(f"{name} {value}" for name, value in (run.get("versions") or {}).items()))]
 

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import read_json, write_json_atomic, write_text_atomic
+from .._files import write_json_atomic, write_text_atomic
+from .._schema import RUN, read_checked
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import NAMED_WEIGHTS
 from .environment import command_line, versions
@@ -80,8 +81,8 @@ def _refuse_another_folder(out: Path) -> None:
     if not out.exists():
         return
     inside = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-    others = inside - FILES or ({"run.json"} if "run.json" in inside and "averaged" not in read_json(out / "run.json")
-                                else set())
+    runs_own = "run.json" in inside and "averaged" not in read_checked(out / "run.json", RUN)
+    others = inside - FILES or ({"run.json"} if runs_own else set())
     if others:
         raise UlmfitError(f"{out}: expected an empty folder, or a place for one, found {sorted(others)[0]}",
                           path=out, found=sorted(others)[0], advice="choose another `out=`")

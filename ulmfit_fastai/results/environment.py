@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .._version import __version__
+from .._words import without_secrets
 
 
 def now() -> str:
@@ -32,9 +33,11 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """What was typed, for run.json."""
-    program = Path(sys.argv[0]).name
-    return " ".join(["ulmfit-fastai" if program == "__main__.py" else program, *sys.argv[1:]])
+    """What was typed, for run.json: nothing that looks like a secret, and of a program of the user's only its name."""
+    program = Path(sys.argv[0])
+    if program.stem == "ulmfit-fastai" or program.parts[-2:] == ("ulmfit_fastai", "__main__.py"):
+        return without_secrets(" ".join(["ulmfit-fastai", *sys.argv[1:]]))
+    return program.name
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .._errors import UlmfitError
-from .._files import clear_left_behind, disk_full_is_said, read_json, write_json_atomic, write_text_atomic
+from .._files import (
+    clear_left_behind,
+    digests_of,
+    disk_full_is_said,
+    read_json,
+    refuse_damaged,
+    write_json_atomic,
+    write_text_atomic,
+)
+from .._schema import CONFIG, RUN, checked, read_checked
 from ..recipe.find import same_recipe
 from .environment import now
 
@@ -83,8 +92,10 @@ class RunFolder:
             self._move_aside()
         if found.exists():
             self.read()
-            self._same(header)
-            return True
+            if self._is_this(header):
+                self._say_other_versions(header)
+                return True
+            return self._begin(header)
         self._refuse_another_use()
         try:
             (self.path / "state").mkdir(parents=True, exist_ok=True)
@@ -92,10 +103,33 @@ class RunFolder:
             raise UlmfitError(f"cannot make the run folder {self.path}: {error}", path=self.path,
                               advice=ANOTHER_PLACE) from error
         self._alone()
+        return self._begin(header)
+
+    def compare(self, header: dict[str, Any]) -> None:
+        """RunMismatch where `open` with this header would raise it; writes nothing."""
+        if (self.path / "run.json").exists():
+            self.read()
+            self._is_this(header)
+        else:
+            self._refuse_another_use()
+
+    def _begin(self, header: dict[str, Any]) -> bool:
+        self.history, self.rates = [], []
         self.run = {"schema": SCHEMA, "status": "running", "started": now(), "finished": None, "stages": [],
                     "metrics": {}, "baselines": [], "warnings": [], "sessions": [], **header}
         self.save()
         return False
+
+    def _is_this(self, header: dict[str, Any]) -> bool:
+        """Whether this run is that of the header. Another one is refused, unless it has trained nothing yet."""
+        try:
+            self._same(header)
+        except RunMismatch:
+            if has_begun(self.path, self.run):
+                raise
+            log.info("%s held a run that had trained nothing yet: it gives way to this one", self.path)
+            return False
+        return True
 
     def _refuse_another_use(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -143,6 +177,8 @@ class RunFolder:
         if not isinstance(self.run, dict) or "schema" not in self.run:
             raise UlmfitError(f"{self.path / 'run.json'} is not the record of a run: expected an object with 'schema'",
                               path=self.path / "run.json", advice=f"restore it, or {ANOTHER_PLACE}")
+        if self.run["schema"] == SCHEMA:
+            checked(self.run, RUN, self.path / "run.json")
         self.history = self._read_csv("history.csv")
         self.rates = self._read_csv("rates.csv")
         return self
@@ -167,6 +203,19 @@ class RunFolder:
         if theirs != ours:
             raise RunMismatch(f"{self.path} holds a run on other texts (fingerprint {theirs}, these have {ours})",
                               path=self.path, expected=ours, found=theirs, advice=ANOTHER_PLACE)
+        refuse_other_identity(self.path, self.run, header.get("identity", {}))
+
+    def _say_other_versions(self, header: dict[str, Any]) -> None:
+        """Warn that a run goes on under other versions than its last session had: its numbers may be others."""
+        if self.run["status"] == "finished":
+            return
+        last = (self.run.get("sessions") or [{}])[-1].get("versions") or self.run.get("versions") or {}
+        now_here = header.get("versions", {})
+        other = [f"{name} {last[name]} there, {now_here[name]} here" for name in ("torch", "fastai", "ulmfit_fastai")
+                 if name in last and name in now_here and last[name] != now_here[name]]
+        if other:
+            log.warning("%s goes on under other versions (%s): its numbers may differ from those of one sitting",
+                        self.path, ", ".join(other))
 
     def save(self) -> None:
         """Write run.json.
@@ -200,7 +249,17 @@ class RunFolder:
     def mark_phase(self, direction: str, phase: str) -> None:
         """Note in run.json that a phase is finished."""
         self.run.setdefault("phases_done", []).append(f"{direction}/{phase}")
+        self.note_digests(f"{phase}_{direction}.safetensors", f"{phase}_{direction}.vocab.json", "vocab.json",
+                          f"state/validation_{direction}.npy", f"state/test_{direction}.npy")
         self.save()
+
+    def note_digests(self, *names: str) -> None:
+        """Keep what these files hold now, as far as they are there, to be compared when they are read."""
+        self.run.setdefault("digests", {}).update(digests_of(self.path, names))
+
+    def refuse_damaged(self, *names: str) -> None:
+        """UlmfitError naming the file, of these or of all, that isn't what it was when it was written."""
+        refuse_damaged(self.path, self.run.get("digests"), "run.json", names or None)
 
     def _read_csv(self, name: str) -> list[dict[str, Any]]:
         path = self.path / name
@@ -211,6 +270,48 @@ class RunFolder:
                 return list(csv.DictReader(handle))
         except (UnicodeDecodeError, csv.Error) as error:
             raise UlmfitError(f"{path} is damaged: expected CSV, found {error}; delete it and run again") from error
+
+
+def has_begun(path: Path, run: dict[str, Any]) -> bool:
+    """Whether anything has come of a run, as run.json records it, that another one may not take the place of."""
+    stages = run.get("stages")
+    if run.get("status") not in ("running", "stopped") or not isinstance(stages, list) or run.get("phases_done"):
+        return True
+    trained = any(not isinstance(stage, dict) or stage.get("epochs_done") != 0 for stage in stages)
+    return trained or (path / "state" / "state.pt").exists()
+
+
+IDENTITY = {"lang": "the language that splits the texts", "pieces": "the SentencePiece model",
+            "kind": "the kind of labels", "label_delim": "what separates labels", "weights": "the starting weights"}
+"""What a run depends on besides its recipe and its texts, as run.json has it under 'identity'."""
+
+
+def refuse_other_identity(path: Path, run: dict[str, Any], ours: dict[str, Any]) -> None:
+    """RunMismatch where what a run depends on besides recipe and texts is known of both, and differs.
+
+    A run from before it was written down is taken for what its config.json and its labels say, and for any weights.
+    """
+    theirs = identity_of(path, run)
+    for name, meant in IDENTITY.items():
+        there, here = theirs.get(name), ours.get(name)
+        if name == "weights":
+            both = sorted({*(there or {})} & {*(here or {})})
+            there, here = ([(direction, (known or {})[direction]) for direction in both] for known in (there, here))
+        if name in theirs and name in ours and there != here:
+            raise RunMismatch(f"{path} holds a run with another {name}: {meant} is {there!r} there, {here!r} here",
+                              path=path, field=name, expected=here, found=there, advice=ANOTHER_PLACE_OR_ANEW)
+
+
+def identity_of(path: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says under 'identity', or what can be known of it where an earlier version wrote the folder."""
+    if isinstance(run.get("identity"), dict):
+        return run["identity"]
+    labels = run["data"].get("labels") or {}
+    known: dict[str, Any] = {"kind": labels["kind"]} if "kind" in labels else {}
+    if (path / "config.json").exists():
+        lang = read_checked(path / "config.json", CONFIG).get("lang")
+        known |= {"lang": lang} if isinstance(lang, str) and not lang.endswith(".model") else {}
+    return known
 
 
 def has_recipe(run: dict[str, Any], recipe: dict[str, Any], recipe_hash: str) -> bool:

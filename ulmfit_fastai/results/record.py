@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import read_json
+from .._files import read_json, refuse_damaged
+from .._schema import RUN, checked
 from ..recipe.parts import DIRECTIONS
 from .folder import SCHEMA
 
@@ -38,6 +39,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     if run["schema"] != SCHEMA:
         raise UlmfitError(f"{path} has schema {run['schema']!r}, this version of ulmfit_fastai reads {SCHEMA}: "
                           "use the version that made the run (see 'versions' in the file).")
+    checked(run, RUN, path)
+    if run.get("status") == "finished":  # until then the tables are still written to
+        refuse_damaged(folder, run.get("digests"), "run.json", ("predictions.csv", "history.csv", "rates.csv"))
     if run.get("status") not in ("finished", "running", "stopped"):
         raise UlmfitError(f"{path}: expected status finished, running or stopped, found {run.get('status')!r}.")
     return run

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from .._errors import UlmfitError
+from .._words import megabytes
 from .files import OPENERS, damage_named
 
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+MOST_BYTES = 16_000_000
+"""Of one text: a thousand times a long review, and more than a novel."""
 ARCHIVES = (".tgz", ".tar.gz", ".tar", ".tar.xz", ".tar.bz2", ".txz", ".tbz2")
 
 
@@ -43,8 +46,10 @@ def _folder_members(folder: Path, wanted: Callable[[str], bool]) -> Iterator[tup
         prefix = Path(parent).relative_to(folder).as_posix()
         for file in files:
             name = file if prefix == "." else f"{prefix}/{file}"
-            if wanted(name):
-                with open(os.path.join(parent, file), "rb") as handle:
+            path = os.path.join(parent, file)
+            if wanted(name) and os.path.isfile(path):  # a pipe or a device would be waited for, or never end
+                _refuse_large(name, folder, os.path.getsize(path))
+                with open(path, "rb") as handle:
                     yield name, handle.read()
 
 
@@ -54,12 +59,20 @@ def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
         for member in archive:
             name = member.name.removeprefix("./")
             if member.isfile() and wanted(name):
+                _refuse_large(name, path, member.size)
                 content = archive.extractfile(member)
                 assert content is not None, "a regular member has content"
                 yield name, content.read()
             archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all 100,000 headers
         while stream.read(1 << 20):
             pass  # the checksum stands at the end of the stream: read up to it
+
+
+def _refuse_large(name: str, place: Path, size: int) -> None:
+    """A text of many megabytes is none: a small archive could fill the memory with it."""
+    if size > MOST_BYTES:
+        raise UlmfitError(f"{place}: {name} has {megabytes(size)}; expected a text of at most {megabytes(MOST_BYTES)}",
+                          path=place, expected=MOST_BYTES, found=size)
 
 
 def _open_by_content(path: Path) -> IO[bytes]:

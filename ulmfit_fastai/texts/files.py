@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .._errors import UlmfitError
+from .._files import expanded
 
 # suffix -> opener of a path or of a file object
 OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {
@@ -29,9 +30,11 @@ DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFi
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """Return `path` as a `Path`, home folder expanded, or refuse it by name when nothing is there."""
-    found = Path(path).expanduser()
+    found = expanded(path)
     if not found.exists():
         raise UlmfitError(f"no such file or folder: {found} (looked from {Path.cwd()})")
+    if not (found.is_file() or found.is_dir()):
+        raise UlmfitError(f"{found} is a pipe or a device; expected a file or a folder", path=found)
     return found
 
 

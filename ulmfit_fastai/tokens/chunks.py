@@ -7,6 +7,7 @@ so that spaCy is asked once for both.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +17,8 @@ from typing import Any
 from .._errors import UlmfitError
 from .rules import SPECIAL_TOKENS
 
+log = logging.getLogger(__name__)
+
 # Runs of letters whose identity cannot matter. Behind a digit it can: spaCy knows units, `10km` is two tokens.
 _LETTERS = re.compile("(?<![0-9a-z])[a-z]{2,}")
 _PLACE = "qxq"  # stands for such a run in a shape
@@ -24,6 +27,9 @@ _SPECIAL = re.compile(rf"(?<!\S)({'|'.join(SPECIAL_TOKENS)})(?!\S)")
 _NEEDS = {"ja": '`pip install "spacy[ja]"` (SudachiPy and its dictionary)',
           "ko": '`pip install "spacy[ko]"` (natto-py, and mecab-ko by hand)',
           "th": '`pip install "spacy[th]"` (PyThaiNLP)', "vi": "`pip install pyvi`"}
+_RUN = re.compile(r"(?:[^\w\s]|_|['’]s(?![^\W_])){257,}")  # what spaCy takes off word by word, from both ends
+LONG_RUN, PIECE, SEEN = 256, 128, 32
+"""Marks in a row that are cut, in pieces of how many, and how far around a cut is looked whether it matters."""
 _LONG = 60  # longer chunks have no shape: spaCy's pattern for addresses of web pages counts up to 62 letters
 
 
@@ -37,13 +43,56 @@ class ChunkSplitter:
     def __init__(self, lang: str) -> None:
         self._spacy = spacy_tokenizer(lang)
         self.pairs = crossing_pairs(self._spacy)
+        self._known: dict[str, list[str]] = {}
+        self._said = False
         self._shapes: dict[str, str] | None = {} if lang == "en" else None
         words = " ".join([*self._spacy.rules, *(token for pair in self.pairs for token in pair)])
         self._fixed = frozenset(re.findall("[a-z]+", words))
 
     def spacy(self, text: str) -> list[str]:
-        """spaCy's tokens of any text."""
-        return [token.text for token in self._spacy(text)]
+        """spaCy's tokens of any text; a long run of marks is cut first, since spaCy takes the square of its length."""
+        if len(text) <= LONG_RUN or not (cuts := self._cuts(text)):
+            return [token.text for token in self._spacy(text)]
+        ends = [*cuts, len(text)]
+        return [token for start, end in zip([0, *cuts], ends) for token in self._tokens(text[start:end])]
+
+    def _cuts(self, text: str) -> list[int]:
+        """Where to cut the runs of marks in a text: about every `PIECE` characters, where spaCy begins a token anyway.
+
+        Runs that spaCy leaves whole, such as -=-=-=, take it no time, and stay whole.
+        """
+        found: list[int] = []
+        for run in _RUN.finditer(text):
+            start = run.start()
+            for place in range(start + PIECE, run.end() - PIECE // 2, PIECE):
+                if max(map(len, self._tokens(text[place - SEEN:place + SEEN]))) > SEEN // 2:
+                    continue
+                cut = next((at for at in range(place, place + SEEN // 2)
+                            if self._parts_at(text, start, at, min(run.end(), at + PIECE))), None)
+                if cut is None:
+                    self._say_cut(run[0])
+                start = place if cut is None else cut
+                found.append(start)
+        return found
+
+    def _say_cut(self, run: str) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("a text has a run of %s marks, %s...: it is cut into pieces, since spaCy would take the square "
+                        "of its length, and its tokens may differ from fastai's there", f"{len(run):,}", run[:20])
+
+    def _parts_at(self, text: str, start: int, place: int, end: int) -> bool:
+        """Whether the marks around a place have the same tokens when they are cut there."""
+        before, after = text[start:place], text[place:end]
+        return self._tokens(before + after) == self._tokens(before) + self._tokens(after)
+
+    def _tokens(self, text: str) -> list[str]:
+        """spaCy's tokens of a short text, remembered: runs of marks repeat themselves."""
+        if text not in self._known:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[text] = [token.text for token in self._spacy(text)]
+        return self._known[text]
 
     def split(self, text: str) -> list[str]:
         """Tokens of chunks in lower case with single spaces between them.

@@ -14,7 +14,8 @@ import numpy as np
 
 from .._errors import UlmfitError
 from .._files import move, read_json, write_json_atomic
-from .store_files import finish, read_meta, token_folder, write_json
+from .._schema import VOCABULARY, checked
+from .store_files import finish, load_array, read_meta, token_folder, write_json
 
 UNK, PAD = 0, 1  # xxunk and xxpad: the first two words of every fastai vocabulary
 FILLER = "xxfake"
@@ -120,7 +121,7 @@ class Vocabulary(Sequence[str]):
         if not isinstance(data, dict) or not {"hash", "words"} <= set(data):
             raise UlmfitError(f"{path}: expected an object with 'hash' and 'words', found something else; copy the "
                               "vocabulary saved beside the weights there")
-        vocab = cls(data["words"])
+        vocab = cls(checked(data, VOCABULARY, path)["words"])
         vocab.check(data["hash"], str(path))
         return vocab
 
@@ -213,4 +214,4 @@ class TokenIds:
         folder = Path(folder)
         read_meta(folder, "ids")
         vocab = Vocabulary.load(folder / "vocab.json")
-        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy"), vocab)
+        return cls(load_array(folder / "ids.npy", mmap_mode="r"), load_array(folder / "offsets.npy"), vocab)

@@ -7,9 +7,9 @@ count over those numbers, and `numericalize` a look-up; neither needs spaCy nor 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -22,17 +22,19 @@ import numpy as np
 from .._errors import UlmfitError
 from .._files import move
 from .._progress import Bar
+from .._schema import read_checked
 from .ids import TokenIds, Vocabulary
 from .pieces import FILE_NAME as MODEL_FILE
 from .pieces import Pieces, is_model
 from .store_files import (
     cache_root,
     finish,
-    is_whole,
+    load_array,
     read_meta,
     settings,
     store_name,
     token_folder,
+    writable,
     write_header,
     write_json,
 )
@@ -61,12 +63,16 @@ class TokenStore:
         UlmfitError: the store is missing, broken or of another format.
     """
 
+    _temporary: tempfile.TemporaryDirectory | None = None
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.meta = read_meta(self.folder, "store")
         self.fingerprint: str = self.meta["fingerprint"]
-        self.tokens: np.ndarray = np.load(self.folder / "tokens.npy", mmap_mode="r")
-        self.offsets: np.ndarray = np.load(self.folder / "offsets.npy")
+        self.tokens = load_array(self.folder / "tokens.npy", mmap_mode="r")
+        self.offsets = load_array(self.folder / "offsets.npy")
+        if "digests" not in self.meta:  # of an earlier version: what can be seen without them
+            refuse_broken(self)
 
     @classmethod
     def open(cls, folder: str | Path) -> TokenStore:
@@ -114,12 +120,20 @@ class TokenStore:
                 return cls(root / store_name(key, lang))
             except ValueError as error:
                 log.warning("%s", error)
-        return cls(_build(texts, root, key=key, lang=lang, n_workers=n_workers, total=total, progress=progress))
+        temporary: tempfile.TemporaryDirectory | None = None
+        if cache is None and not writable(root):
+            temporary = tempfile.TemporaryDirectory(prefix="ulmfit-tokens-", ignore_cleanup_errors=True)
+            log.warning("%s can't be written to: the tokens are kept for this time only. Another folder may be given "
+                        "by the environment variable ULMFIT_CACHE", root)
+            root = Path(temporary.name)
+        made = cls(_build(texts, root, key=key, lang=lang, n_workers=n_workers, total=total, progress=progress))
+        made._temporary = temporary  # lives as long as what is read from it
+        return made
 
     @cached_property
     def words(self) -> list[str]:
         """All distinct tokens, in the order of their first occurrence."""
-        return json.loads((self.folder / "words.json").read_text("utf8"))
+        return read_checked(self.folder / "words.json", [str])
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -204,6 +218,24 @@ class TokenStore:
                 yield np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in part])
 
 
+def refuse_broken(store: TokenStore) -> None:
+    """UlmfitError where the parts of a store can't be of one whole."""
+    ends, tokens = store.offsets, store.tokens
+    whole = (ends.ndim == 1 and ends.dtype == np.int64 and len(ends) > 1 and tokens.ndim == 1 and ends[0] == 0
+             and tokens.dtype == np.uint32 and bool((np.diff(ends) >= 0).all()) and ends[-1] == len(tokens))
+    if not whole or (len(tokens) and max(int(part.max()) for part in store._parts(None)) >= len(store.words)):
+        raise UlmfitError(f"{store.folder} is broken: its tokens, documents and words don't belong together; make it "
+                          "anew", path=store.folder)
+
+
+def _opens(folder: Path) -> bool:
+    try:
+        TokenStore(folder)
+    except ValueError:
+        return False
+    return True
+
+
 def _build(
     texts: Iterable[str],
     root: Path,
@@ -242,7 +274,7 @@ def _build(
             files.append(MODEL_FILE)
         finish(temporary, files, meta)
         folder = root / store_name(content if key is None else key, lang)
-        if not is_whole(folder, "store"):  # else another process was first: its store is the same
+        if not _opens(folder):  # else another process was first: its store is the same
             move(temporary, folder)
     return folder
 

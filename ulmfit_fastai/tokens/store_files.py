@@ -12,19 +12,34 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from .._errors import UlmfitError
-from .._files import temporary_folder
+from .._files import digests_of, refuse_damaged, temporary_folder
 from .pieces import is_model, model_digest
 
 FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
+def load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    """An array of a token folder; what numpy can't read, or would run, is said with the file's name."""
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)  # type: ignore[arg-type]
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UlmfitError(f"{path} is damaged: expected an array, found something else; make it anew from the texts",
+                          path=path) from error
+
+
 @contextmanager
 def token_folder(root: Path, name: str) -> Iterator[Path]:
     """A temporary folder in `root` for token files: `move` it to its place; a full disk is said."""
     try:
+        made = not root.exists()
         with temporary_folder(root, name) as temporary:
+            if made:  # tokens are the texts, in order: their owner's to read, and nobody else's
+                root.chmod(0o700)
+            temporary.chmod(0o700)
             yield temporary
     except OSError as error:
         if error.errno not in _FULL:
@@ -46,6 +61,16 @@ def cache_root(cache: str | Path | None = None) -> Path:
     if cache is not None:
         return Path(cache)
     return Path(os.environ.get("ULMFIT_CACHE") or Path.home() / ".cache" / "ulmfit_fastai") / "tokens"
+
+
+def writable(root: Path) -> bool:
+    """Whether token folders can be made in `root`, which is made if need be; a full disk is another matter."""
+    try:
+        if not root.exists():
+            root.mkdir(parents=True, mode=0o700)
+        return os.access(root, os.W_OK | os.X_OK) and root.is_dir()
+    except OSError as error:
+        return error.errno in _FULL
 
 
 def settings(lang: str) -> dict[str, Any]:
@@ -77,7 +102,12 @@ def write_header(file: BinaryIO, length: int) -> None:
 def finish(folder: Path, files: Sequence[str], meta: dict[str, Any]) -> None:
     """Write meta.json, last of all, with the sizes of the other files."""
     sizes = {name: (folder / name).stat().st_size for name in files}
-    write_json(folder / "meta.json", {"format": FORMAT, **meta, "sizes": sizes})
+    digests = digests_of(folder, files)
+    write_json(folder / "meta.json", {"format": FORMAT, **meta, "sizes": sizes, "digests": digests})
+    for name in (*files, "meta.json"):  # a rename may outlive a power cut that the content doesn't
+        (folder / name).chmod(0o600)
+        with open(folder / name, "rb+") as file:
+            os.fsync(file.fileno())
 
 
 def read_meta(folder: Path, kind: str) -> dict[str, Any]:
@@ -89,8 +119,11 @@ def read_meta(folder: Path, kind: str) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "meta.json").read_text("utf8"))
         found = {name: (folder / name).stat().st_size for name in meta["sizes"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UlmfitError(f"{folder} holds no finished token {kind} ({error})") from error
+        whole = isinstance(meta.get("fingerprint", ""), str) and isinstance(meta.get("digests", {}), dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UlmfitError(f"{folder} holds no finished token {kind} ({error})", path=folder) from error
+    if not whole or (kind == "store" and "fingerprint" not in meta):
+        raise UlmfitError(f"{folder / 'meta.json'} is damaged: it lacks the fingerprint of the texts", path=folder)
     if meta.get("format") != FORMAT or meta.get("kind") != kind:
         raise UlmfitError(
             f"{folder}: expected a token {kind} of format {FORMAT}, "
@@ -98,6 +131,7 @@ def read_meta(folder: Path, kind: str) -> dict[str, Any]:
         )
     if found != meta["sizes"]:
         raise UlmfitError(f"{folder} is broken: expected file sizes {meta['sizes']}, found {found}; make it anew")
+    refuse_damaged(folder, meta.get("digests"), "meta.json")
     return meta
 
 

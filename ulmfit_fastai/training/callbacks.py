@@ -198,6 +198,10 @@ class Budget:
     stopped: bool = False
     last_checkpoint: float = field(default_factory=time.monotonic)
 
+    def wait(self, seconds: float) -> None:
+        """Put the end off by a time in which nothing could be done."""
+        self.deadline = None if self.deadline is None else self.deadline + seconds
+
     def over(self) -> bool:
         return self.stopped or (self.deadline is not None and time.monotonic() >= self.deadline)
 

@@ -126,6 +126,7 @@ class Run(Work):
     def match_starting_weights(self, direction: str) -> LMWeights | None:
         """Stage 1: the general-domain language model, matched to the words of these texts."""
         if self.recipe.weights == "pretrain":
+            self.folder.refuse_damaged(f"pretrain_{direction}.safetensors", f"pretrain_{direction}.vocab.json")
             loaded: LMWeights | None = LMWeights.load(self.folder.weights_file("pretrain", direction))
         else:
             loaded = self.opened.take(self.recipe.weights, direction)
@@ -144,6 +145,7 @@ class Run(Work):
         """
         if self.recipe.lm is None:
             return self.match_starting_weights(direction)
+        self.folder.refuse_damaged(f"lm_{direction}.safetensors", "vocab.json")
         return LMWeights.load(self.folder.weights_file("lm", direction), vocab=self.vocab_file)
 
     def predict(self, direction: str) -> None:
@@ -151,6 +153,7 @@ class Run(Work):
         targets = self.data.targets
         started = time.monotonic()
         learn = self.build_classifier(direction, None)
+        self.folder.refuse_damaged(f"classifier_{direction}.safetensors", "vocab.json")
         saved = Classifier.load(self.folder.weights_file("classifier", direction), vocab=self.vocab_file)
         learn.model.load_state_dict(saved.state)
         for part, rows in self.held_out.items():
@@ -183,6 +186,7 @@ class Run(Work):
             if (part, direction) in self.outputs:
                 found[direction] = self.outputs[part, direction]
             elif path.exists():
+                self.folder.refuse_damaged(f"state/{path.name}")
                 found[direction] = np.load(path)
             else:
                 return None
@@ -197,6 +201,7 @@ class Run(Work):
             self.compare_with(baseline)
         self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
         self.folder.save_tables()
+        self.folder.note_digests("predictions.csv", "history.csv", "rates.csv")
         self.folder.save()
 
     def measure(self) -> dict[str, Any]:

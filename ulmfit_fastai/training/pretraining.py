@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._files import read_json
+from .._schema import RUN, read_checked
 from ..batches.dataloaders import lm_dataloaders
 from ..model.generate import generate
 from ..model.learners import lm_learner
@@ -25,7 +25,7 @@ from ..recipe.parts import Model
 from ..recipe.recipe import Recipe
 from ..recipe.settings import LostSetting
 from ..results.environment import command_line, describe_device, now, versions
-from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch
+from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch, has_begun
 from ..texts.corpora import read_corpus
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
@@ -85,6 +85,8 @@ def pretrain(
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
+    for path in (*([] if valid is None else [valid]), *evaluate):
+        read_corpus(path)  # what isn't there is said now, not after the training
     out, progress = processes().place(out), conditions.progress
     processes().same(recipe=recipe.hash, reading=reading)
     _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
@@ -135,6 +137,7 @@ def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: 
             if not folder.phase_done(direction, "pretrain"):
                 work.pretrain(direction, name=f"{recipe.name}, {text.about['name']}")
             _try_out(work, direction, evaluate)
+        folder.note_digests("history.csv", "rates.csv", PIECES_FILE)
         folder.run.update(status="finished", finished=now(), until="pretrain")
     return folder.path
 
@@ -154,8 +157,9 @@ def _recorded(out: str | Path, recipe: Recipe, reading: Reading, *, resume: bool
     A folder from before stage 1 was a recipe keeps its own record of the settings, so that its checkpoint fits it.
     """
     found = Path(out) / "run.json"
-    kept = read_json(found) if resume and found.exists() else {}
-    if isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept):
+    kept = read_checked(found, RUN) if resume and found.exists() else {}
+    ours = isinstance(kept, dict) and kept.get("task") == "pretrain" and {"recipe", "recipe_hash", "data"} <= set(kept)
+    if ours and has_begun(Path(out), kept):
         _refuse_others(out, *_settings_of(kept, recipe), recipe, reading)
         return {name: kept[name] for name in ("recipe", "recipe_hash", "seeds") if name in kept}
     return {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "seeds": [recipe.seed]}

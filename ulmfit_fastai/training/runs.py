@@ -13,18 +13,23 @@ import torch
 from fastai.learner import Learner
 
 from .._errors import UlmfitError
+from .._files import write_bytes_atomic
+from ..batches.targets import kind_of
 from ..model.precision import resolve
+from ..model.pretrained import content_of
 from ..recipe.recipe import Recipe
 from ..results.environment import command_line, describe_device, versions
-from ..results.folder import ANOTHER_PLACE, RunFolder, RunMismatch
+from ..results.folder import ANOTHER_PLACE, RunFolder, RunMismatch, refuse_other_identity
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
+from ..tokens.pieces import FILE_NAME as PIECES_FILE
+from ..tokens.pieces import is_model, model_digest
 from .corpus import Corpus, GeneralText
 from .estimate import Plan, estimate
 from .phases import Baseline, Run
 from .prepare import prepare, pretraining_left, read_general
 from .processes import processes
-from .session import Conditions, session
+from .session import Conditions, alone, session
 from .sharing import adopt_language_model, language_model_in
 from .starting import OpenedWeights
 
@@ -44,6 +49,20 @@ class Order:
     lm_from: Mapping[str, str | Path]
     until: str | None
     opened: OpenedWeights
+    lang: str = "en"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run depends on besides its recipe and its texts."""
+        data, recipe, pieces = self.dataset, self.recipe, is_model(self.lang)
+        weights = {d: content_of(recipe.weights, d) for d in recipe.directions if d not in self.lm_from}
+        return {"lang": PIECES_FILE if pieces else self.lang, "pieces": model_digest(self.lang) if pieces else None,
+                "kind": kind_of(classes=bool(data.classes), several=bool(data.label_delim)),
+                "label_delim": data.label_delim, "weights": {d: found for d, found in weights.items() if found}}
+
+    def compare(self) -> None:
+        """RunMismatch where the folder holds another run."""
+        self.folder.compare(self.header)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -55,7 +74,8 @@ class Order:
             "data": {"name": data.name, "fingerprint": data.fingerprint, "counts": data.counts,
                      "classes": list(data.classes), "synthetic": data.synthetic, "notes": list(data.notes),
                      "source": data.source},
-            "versions": versions(), "device": describe_device(self.conditions.device), "command": command_line(),
+            "identity": self.identity, "versions": versions(), "device": describe_device(self.conditions.device),
+            "command": command_line(),
         }
 
 
@@ -78,6 +98,7 @@ def run(
     until: str | None = None,
     plan: bool = True,
     opened: OpenedWeights | None = None,
+    lang: str = "en",
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`.
 
@@ -102,6 +123,7 @@ def run(
         plan: False leaves out the measuring of a few batches, from which the progress bars know the time left in the
             run.
         opened: starting weights that are in memory already.
+        lang: what split the texts of `ids`: a language's code, or the file of a SentencePiece model.
 
     Returns:
         The path of the run folder.
@@ -116,8 +138,10 @@ def run(
                                progress=progress, cache=cache)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
-                  opened or OpenedWeights())
+                  opened or OpenedWeights(), lang)
     general = _look_ahead(order, resume=resume)
+    if dry_run and resume:
+        order.compare()
     if not dry_run and _open(order, general, resume=resume):
         return order.folder.path
     work = _prepare(order, general)
@@ -136,6 +160,10 @@ def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
     """
     recipe, folder = order.recipe, order.folder
     resolve(recipe.precision, order.conditions.device)
+    given, classes = recipe.class_weights, order.dataset.classes
+    if given is not None and len(given) != len(classes):
+        raise UlmfitError(f"class_weights: expected one number for each of the {len(classes)} classes, found "
+                          f"{len(given)}", field="class_weights", expected=len(classes), found=len(given))
     if resume and (folder.path / "run.json").exists():
         folder.read()
     general = None
@@ -148,7 +176,7 @@ def _look_ahead(order: Order, *, resume: bool) -> GeneralText | None:
             if direction not in order.lm_from and not _has_started(recipe, folder, direction):
                 order.opened.look_at(recipe.weights, direction)
     for direction, source in order.lm_from.items():
-        borrowed_phases(folder, recipe, direction, source, order.dataset.fingerprint)
+        borrowed_phases(folder, recipe, direction, source, order.dataset.fingerprint, order.identity)
     return general
 
 
@@ -161,6 +189,7 @@ def _open(order: Order, general: GeneralText | None, *, resume: bool) -> bool:
     """Open the run folder and put the borrowed language models into it; True when there is nothing left to do."""
     folder = order.folder
     folder.open(order.header, resume=resume)
+    keep_identity(folder, order)
     if predictions_are_gone(folder):  # then they are made again, from the classifiers
         log.warning("%s: predictions.csv is missing; predicting again", folder.path)
         done = folder.run.get("phases_done", [])
@@ -174,6 +203,14 @@ def _open(order: Order, general: GeneralText | None, *, resume: bool) -> bool:
     for direction, source in order.lm_from.items():
         adopt_language_model(folder, order.recipe, direction, source)
     return False
+
+
+def keep_identity(folder: RunFolder, order: Order) -> None:
+    """Put the SentencePiece model into the folder, and into run.json the weights that weren't there at its start."""
+    if is_model(order.lang) and Path(order.lang).resolve() != (folder.path / PIECES_FILE).resolve():
+        write_bytes_atomic(folder.path / PIECES_FILE, Path(order.lang).read_bytes())
+    if "identity" in folder.run and folder.run["status"] != "finished":
+        folder.run["identity"]["weights"] = {**order.identity["weights"], **folder.run["identity"].get("weights", {})}
 
 
 def predictions_are_gone(folder: RunFolder) -> bool:
@@ -212,6 +249,12 @@ def _train(work: Run, baseline: Baseline | None) -> None:
         work.finish(baseline=baseline if work.until is None and processes().leads else None)
 
 
+def refuse_another_run(recipe: Recipe, dataset: Dataset, out: str | Path, *, lang: str = "en") -> None:
+    """RunMismatch where the folder `out` holds another run than `run` with these arguments would make."""
+    Order(recipe, dataset, RunFolder(out), Conditions.of(progress=False), None, None, {}, None, OpenedWeights(),
+          lang).compare()
+
+
 def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
              device: str | torch.device | None = None, cache: Path | None = None, progress: bool = False,
              skip: Sequence[str] = ()) -> Plan:
@@ -237,18 +280,23 @@ def plan_of(work: Run, *, skip: Sequence[str] = ()) -> Plan:
         learners["lm"] = partial(work.build_lm, recipe.lm, direction, None)
     if recipe.pretrain is not None:
         learners["pretrain"] = partial(work.build_general_lm, recipe.pretrain, direction)
-    return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
+    with alone():
+        return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
 
 
 def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,
-                    fingerprint: str | None) -> tuple[str, ...]:
+                    fingerprint: str | None, identity: dict[str, Any] | None = None) -> tuple[str, ...]:
     """The phases that a run will take from another; ValueError, before anything is written, where it cannot."""
     if folder.phase_done(direction, "lm"):
         return ()
     if Path(source).resolve() == folder.path.resolve():
         raise UlmfitError(f"{source}: the language model would come from the run's own folder", path=source,
                           advice=f"{ANOTHER_PLACE}, so that both are kept")
-    _, last = language_model_in(source, recipe, direction, fingerprint)
+    other, last = language_model_in(source, recipe, direction, fingerprint)
+    if last == "lm":
+        own: dict[str, Any] = {name: (identity or {})[name] for name in ("lang", "pieces") if name in (identity or {})}
+        weights = {direction: found} if (found := content_of(recipe.weights, direction)) else {}
+        refuse_other_identity(other.path, other.run, {**own, "weights": weights})
     return recipe.phases[: recipe.phases.index(last) + 1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -13,15 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastai.torch_core import default_device
 
 from .._words import duration
+from ..model.devices import named_device
 from ..results.environment import describe_device, now, versions
 from ..results.folder import RunFolder
 from .callbacks import Budget
 from .processes import Several, join, processes
 
 log = logging.getLogger(__name__)
+
+_training = threading.RLock()
+"""Held by the thread that trains: torch draws random numbers from one state for the whole process, and two trainings
+at once would take them from each other."""
+if hasattr(os, "register_at_fork"):  # a child of a process that trains has no thread that would give it back
+    os.register_at_fork(after_in_child=lambda: globals().update(_training=threading.RLock()))
 
 
 class Stopped(Exception):
@@ -50,7 +57,20 @@ class Conditions:
         group = join(device)
         if isinstance(group, Several):
             return cls(group.device, budget, progress and group.leads, cache, started)
-        return cls(torch.device(device) if device is not None else default_device(), budget, progress, cache, started)
+        return cls(named_device(device), budget, progress, cache, started)
+
+
+@contextmanager
+def alone() -> Iterator[float]:
+    """Train within it, one thread of this process at a time; gives the seconds that it waited for another one."""
+    started, lock = time.monotonic(), _training
+    if not lock.acquire(blocking=False):
+        log.warning("another training is at work in this process; this one waits for its end")
+        lock.acquire()
+    try:
+        yield time.monotonic() - started
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -68,7 +88,8 @@ def session(folder: RunFolder, conditions: Conditions) -> Iterator[None]:
     folder.run["sessions"].append(record)
     folder.save()
     try:
-        with interruptible(conditions.budget):
+        with alone() as waited, interruptible(conditions.budget):
+            conditions.budget.wait(waited)
             yield
     except Stopped:
         folder.run["status"] = "stopped"

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .._files import link_atomic, read_json
+from .._files import link_atomic
+from .._schema import RUN, read_checked
+from ..model.pretrained import content_of
 from ..recipe.freezing import full
 from ..recipe.parts import Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
@@ -128,6 +130,7 @@ def language_model_in(source: str | Path, recipe: Recipe, direction: str, finger
     if missing:
         raise RunMismatch(f"{other.path}: expected the language model's files, but {' and '.join(missing)} "
                           f"{'is' if len(missing) == 1 else 'are'} not there")
+    other.refuse_damaged(*(path.name for path in files))
     return other, phase
 
 
@@ -146,8 +149,11 @@ def is_finished(folder: str | Path, recipe: Recipe, fingerprint: str, *, corpus:
     found = Path(folder) / "run.json"
     if not found.exists():
         return False
-    run = read_json(found)
+    run = read_checked(found, RUN)
     if recipe.weights == "pretrain" and corpus is not None and run.get("corpus", {}).get("source") != corpus:
         return False
-    return (run.get("status"), run.get("data", {}).get("fingerprint")) == ("finished", fingerprint) and has_recipe(
-        run, recipe.to_dict(), recipe.hash)
+    if (run.get("status"), run.get("data", {}).get("fingerprint")) != ("finished", fingerprint):
+        return False
+    kept = run.get("identity", {}).get("weights", {})  # not there in runs of earlier versions
+    other = [d for d in kept if content_of(recipe.weights, d) not in (None, kept[d])]
+    return not other and has_recipe(run, recipe.to_dict(), recipe.hash)

@@ -94,9 +94,9 @@ def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
     reading = {item.name for item in dataclasses.fields(Reading)}
     hints = {**typing.get_type_hints(pretraining), **typing.get_type_hints(Reading), "directions": tuple[str, ...]}
     del hints["return"]
-    for name, value in changes.items():
+    for name in changes:
         if name not in hints:
             raise no_field(name, "", name, list(hints))
-        build(hints[name], plain(value), name)
-    recipe = pretraining(**{name: value for name, value in changes.items() if name not in reading})
-    return recipe, Reading(**{name: value for name, value in changes.items() if name in reading})
+    built = {name: build(hints[name], plain(value), name) for name, value in changes.items()}
+    recipe = pretraining(**{name: value for name, value in built.items() if name not in reading})
+    return recipe, Reading(**{name: value for name, value in built.items() if name in reading})
