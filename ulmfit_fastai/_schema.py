@@ -44,7 +44,7 @@ RUN = {
     "weights?": ({str: {"name?": TEXT}}, type(None)), "phases_done?": [str], "seconds?": {str: NUMBER}, "until?": TEXT,
     "identity?": {"lang?": TEXT, "pieces?": TEXT, "kind?": TEXT, "label_delim?": TEXT, "weights?": {str: TEXT}},
     "digests?": DIGESTS, "language_model_of?": {str: str}, "language_model_phases?": {str: [str]},
-    "corpus?": ({"name?": TEXT, "source?": TEXT}, type(None)), "samples?": {str: [str]}}
+    "batch_parts?": {str: int}, "corpus?": ({"name?": TEXT, "source?": TEXT}, type(None)), "samples?": {str: [str]}}
 
 
 def read_checked(path: str | Path, shape: Any) -> Any:
