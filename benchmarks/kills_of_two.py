@@ -59,24 +59,27 @@ def finish(out: Path) -> float:
 
 
 def kill_one(process: subprocess.Popen[str], after: float, chance: random.Random) -> str:
-    """Kill one of the two so many seconds after both are there; returns 'finished', 'silent' or 'said'."""
+    """Kill one of the two so many seconds after both are there; returns 'finished', 'silent' or 'said'.
+
+    Another end of theirs is an error.
+    """
     import psutil
 
     workers: list[psutil.Process] = []
     while len(workers) < 2 and process.poll() is None:
         workers = psutil.Process(process.pid).children()
         time.sleep(0.05)
+    time.sleep(after)
     try:
-        process.wait(timeout=after)
-    except subprocess.TimeoutExpired:
-        try:
-            chance.choice(workers).kill()
-        except psutil.NoSuchProcess:
-            pass
+        chance.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        pass
     said = process.communicate()[1]
     if process.returncode == 0:
         return "finished"
-    return "said" if said.count(SAID) == 1 else "silent"
+    if "exitcode: -9" not in said or said.count(SAID) > 1:
+        raise SystemExit(said)
+    return "said" if SAID in said else "silent"
 
 
 def main() -> int:

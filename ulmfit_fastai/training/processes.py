@@ -90,7 +90,8 @@ class Several(Alone):
         import torch.distributed as dist
 
         self.state = PartialState(cpu=device is not None and device.type == "cpu", timeout=PATIENCE)
-        self.device = self.state.device
+        # Accelerate calls it cpu:0, which torch.load doesn't know.
+        self.device = torch.device("cpu") if self.state.device.type == "cpu" else self.state.device
         if self.device.type not in ("cpu", "cuda"):
             raise UlmfitError(f"several processes train on a CPU or on CUDA's GPUs, found {self.device.type}",
                               field="device", found=self.device.type, advice="give `device='cpu'`")
