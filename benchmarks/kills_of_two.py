@@ -16,6 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from ulmfit_fastai._files import read_json
 
 COMPARED = ("lm_forward.safetensors", "classifier_forward.safetensors", "predictions.csv")
 SAID = "one of the 2 processes ended"
@@ -44,39 +47,45 @@ def train(out: Path) -> None:
 
 def start(out: Path) -> subprocess.Popen[str]:
     """The two, by torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m",
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
                "benchmarks.kills_of_two", "--child", str(out)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
 
 
-def finish(out: Path) -> float:
-    """Let it run to its end; the seconds that took."""
-    started, process = time.monotonic(), start(out)
+def finish(out: Path) -> None:
+    """Let it run to its end."""
+    process = start(out)
     said = process.communicate()[1]
     if process.returncode:
         raise SystemExit(said)
-    return time.monotonic() - started
 
 
-def kill_one(process: subprocess.Popen[str], after: float, chance: random.Random) -> str:
-    """Kill one of the two so many seconds after both are there; returns 'finished', 'silent' or 'said'."""
+def sessions(out: Path) -> list[dict[str, Any]]:
+    """The sessions that the run has begun."""
+    return read_json(out / "run.json")["sessions"] if (out / "run.json").exists() else []
+
+
+def kill_one(out: Path, after: float, chance: random.Random) -> str:
+    """Start the two and kill one so many seconds after they began to train; 'said', 'silent', or 'finished' before.
+
+    Another end of theirs is an error.
+    """
     import psutil
 
-    workers: list[psutil.Process] = []
-    while len(workers) < 2 and process.poll() is None:
-        workers = psutil.Process(process.pid).children()
-        time.sleep(0.05)
+    begun, process = len(sessions(out)), start(out)
+    while len(sessions(out)) == begun and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(after)
     try:
-        process.wait(timeout=after)
-    except subprocess.TimeoutExpired:
-        try:
-            chance.choice(workers).kill()
-        except psutil.NoSuchProcess:
-            pass
+        chance.choice(psutil.Process(process.pid).children()).kill()
+    except (psutil.NoSuchProcess, IndexError):
+        pass
     said = process.communicate()[1]
     if process.returncode == 0:
         return "finished"
-    return "said" if said.count(SAID) == 1 else "silent"
+    if "exitcode: -9" not in said or said.count(SAID) > 1:
+        raise SystemExit(said)
+    return "said" if SAID in said else "silent"
 
 
 def main() -> int:
@@ -93,21 +102,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["ULMFIT_CACHE"] = str(folder / "cache")
-        seconds = finish(folder / "alone")
+        finish(folder / "alone")
+        seconds = sessions(folder / "alone")[0]["seconds"]
         outcomes: list[str] = []
         equal, number = True, 0
         while len(outcomes) < args.kills:
-            out = folder / f"killed{number}"
-            outcome = kill_one(start(out), chance.uniform(0.1, 0.9) * seconds, chance)
-            if outcome != "finished":
-                outcomes.append(outcome)
+            out, after = folder / f"killed{number}", chance.uniform(0, 0.8) * seconds
+            outcome = kill_one(out, after, chance)
+            print(f"run {number}, {after:.1f} s of {seconds:.0f}: {outcome}", flush=True)
+            outcomes += [outcome] if outcome != "finished" else []
             if outcome == "finished" or len(outcomes) == args.kills:
                 finish(out)
                 number += 1
                 equal &= all((out / name).read_bytes() == (folder / "alone" / name).read_bytes() for name in COMPARED)
-        print(f"{args.kills} kills in {number} runs of {seconds:.0f} s; {outcomes.count('said')} said in one line, "
-              f"{outcomes.count('silent')} before the two had met; weights and predictions "
-              f"{'equal' if equal else 'NOT EQUAL'}")
+        print(f"{args.kills} kills in {number} runs, {outcomes.count('said')} of them said in one line; weights and "
+              f"predictions {'equal' if equal else 'NOT EQUAL'}")
     return 0 if equal else 1
 
 

@@ -75,7 +75,7 @@ def train(folder: Path, phase: str, *, dropout: bool = False, weighted: bool = F
     run.open({"recipe": recipe_.to_dict(), "recipe_hash": recipe_.hash, "data": {"fingerprint": "x"}})
     reviews = synthetic_reviews(n_train=90, n_test=20, n_unsup=20, seed=3)
     data = runs.prepare(recipe_, reviews, cache=folder.parent / "cache", progress=False)
-    work = runs.Run(recipe_, data, run, Conditions(torch.device("cpu")))
+    work = runs.Run(recipe_, data, run, Conditions.of(device="cpu"))
     learn = work.build_lm(recipe_.lm, "forward", None) if phase == "lm" else work.build_classifier("forward", None)
     if not weighted:
         learn.model.double()
