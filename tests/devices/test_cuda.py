@@ -28,7 +28,7 @@ def autocast(monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "cudnn", "expected"), [
-    (None, True, None), (torch.float16, True, None), (torch.bfloat16, True, torch.bfloat16),
+    (None, True, None), (torch.float16, True, torch.float16), (torch.bfloat16, True, torch.bfloat16),
     (torch.bfloat16, False, torch.float32)])
 def test_an_lstm_is_never_left_in_fp16_where_the_loss_is_not_scaled(asked, cudnn, expected, autocast):
     autocast(asked, cudnn=cudnn)

@@ -119,7 +119,8 @@ def test_a_precision_that_is_asked_for_by_name_is_given_or_refused(asked, device
         resolve(asked, torch.device(device))
     reviews = synthetic_reviews(n_train=4, n_test=2, n_unsup=2)
     with pytest.raises(ValueError, match=f"precision is '{asked}'"):
-        run(preset("tiny").replace(precision=asked), reviews, tmp_path / "run", device=device, progress=False)
+        run(preset("tiny").replace(precision=asked), reviews, tmp_path / "run", device=torch.device(device),
+            progress=False)
     assert not (tmp_path / "run").exists()
 
 

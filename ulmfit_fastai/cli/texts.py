@@ -48,7 +48,7 @@ def encoding(name: str) -> str:
     """The name of a text encoding that Python knows."""
     try:
         known = codecs.lookup(name).name
-        b"text".decode(name)  # rot13, hex and base64 are known too, but no encodings of text
+        bytes(4).decode(name)  # rot13, hex and base64 are known too, but no encodings of text
     except (LookupError, ValueError):
         raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
     return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text

@@ -133,6 +133,9 @@ class SplitBatches:
         learn = self.learn
         learn.pred = learn.loss = learn.loss_grad = None
         learn.rnn.raw_out = learn.rnn.out = None
+        for amp in learn._grab_cbs(MixedPrecision):
+            if torch.is_autocast_enabled("cuda"):  # an error leaves it on, for whatever is computed next
+                amp.autocast.__exit__(None, None, None)
         learn.model.zero_grad(set_to_none=True)
         learn.model.reset()
         if hidden:
