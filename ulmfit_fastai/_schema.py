@@ -20,6 +20,12 @@ MAYBE = (int, float, type(None))
 TEXT = (str, type(None))
 RECIPE: Any = {str: object}
 """Its fields are checked by their own types, see `recipe.fields.build`."""
+_PHASE = ({"max_docs?": (int, type(None))}, type(None))
+RECIPE_OF_RUN: Any = {
+    "name?": TEXT, "directions?": ([str], type(None)), "protocol?": TEXT, "evaluate?": TEXT, "weights?": TEXT,
+    "lm_texts?": TEXT, "n_labels?": (int, type(None)), "lm?": _PHASE, "classifier?": _PHASE,
+    "model?": ({"emb_sz?": NUMBER, "n_hid?": NUMBER, "n_layers?": NUMBER}, type(None))}
+"""The fields that are read from run.json without building the recipe: it may be one that this version can't build."""
 SCORES = {"error?": NUMBER, "n?": int, "wrong?": int, "macro_f1?": MAYBE, "loss?": MAYBE, "mae?": NUMBER,
           "rmse?": NUMBER, "r2?": MAYBE}
 METRICS = {"validation?": {str: SCORES}, "forward?": SCORES, "backward?": SCORES, "averaged?": SCORES}
@@ -37,7 +43,7 @@ STAGE = {"direction": str, "phase": str, "stage": str, "status?": str, "epochs_d
          "seconds": NUMBER, "metrics?": {str: MAYBE}, "peak_memory_mb?": NUMBER}
 SESSION = {"started?": TEXT, "seconds?": NUMBER, "device?": {str: object}, "versions?": {str: TEXT}}
 RUN = {
-    "schema": object, "status?": str, "task?": TEXT, "recipe?": ({str: object}, type(None)), "recipe_hash?": TEXT,
+    "schema": object, "status?": str, "task?": TEXT, "recipe?": (RECIPE_OF_RUN, type(None)), "recipe_hash?": TEXT,
     "seeds?": [int], "started?": TEXT, "finished?": TEXT, "data?": DATA, "stages?": [STAGE], "metrics?": METRICS,
     "baselines?": [{"name": str, "error": NUMBER, "n?": int}], "warnings?": [str], "sessions?": [SESSION],
     "versions?": {str: TEXT}, "device?": {"type?": TEXT, "name?": TEXT}, "command?": (str, [str], type(None)),

@@ -224,7 +224,9 @@ def test_any_byte_of_any_file_may_be_another(place, tmp_path, name):
     ("recipe.json", "model", {"emb_sz": 10**9}), ("recipe.json", "model", {"n_layers": 100_000}),
     ("recipe.json", "classifier", None), ("metrics.json", None, 3), ("metrics.json", None, "x"),
     ("run.json", "stages", 3), ("run.json", "metrics", []), ("run.json", "sessions", [3]), ("run.json", "data", None),
-    ("run.json", "device", "x"), ("run.json", "recipe", 3), ("run.json", "warnings", 3), ("run.json", "versions", [])])
+    ("run.json", "device", "x"), ("run.json", "recipe", 3), ("run.json", "recipe", {"directions": 3}),
+    ("run.json", "recipe", {"model": 3}), ("run.json", "recipe", {"lm": {"max_docs": "x"}}),
+    ("run.json", "warnings", 3), ("run.json", "versions", [])])
 def test_a_field_of_another_shape_is_named_with_its_file(folder, name, field, value):
     values = value if field is None else {**json.loads((folder / name).read_text()), field: value}
     (folder / name).write_text(json.dumps(values))

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import write_json_atomic, write_text_atomic
+from .._files import digests_of, write_json_atomic, write_text_atomic
 from .._schema import RUN, read_checked
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import NAMED_WEIGHTS
@@ -64,6 +64,7 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
         tables = [table for result in results if len(table := getattr(result, name))]
         if tables:
             write_text_atomic(out / f"{name}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
+    record["digests"] = digests_of(out, ("predictions.csv", "history.csv", "rates.csv"))
     write_json_atomic(out / "run.json", record)
     return Result.load(out)
 
@@ -126,7 +127,7 @@ def _record(results: Sequence[Result], probs: dict[str, Any], out: Path) -> dict
         if results[0].run.get(key) != results[1].run.get(key):
             warnings.append(f"both directions were trained apart, with different {key}; shown are the forward run's")
     return {
-        **{key: value for key, value in first.items() if key != "phases_done"},  # its weights are not here
+        **{key: value for key, value in first.items() if key not in ("phases_done", "digests")},  # of files not here
         "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "command": command_line(),
         "started": min(result.run["started"] for result in results),
         "finished": max(result.run["finished"] for result in results),
