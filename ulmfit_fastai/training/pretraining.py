@@ -95,7 +95,7 @@ def pretrain(
             lang = str(_pieces(paths, recipe, reading, out, valid=valid, resume=resume, cache=cache))
         text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
                             valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
-                            progress=progress, lang=lang)
+                            progress=progress, lang=lang, how=reading.how)
     return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
 
 
@@ -116,7 +116,7 @@ def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, 
     if resume and (out / PIECES_FILE).exists():
         return out / PIECES_FILE
     return corpus_pieces(paths, max_vocab=recipe.max_vocab, lang=reading.lang, limit_words=reading.limit_words,
-                         held_out=0 if valid is not None else reading.valid_texts, cache=cache)
+                         held_out=0 if valid is not None else reading.valid_texts, cache=cache, how=reading.how)
 
 
 def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: Conditions, *,
@@ -134,7 +134,7 @@ def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: 
         for direction in recipe.directions:
             if not folder.phase_done(direction, "pretrain"):
                 work.pretrain(direction, name=f"{recipe.name}, {text.about['name']}")
-            _try_out(work, direction, evaluate)
+            _try_out(work, direction, evaluate, reading.how)
         folder.run.update(status="finished", finished=now(), until="pretrain")
     return folder.path
 
@@ -183,7 +183,7 @@ def _refuse_others(out: str | Path, their_recipe: Recipe, their_reading: Reading
                           advice=ANOTHER_PLACE_OR_ANEW)
 
 
-def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None:
+def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path], how: Mapping[str, Any]) -> None:
     """Perplexity on other files, and what the model writes, into run.json unless they are there."""
     run, samples = work.folder.run, work.folder.run.setdefault("samples", {})
     measured = f"perplexity_{direction}" in run["metrics"] or not evaluate
@@ -192,7 +192,7 @@ def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None
     weights = LMWeights.load(work.folder.weights_file("pretrain", direction))
     if not measured:
         run["metrics"][f"perplexity_{direction}"] = {
-            Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path), device=work.device,
+            Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path, **how), device=work.device,
                                         cache=work.conditions.cache) for path in evaluate}
     if direction not in samples:
         samples[direction] = generate(weights, ["", "", ""], seed=work.recipe.seed)
