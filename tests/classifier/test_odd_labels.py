@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import logging
 import warnings
@@ -10,16 +9,20 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from odd_tables import LABELS, REFUSED_LABELS
+from odd_tables import LABELS, REFUSED_LABELS, Mood
+from sklearn.metrics import accuracy_score
 from some_texts import reviews, tiny
 
 from ulmfit_fastai import ULMFiT
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.classifier.labels import aligned, class_weights, known_values, read_labels
+from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.report.report import write_report
 from ulmfit_fastai.results.evaluation import Evaluation
 from ulmfit_fastai.results.figures import run_figure
 from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.dataset import from_frame
+from ulmfit_fastai.training.runs import run
 
 TEXTS = reviews(12)[0]
 
@@ -49,6 +52,14 @@ def test_classes_are_the_same_from_reading_to_drawing(labels, tmp_path):
         assert alone["n"] == 6 and alone["wrong"] == model.evaluate(TEXTS[::2], values[::2]).metrics["wrong"]
 
 
+def test_the_predictions_of_an_enum_equal_its_members():
+    model = tiny(epochs=1).fit(TEXTS, [Mood.BAD, Mood.GOOD] * 6)
+    labels = np.empty(12, object)
+    labels[:] = [Mood.BAD, Mood.GOOD] * 6  # a plain list numpy cuts to 'Mood' and 'Mood'
+    predicted = model.predict(TEXTS)
+    assert model.score(TEXTS, labels) == np.mean(labels == predicted) == accuracy_score(labels, predicted)
+
+
 def test_a_class_of_any_name_is_drawn(tmp_path):
     for labels in LABELS:
         names = read_labels(labels.whole([*labels.two] * 2) if labels.whole else [*labels.two] * 2).names
@@ -62,12 +73,16 @@ def test_a_class_of_any_name_is_drawn(tmp_path):
 
 
 def test_a_run_with_classes_of_odd_names_is_reported_and_drawn(tmp_path):
-    names = ["$0-$10_$20^{", "<b>", "NA"]
-    tiny(epochs=1, out=tmp_path / "r").fit([*TEXTS, *TEXTS], [names[i % 3] for i in range(24)])
+    names = ["$0-$10_$20^{", "<b>", "NA", "1.10", "cafe\r"]
+    texts = reviews(60)[0]
+    frame = pd.DataFrame({"text": texts, "label": [names[i % 5] for i in range(60)]})
+    dataset = from_frame(frame, text="text", label="label", test=0.25)
+    run(preset("tiny", "custom"), dataset, tmp_path / "r", progress=False)
     page = write_report(tmp_path / "r").read_text()
-    assert all(html.escape(name) in page for name in names) and "<b></" not in page
-    Result.load(tmp_path / "r").plot().savefig(tmp_path / "r.png", dpi=30)
-    assert ULMFiT.load(tmp_path / "r").classes_.tolist() == names
+    assert "&lt;b&gt;" in page and "<b></" not in page and "1.10" in page
+    result = Result.load(tmp_path / "r")
+    result.plot().savefig(tmp_path / "r.png", dpi=30)
+    assert {*result.predictions["label"]} <= {*names[:4], "cafe"}
 
 
 @pytest.mark.parametrize(("name", "labels", "why"), REFUSED_LABELS, ids=lambda value: value if value is str else None)

@@ -36,13 +36,13 @@ TRUTH = {"true": True, "false": False, "1": True, "0": False}
 def plain_class(value: Any) -> str | int | float | bool:
     """A class as JSON keeps it: text without blanks around it and in composed characters, a number or a truth value.
 
-    An Enum that is a number is this; another Enum, a date, an interval or a tuple is kept by what `str` makes of it.
+    An Enum that is text or a number is this; another Enum, a date, an interval or a tuple is kept by its name.
 
     Raises:
         UlmfitError: a kind of value whose text doesn't say which it is, or a number that is infinite.
     """
-    if isinstance(value, Enum):  # as numpy and scikit-learn have it: a number, or what str() makes of it
-        value = value.value if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, Enum):  # text or a number equals its value, which files hold
+        value = value.value if isinstance(value, (str, int, float)) else value.name
     if isinstance(value, (np.datetime64, np.timedelta64)):
         value = pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
     value = value.item() if isinstance(value, np.generic) else value
