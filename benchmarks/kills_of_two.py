@@ -44,7 +44,7 @@ def train(out: Path) -> None:
 
 def start(out: Path) -> subprocess.Popen[str]:
     """The two, by torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m",
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
                "benchmarks.kills_of_two", "--child", str(out)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
 

@@ -138,15 +138,16 @@ def test_four_processes_train_to_the_numbers_of_one_and_go_on_with_another_numbe
 
 
 def torchrun(*words: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-                             "0", "-m", "ulmfit_fastai", *words], env=environment(), stderr=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+                             "-m", "ulmfit_fastai", *words], env=environment(), stderr=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True)
 
 
 def test_a_killed_process_ends_the_run_with_one_line_and_another_number_goes_on(tiny_imdb, tmp_path, monkeypatch):
     monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
-    words = ("imdb", "--preset", "tiny", "--data", str(tiny_imdb), "--out", str(tmp_path / "run"), "--device", "cpu",
-             "--set", "classifier.stages.-1.epochs=40")
+    words = ("reproduce", "imdb", "--no-verify", "--preset", "tiny", "--data", str(tiny_imdb), "--out",
+             str(tmp_path / "run"), "--device", "cpu",
+             "--set", "classifier.stages.-1.epochs=8")
     started = torchrun(*words)
     until = time.monotonic() + 300
     while not (tmp_path / "run" / "lm_forward.safetensors").exists() and time.monotonic() < until:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,10 +100,21 @@ class Several(Alone):
         # gradients of DDP or the sums of batch norm, whose order must be the same everywhere.
         self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.sums = dist.new_group(timeout=PATIENCE)
+        self.lost = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._end)
         self.places: dict[Path, Path] = {}
         self.folders: list[tempfile.TemporaryDirectory] = []
         if not self.leads:
             logging.getLogger(__package__.partition(".")[0]).setLevel(logging.ERROR)
+
+    def _end(self, *_: Any) -> None:
+        """SIGTERM ends this process, as ever, unless it is about to say that another one ended.
+
+        A launcher sends it as soon as one process has ended, when the others are just noticing that.
+        """
+        if not self.lost:
+            raise SystemExit(128 + signal.SIGTERM)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each question, whether it is so in any process."""
@@ -207,6 +220,7 @@ class Several(Alone):
         except RuntimeError as error:
             if not self._others_are_lost():
                 raise
+            self.lost = True
             raise LostProcess(f"one of the {self.world} processes ended, so the others did too; what it had is in the "
                               "last checkpoint, and the same command goes on from there") from error
 
