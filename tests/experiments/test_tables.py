@@ -285,7 +285,8 @@ def test_the_time_budget_is_for_all_runs_together(reviews, options, tmp_path, mo
         left.append(time_budget)
         clock[0] += 4
         Path(folder).mkdir(parents=True)
-        run = {"status": "finished", "recipe_hash": recipe.hash, "data": {"fingerprint": dataset.fingerprint}}
+        data = {"fingerprint": dataset.fingerprint}
+        run = {"schema": 1, "status": "finished", "recipe_hash": recipe.hash, "data": data}
         (Path(folder) / "run.json").write_text(json.dumps(run))
 
     monkeypatch.setattr(grid, "run", slow)
@@ -492,7 +493,7 @@ def test_backward_language_models_can_be_asked_for(reviews, options, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"rows": ["latest"]}, "no row 'latest'"), ({"seeds": 0}, "above zero"), ({"seeds": (1, 1)}, "distinct")])
+    ({"rows": ["latest"]}, "no row 'latest'"), ({"seeds": 0}, "1 to 1,000, found 0"), ({"seeds": (1, 1)}, "distinct")])
 def test_what_makes_no_table_is_refused(change, message, reviews, options, tmp_path):
     with pytest.raises(ValueError, match=message):
         ablate("table7", reviews, out=tmp_path, **{**options, **change})

@@ -222,7 +222,12 @@ def check(*results: Outcome) -> Verdict:
                               "only if task, data, directions and recipe are the same but for the seed.")
     recipe = first.recipe_dict
     row = recipe.get("name", "") if recipe.get("evaluate") == "validation" else None
-    reasons = differences_in_scale(first.task, recipe, first.data, (getattr(first, "run", None) or {}).get("weights"))
+    weights = (getattr(first, "run", None) or {}).get("weights")
+    try:
+        reasons = differences_in_scale(first.task, recipe, first.data, weights)
+    except (TypeError, AttributeError, ValueError, KeyError, IndexError) as error:
+        raise UlmfitError(f"{first.folder}: run.json is damaged: its recipe can't be compared with the paper's "
+                          f"({error})", path=first.folder) from error
     errors = [result.error for result in results if result.error is not None]
     return judge(first.task, errors, first.n_test or 0, directions=first.directions, paper_scale=not reasons,
                  reasons=reasons, protocol=first.protocol, row=row)

@@ -47,7 +47,7 @@ class Reading:
     """The encoding of the corpus and of the texts to measure perplexity on; None: UTF-8."""
 
     @property
-    def how(self) -> dict[str, str]:
+    def how(self) -> dict[str, Any]:
         """What of it `read_corpus` is told."""
         return {name: value for name in ("text", "encoding") if (value := getattr(self, name)) is not None}
 
