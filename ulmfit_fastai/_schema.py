@@ -18,6 +18,8 @@ from ._files import read_json
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 TEXT = (str, type(None))
+NAME: Any = (str, int, float, bool, type(None), [object])
+"""Of a column or a class: plain, or several parts in a list."""
 RECIPE: Any = {str: object}
 """Its fields are checked by their own types, see `recipe.fields.build`."""
 _PHASE = ({"max_docs?": (int, type(None))}, type(None))
@@ -32,13 +34,14 @@ METRICS = {"validation?": {str: SCORES}, "forward?": SCORES, "backward?": SCORES
 VOCABULARY = {"hash": str, "words": [str]}
 DIGESTS = {str: str}
 DATA = {"name?": TEXT, "fingerprint?": TEXT, "counts?": {str: int}, "splits?": {str: int}, "vocabulary?": MAYBE,
-        "classes?": [(str, int, float, bool)], "synthetic?": (bool, type(None)), "notes?": [str], "source?": TEXT,
+        "classes?": [NAME], "synthetic?": (bool, type(None)), "notes?": [str], "source?": TEXT,
         "labels?": ({"kind?": str, "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER])}, type(None))}
 ABOUT = {**DATA, "weights?": {str: TEXT}, "versions?": {str: TEXT}, "device?": TEXT, "seconds?": NUMBER,
          "finished?": TEXT}
-CONFIG = {"format": str, "kind?": str, "classes?": [(str, int, float, bool)], "directions?": [str],
-          "text?": ([str], type(None)), "label?": (str, int, type(None)), "lang?": str, "indicator?": bool,
-          "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER]), "data?": ABOUT, "digests?": DIGESTS}
+CONFIG = {"format": str, "kind?": str, "classes?": [NAME], "directions?": [str],
+          "text?": ([NAME], type(None)), "label?": NAME, "label_delim?": TEXT, "encoding?": TEXT, "lang?": str,
+          "indicator?": bool, "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER]), "data?": ABOUT,
+          "digests?": DIGESTS}
 STAGE = {"direction": str, "phase": str, "stage": str, "status?": str, "epochs_done?": int, "epochs?": int,
          "seconds": NUMBER, "metrics?": {str: MAYBE}, "peak_memory_mb?": NUMBER}
 SESSION = {"started?": TEXT, "seconds?": NUMBER, "device?": {str: object}, "versions?": {str: TEXT}}

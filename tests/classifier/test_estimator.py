@@ -280,7 +280,7 @@ def test_missing_texts_and_labels_are_named_or_left_out():
     kept = tiny(drop_missing=True, epochs=1).fit(texts, labels)
     assert kept.model_.config.data["counts"] == {"train": 12, "test": 0, "unsup": 1}
     with pytest.raises(ValueError, match=r"row 1 \(counted from 0\) of column text is empty"):
-        kept.predict(["fine", ""])
+        kept.predict(["fine", ""], strict=True)
 
 
 def test_more_texts_go_to_the_language_model_only():

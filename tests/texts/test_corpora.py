@@ -130,7 +130,7 @@ def test_a_cut_off_file_is_an_error_and_not_a_shorter_corpus(tmp_path):
 
 def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"body": "?"}\n')
-    with pytest.raises(ValueError, match="a.jsonl, line 2: expected a key `text` with a string; found body"):
+    with pytest.raises(ValueError, match="a.jsonl, line 2: no column `text` of texts; found body"):
         list(read_corpus(tmp_path / "a.jsonl"))
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ValueError, match="a.txt is not UTF-8"):

@@ -7,6 +7,7 @@ import gzip
 import pandas as pd
 import pytest
 
+from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.texts.dataset import is_na
 from ulmfit_fastai.texts.table_writer import TableWriter
@@ -64,11 +65,14 @@ def test_a_table_cut_off_within_a_cell_is_an_error_to_every_reader(tmp_path):
             read(tmp_path / "t.csv")
 
 
-def test_a_corpus_is_read_from_rows_of_any_length(tmp_path):
-    (tmp_path / "t.csv").write_text("text,split\na\nb,valid,more\n,train\n")
+def test_a_corpus_is_read_from_rows_of_the_headers_width(tmp_path):
+    (tmp_path / "t.csv").write_text("text,split\na,\nb,valid,,\n,train\n")
     assert list(read_corpus(tmp_path / "t.csv")) == ["a", "b"]
-    (tmp_path / "bare.csv").write_text("one\ntwo,more\n\nthree\n")
-    assert list(read_corpus(tmp_path / "bare.csv")) == ["one", "two", "three"]
+    (tmp_path / "bare.csv").write_text('one\n"two,more"\n\nthree\n')
+    assert list(read_corpus(tmp_path / "bare.csv")) == ["one", "two,more", "three"]
+    (tmp_path / "bare.csv").write_text("one\ntwo,more\n")
+    with pytest.raises(UlmfitError, match="bare.csv: expected 1 fields, as in line 1, in line 2, saw 2"):
+        list(read_corpus(tmp_path / "bare.csv"))
     (tmp_path / "none.csv").write_text("")
     assert list(read_corpus(tmp_path / "none.csv")) == []
 

@@ -25,7 +25,7 @@ from .classifier import ClassifierLoader
 from .documents import TokenDataset
 from .lm import LMLoader
 from .loader import TokenLoader
-from .targets import Target, Targets
+from .targets import Target, Targets, by_position
 
 # Tokens of a batch, padding included, where no gradient is kept: 0.3 GB of activations on the CPU, 2 GB on a GPU.
 EVAL_TOKENS, EVAL_TOKENS_CUDA = 32_768, 262_144
@@ -115,9 +115,9 @@ def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | n
     """Make classifier `DataLoaders` in which a text's result doesn't depend on the texts beside it.
 
     Args:
-        labels: a data set's `Targets`, or one label per document of `ids` (those outside `train` and `valid` may be
-            None): a class by its name or number, a list of classes for several at once, or a number when `classes` is
-            None (regression).
+        labels: a data set's `Targets`, or one label per document of `ids`, in their order whatever index a Series has
+            (those outside `train` and `valid` may be None): a class by its name or number, a list of classes for
+            several at once, or a number when `classes` is None (regression).
         classes: in the order of the outputs.
         train: row numbers of `ids`.
         valid: row numbers too. These batches are longest first and bounded by tokens only; `learn.get_preds()` returns
@@ -143,14 +143,15 @@ def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | n
     """
     _check_sizes(bs=bs, bptt=bptt, seed=seed, max_len=max_len, token_budget=token_budget)
     _check_vocab(ids.vocab)
-    if len(labels) != len(ids.offsets) - 1:
-        raise UlmfitError(f"expected one label per text, {len(ids.offsets) - 1:,}, found {len(labels):,}")
+    n_labels = labels.shape[0] if hasattr(labels, "shape") else len(labels)
+    if n_labels != len(ids.offsets) - 1:
+        raise UlmfitError(f"expected one label per text, {len(ids.offsets) - 1:,}, found {n_labels:,}")
     if bs < 2 or len(train) < 2:
         raise UlmfitError("the classifier's batch norm needs two texts at least in a training batch, "
                           f"found bs={bs} and {len(train)} training texts")
     sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split,
                                   lang=lang) for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
-    target, values = _target_and_values(labels, classes, np.asarray(train))
+    target, values = _target_and_values(by_position(labels), classes, np.asarray(train))
     for dataset, rows in zip(sets, (train, valid)):
         dataset.target, dataset.targets = target, target.encode(values, np.asarray(rows))
     where = default_device() if device is None else torch.device(device)

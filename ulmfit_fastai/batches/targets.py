@@ -22,6 +22,7 @@ from torch import Tensor
 from .._errors import UlmfitError
 from .._words import shown
 from ..texts.dataset import Dataset, is_na
+from .classes import class_name
 
 TASKS = {"classification": "single", "multilabel": "multi", "regression": "regression"}
 """What users call each kind of labels."""
@@ -42,11 +43,11 @@ def is_missing(label: object) -> bool:
     return not label.strip() if isinstance(label, str) else is_na(label)
 
 
-def class_name(value: Any) -> str:
-    """A class as text: '1' for 1 and 1.0."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        value = int(value)
-    return str(value)
+def by_position(labels: Any) -> Any:
+    """Labels as rows that are counted: what has an index, a Series or a frame, by its order; a sparse matrix whole."""
+    if hasattr(labels, "iloc"):
+        return labels.to_numpy() if labels.ndim == 2 else labels.tolist()
+    return np.asarray(labels.toarray()) if hasattr(labels, "toarray") else labels
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,10 @@ class Target:
         return torch.softmax(logits, -1) if self.kind == "single" else torch.sigmoid(logits)
 
     def in_own_unit(self, values: Values) -> Values:
-        """Standardised numbers in the unit of the labels; for classes nothing changes."""
+        """Standardised numbers in the unit of the labels; for classes nothing changes.
+
+        Float32 numbers that are far from zero would lose what tells them apart: give float64.
+        """
         return values * self.scale + self.mean if self.kind == "regression" else values
 
     def outputs(self, logits: Tensor) -> np.ndarray:
@@ -157,9 +161,10 @@ class Target:
             logits: (texts, n_out).
 
         Returns:
-            float32 (texts, n_out).
+            float32 (texts, n_out), of numbers float64.
         """
-        return self.in_own_unit(self.probabilities(logits.float())).cpu().numpy()
+        found = self.probabilities(logits.float()).cpu().numpy()
+        return self.in_own_unit(found.astype(np.float64)) if self.kind == "regression" else found
 
     @property
     def tensor_type(self) -> type:
@@ -179,6 +184,7 @@ class Target:
         Raises:
             UlmfitError: a row has no label, or one that is not among the classes.
         """
+        labels = by_position(labels)
         chosen = [labels[row] for row in rows.tolist()]
         missing = [row for row, label in zip(rows.tolist(), chosen) if is_missing(label)]
         if missing:
@@ -190,7 +196,7 @@ class Target:
         if self.kind == "single":
             self._refuse_unknown(chosen, numbers)
             return torch.tensor([numbers[label] for label in chosen], dtype=torch.long)
-        if isinstance(chosen[0], np.ndarray):
+        if isinstance(chosen[0], np.ndarray) and chosen[0].dtype.kind in "biuf":
             return self._rows_of_0_and_1(cast("list[np.ndarray]", chosen))
         lists = cast("list[Iterable[object]]", chosen)
         self._refuse_unknown([label for several in lists for label in several], numbers)
@@ -282,4 +288,5 @@ class Targets:
 
     def truth(self, rows: np.ndarray) -> np.ndarray:
         """The labels of these rows as outputs are compared with them: numbers in their own unit."""
-        return self.target.in_own_unit(self.values[rows])
+        values = self.values[rows]
+        return self.target.in_own_unit(values.astype(np.float64)) if self.target.kind == "regression" else values

@@ -32,8 +32,9 @@ from ..training.prepare import rows_for
 from ..training.processes import join
 from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
+from .doubts import unknown_words
 from .fitted import Work, trained_model
-from .labels import OwnLabels, class_weights, read_labels
+from .labels import OwnLabels, aligned, class_weights, read_labels
 from .start import refuse_no_validation, refuse_twice, refuse_wrong_types, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
 from .trained import Trained
@@ -130,15 +131,18 @@ class ULMFiT(Trained):
 
     # Training
 
-    def fit(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+    def fit(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None,
             unlabelled: Any = None) -> ULMFiT:
         """Train on texts `X` with labels `y`, or on the columns `text` and `label` of the DataFrame `X`.
 
         Args:
             X: texts: a list, array or Series (texts,), or a DataFrame, a row a text.
-            y: a label a text: a class, a list of classes, a row of 0 and 1 (texts, classes), or a number; None or NaN
-                where it is missing.
-            text: the column, or columns, of the texts; without it the only one, or the one called 'text'.
+            y: a label a text: a class, a list of classes, a row of 0 and 1 (texts, classes; sparse too), or a number;
+                None or NaN where it is missing. Where both `X` and `y` are of pandas, labels with the texts' index in
+                another order are put into theirs; a plain count of rows stands for the order. A class is kept as text,
+                number or truth value; a date, an interval or an Enum by its name.
+            text: the column, or columns, of the texts (whatever names a column); without it the only one, or the one
+                called 'text'.
             label: the column of the labels, instead of `y`; without both, the one called 'label'.
             unlabelled: more texts for the language model: a list, or a frame with the text columns.
 
@@ -167,7 +171,7 @@ class ULMFiT(Trained):
                                                               run_folder=True))
         return self
 
-    def plan(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None, label: str | None = None,
+    def plan(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None,
              unlabelled: Any = None) -> Plan:
         """How long `fit` with these arguments would take here, measured on a few batches.
 
@@ -183,7 +187,7 @@ class ULMFiT(Trained):
                 refuse_another_run(work.recipe, work.dataset, expanded(self.out), lang=self.lang)
             return plan_run(work.recipe, work.dataset, ids=work.ids, device=self.device)
 
-    def _prepare(self, X: Any, y: Any, text: str | Sequence[str] | None, label: str | None, unlabelled: Any,
+    def _prepare(self, X: Any, y: Any, text: Any, label: Any, unlabelled: Any,
                  temporary: Path) -> Work:
         """Check and number the texts, and settle the recipe; without `out`, nothing of them stays on the disk."""
         self.check_settings()
@@ -192,9 +196,10 @@ class ULMFiT(Trained):
         if label is not None and label in columns:
             raise UlmfitError(f"column {label} is given as text and as label", field="label",
                               advice="name the columns by `text=` and `label=`")
-        labels = read_labels(y, self.task)
+        labels = read_labels(aligned(y, X), self.task)
+        attrs = X.attrs if isinstance(X, pd.DataFrame) else {}  # what the command line knows of the file
         dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing,
-                              source=X.attrs.get("source") if isinstance(X, pd.DataFrame) else None)
+                              source=attrs.get("source"), lang=self.lang)
         store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
                                 progress=self.progress, lang=self.lang)
         opened = OpenedWeights()
@@ -202,8 +207,11 @@ class ULMFiT(Trained):
         rows = rows_for(recipe, dataset)
         refuse_no_validation(rows.valid)
         ids = store.numericalize(vocabulary(recipe, store, rows.lm_train, opened))
+        for doubt in unknown_words(ids, rows):
+            log.warning("%s", doubt)
         config = Config(labels.target, directions=recipe.directions, label=label,
-                        text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator)
+                        text=tuple(columns) if is_frame(X) else None, lang=self.lang, indicator=labels.indicator,
+                        label_delim=attrs.get("label_delim"), encoding=attrs.get("encoding"))
         return Work(dataset, ids, recipe, config, opened)
 
     def _recipe(self, dataset: Dataset, labels: OwnLabels, opened: OpenedWeights, *, n_tokens: int) -> Recipe:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +15,14 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import shown
-from ..batches.targets import LISTS, TASKS, Target, class_name, is_missing, kind_of
+from ..batches.classes import NUMBER, Spellings, class_name, plain_class
+from ..batches.targets import LISTS, TASKS, Target, by_position, is_missing, kind_of
 
 log = logging.getLogger(__name__)
 
 MANY_NUMBERS = 20  # more distinct whole numbers than this look like a quantity rather than classes
+MARKS = (";", "|", "\x1f", "\x1e")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +30,13 @@ class OwnLabels:
     """Labels as read: what they are, with the classes as the user wrote them, and one value for each row.
 
     A value is a class's number, a tuple of them, or a float; None where there is no label. `indicator`: several
-    classes were given as rows of 0 and 1.
+    classes were given as rows of 0 and 1; `named`: whose columns have names.
     """
 
     target: Target
     values: list[Any]
     indicator: bool = False
+    named: bool = False
 
     @property
     def kind(self) -> str:
@@ -52,11 +59,15 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
     if isinstance(labels, str):
         raise UlmfitError(f"expected one label for each text, found the string {labels!r}", field="label",
                           advice="name a column by `label=`")
+    if isinstance(labels, (Mapping, set, frozenset)):
+        raise UlmfitError(f"expected one label for each text in their order, found a {type(labels).__name__}, which "
+                          "has no order of its own: give a list")
     if getattr(labels, "ndim", 1) == 2 and labels.shape[1] == 1 and task != "multilabel":
-        labels = np.asarray(labels)[:, 0]
+        labels = np.asarray(by_position(labels))[:, 0]
     if getattr(labels, "ndim", 1) == 2:
         return _indicator(labels, task)
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    values = _listed(labels)
+    values = (written_lists(values) if task in ("auto", "multilabel") else None) or values
     known = [value for value in values if not is_missing(value)]
     several = [isinstance(value, LISTS) for value in known]
     kind = TASKS.get(task) or _kind(known, any(several))
@@ -71,24 +82,73 @@ def read_labels(labels: Any, task: str = "auto") -> OwnLabels:
     return _numbers(values) if kind == "regression" else _single(values, known)
 
 
+def _listed(labels: Any) -> list[Any]:
+    """Labels of a Series, an array or anything else in a list; of numpy's dates, which would be whole numbers."""
+    if getattr(getattr(labels, "dtype", None), "kind", None) in ("m", "M"):
+        labels = pd.Series(np.asarray(labels))
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+
+
+def written_lists(values: list[Any]) -> list[Any] | None:
+    """Labels that were lists before they became text in a file, `"['funny', 'warm']"`, as lists; None: they are not.
+
+    Raises:
+        UlmfitError: they are written as numpy writes an array, without commas.
+    """
+    known = [value for value in values if not is_missing(value)]
+    if not known or not all(isinstance(v, str) and v.strip()[:1] in "[({" and v.strip()[-1:] in "])}" for v in known):
+        return None
+    read = {value: _as_list(value.strip()) for value in set(known)}
+    if any(several is None for several in read.values()):
+        return None
+    log.warning("the labels are lists written as text (%s): read as several classes a text", shown(known, 1))
+    return [value if is_missing(value) else read[value] for value in values]
+
+
+def _as_list(text: str) -> list[Any] | None:
+    if re.search(r"""['"]\s+['"]""", text):
+        raise UlmfitError(f"the label {text:.60} is an array as numpy writes it, without commas: write lists of "
+                          "classes, or give a mark between them", field="label_delim", advice="give `label_delim=`")
+    for read in (json.loads, ast.literal_eval, lambda text: ast.literal_eval(re.sub(r"\bnan\b", "None", text))):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        return list(found) if isinstance(found, (list, tuple, set)) else None
+    return None
+
+
 def _kind(known: list[Any], several: bool) -> str:
     """Fractions are numbers, anything else is a class."""
-    numeric = [value for value in known if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
+    plain = [] if several else [plain_class(value) for value in known]
+    numeric = [value for value in plain if isinstance(value, (int, float)) and not isinstance(value, bool)]
     all_numeric = not several and len(numeric) == len(known)
     fractions = all_numeric and any(not float(value).is_integer() for value in numeric)
-    if all_numeric and not fractions and len(set(numeric)) > MANY_NUMBERS:
-        log.warning("the labels are %s different whole numbers, taken for as many classes; if they are quantities, "
-                    "give task='regression'", f"{len(set(numeric)):,}")
+    written = not several and len(plain) > 0 and all(isinstance(v, str) and NUMBER.fullmatch(v) for v in plain)
+    if (all_numeric and not fractions or written) and len(set(plain)) > MANY_NUMBERS:
+        log.warning("the labels are %s different %snumbers, taken for as many classes; if they are quantities, "
+                    "give task='regression'", f"{len(set(plain)):,}", "" if written else "whole ")
+    if all_numeric and not fractions and min(numeric, default=0) == -1 and len(set(numeric)) > 2:
+        log.warning("the label -1 is a class like the others; if it stands for no label, give None there")
     return kind_of(classes=not fractions, several=several)
 
 
 def _classes(known: Iterable[Any]) -> tuple[Any, ...]:
     """Distinct classes in numpy's order, that of scikit-learn's `classes_`; of unlike types, in that of their names."""
-    distinct = list({class_name(value): value for value in known}.items())
+    distinct: dict[str, Any] = {}
+    spelt: dict[str, str] = {}
+    for value in known:
+        name = class_name(value)
+        distinct.setdefault(name, plain_class(value))
+        if type(value) in (str, np.str_) and value != name:
+            spelt[value] = name
+    if spelt:
+        log.warning("blanks around classes, and how accents are composed, don't tell them apart: %s",
+                    shown((f"{given!r} is read as {name!r}" for given, name in spelt.items()), 3))
     try:
-        return tuple(sorted((value for _, value in distinct)))
+        return tuple(sorted(distinct.values()))
     except TypeError:
-        return tuple(value for _, value in sorted(distinct, key=lambda pair: pair[0]))
+        return tuple(value for _, value in sorted(distinct.items()))
 
 
 def _single(values: list[Any], known: list[Any]) -> OwnLabels:
@@ -98,10 +158,11 @@ def _single(values: list[Any], known: list[Any]) -> OwnLabels:
 
 
 def _lists(values: list[Any]) -> OwnLabels:
-    classes = _classes(v for several in values if not is_missing_list(several) for v in several)
+    """Several classes a text; a gap in a list is no class."""
+    filled = [None if is_missing_list(several) else [v for v in several if not is_missing(v)] for several in values]
+    classes = _classes(v for several in filled if several is not None for v in several)
     number = {class_name(value): i for i, value in enumerate(classes)}
-    read = [None if is_missing_list(several) else tuple(sorted({number[class_name(v)] for v in several}))
-            for several in values]
+    read = [None if several is None else tuple(sorted({number[class_name(v)] for v in several})) for several in filled]
     return OwnLabels(Target("multi", classes), read)
 
 
@@ -111,12 +172,16 @@ def is_missing_list(value: Any) -> bool:
 
 
 def _indicator(labels: Any, task: str) -> OwnLabels:
-    array = np.asarray(labels)
-    if task not in ("auto", "multilabel") or not np.isin(array, (0, 1)).all():
+    array = np.asarray(by_position(labels))
+    if task not in ("auto", "multilabel") or bool(pd.isna(array).any()) or not np.isin(array, (0, 1)).all():
         raise UlmfitError(f"labels of shape {array.shape} are read as rows of 0 and 1, one column a class"
                           + (f", but task is {task}" if task != "auto" else "; found other values in them"))
-    classes = tuple(labels.columns) if isinstance(labels, pd.DataFrame) else tuple(range(array.shape[1]))
-    return OwnLabels(Target("multi", classes), [tuple(np.flatnonzero(row).tolist()) for row in array], indicator=True)
+    named = isinstance(labels, pd.DataFrame) and not isinstance(labels.columns, pd.RangeIndex)
+    classes = tuple(map(plain_class, labels.columns.tolist())) if named else tuple(range(array.shape[1]))
+    if len(set(map(class_name, classes))) < len(classes):
+        raise UlmfitError(f"two columns of the labels are called alike: {shown(classes)}")
+    values: list[Any] = [tuple(np.flatnonzero(row).tolist()) for row in array.astype(bool)]
+    return OwnLabels(Target("multi", classes), values, indicator=True, named=named)
 
 
 def _numbers(values: list[Any]) -> OwnLabels:
@@ -128,12 +193,22 @@ def _numbers(values: list[Any]) -> OwnLabels:
             raise UlmfitError(f"task regression expects numbers, found {value!r} in row {row}") from None
         if read[-1] is not None and not np.isfinite(read[-1]):
             raise UlmfitError(f"task regression expects finite numbers, found {value!r} in row {row}")
+        if read[-1] is not None and abs(read[-1]) > FLOAT32_MAX:
+            raise UlmfitError(f"task regression expects numbers up to {FLOAT32_MAX:.1e}, which float32 can hold, found "
+                              f"{value!r} in row {row}: give them in another unit, or their logarithms")
     return OwnLabels(Target("regression"), read)
 
 
 def delimiter(names: Sequence[str]) -> str:
-    """A delimiter that no class has in its name."""
-    return next(mark for mark in (";", "|", "\x1f") if not any(mark in name for name in names))
+    """A delimiter that no class has in its name.
+
+    Raises:
+        UlmfitError: there is none.
+    """
+    free = [mark for mark in MARKS if not any(mark in name for name in names)]
+    if not free:
+        raise UlmfitError(f"each of {', '.join(map(repr, MARKS))} stands in the name of a class: leave one out of them")
+    return free[0]
 
 
 def check_classes(labels: OwnLabels, values: list[Any]) -> None:
@@ -174,14 +249,15 @@ def class_weights(weights: str | Mapping[Any, float] | None, labels: OwnLabels) 
         if labels.kind == "multi":
             return tuple(float(min((len(known) - n) / max(n, 1), 100.0)) or 0.01 for n in counts)
         return tuple(float(len(known) / (len(counts) * max(n, 1))) for n in counts)
-    if not isinstance(weights, Mapping):
+    if not isinstance(weights, (Mapping, pd.Series)):
         raise _wrong_weights(weights)
-    given = {class_name(key): float(value) for key, value in weights.items()}
-    unknown = sorted(set(given) - set(labels.names))
+    own = Spellings(labels.target.classes)
+    given = {own.find(key): float(value) for key, value in weights.items()}
+    unknown = sorted(class_name(key) for key in weights.keys() if own.find(key) is None)
     if unknown:
         raise UlmfitError(f"weights are given for {shown(unknown)}; the classes are {shown(labels.names)}",
                           field="class_weight", found=unknown, advice="name these in `class_weight=`")
-    return tuple(given.get(name, 1.0) for name in labels.names)
+    return tuple(given.get(number, 1.0) for number in range(len(labels.names)))
 
 
 def _wrong_weights(found: Any) -> UlmfitError:
@@ -200,15 +276,37 @@ def known_values(labels: OwnLabels, target: Target) -> tuple[list[Any], tuple[An
         raise UlmfitError(f"row{'s' * (len(missing) > 1)} {shown(missing)} {'have' if len(missing) > 1 else 'has'} no "
                           f"label: leave {'them' if len(missing) > 1 else 'it'} out")
     own, classes = labels.target.classes, target.classes
-    if target.kind == "regression" or (labels.indicator and len(own) == len(classes)):
+    unnamed = labels.indicator and not (labels.named and classes != tuple(range(len(classes))))
+    if target.kind == "regression" or (unnamed and len(own) == len(classes)):
         return labels.values, classes
-    number = {class_name(name): i for i, name in enumerate(classes)}
-    unknown = [name for name in own if class_name(name) not in number]
+    spellings = Spellings(classes)
+    unknown = list({class_name(value): value for value in own if spellings.find(value) is None}.values())
     if unknown and len(unknown) == len(own):
-        raise UlmfitError(f"the labels {shown(unknown)} are none of the model's classes ({shown(number)})")
+        raise UlmfitError(f"the labels {shown(unknown)} are none of the model's classes ({shown(target.names)})")
     if unknown:
         log.warning("the model doesn't know the class %s: every such text counts as wrong", shown(unknown))
-    every = (*classes, *unknown)
-    number = {class_name(name): i for i, name in enumerate(every)}
-    place = [number[name] for name in labels.names]
-    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values], every
+    number = {class_name(value): i for i, value in enumerate(unknown, len(classes))}
+    place = [number[class_name(value)] if (found := spellings.find(value)) is None else found for value in own]
+    return [tuple(place[i] for i in v) if isinstance(v, tuple) else place[v] for v in labels.values
+            ], (*classes, *unknown)
+
+
+def aligned(labels: Any, texts: Any) -> Any:
+    """Labels in the order of the texts: by their index where both are of pandas and have one, else by position.
+
+    An index of other values than the texts' has no such order, unless one of the two is a plain count of rows.
+
+    Raises:
+        UlmfitError: the labels' index is of other values than the texts'.
+    """
+    of_pandas = (pd.Series, pd.DataFrame)
+    if not isinstance(labels, of_pandas) or not isinstance(texts, of_pandas) or labels.index.equals(texts.index):
+        return labels
+    ours, theirs = texts.index, labels.index
+    if len(ours) == len(theirs) and ours.is_unique and theirs.is_unique and theirs.isin(ours).all():
+        return labels.reindex(ours)
+    if len(ours) != len(theirs) or any(index.equals(pd.RangeIndex(len(index))) for index in (ours, theirs)):
+        return labels  # counted, or of another length, which is refused by its number
+    raise UlmfitError(f"the labels' index ({shown(theirs, 3)}) has other values than the texts' ({shown(ours, 3)}), "
+                      "and neither is a plain count of rows: which label is whose? Give both the same index, or "
+                      "reset_index(drop=True) where their order is the same", field="label")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,14 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._words import rows_named, shown
 from ..texts.dataset import Dataset, build, from_frame, joined_texts, report_missing
+from ..texts.values import column_names, columns_shown, refuse_absent
+from .doubts import doubts
 from .labels import OwnLabels, check_classes, delimiter, is_missing
 
 log = logging.getLogger(__name__)
 
 
-def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.DataFrame, list[str]]:
+def text_frame(texts: Any, columns: Any) -> tuple[pd.DataFrame, list[Any]]:
     """Texts in any form as a frame, and its columns that hold them.
 
     A list, array or Series becomes the column 'text'. Of a frame, `columns` says which; without it, the only column,
@@ -28,13 +30,15 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
     if isinstance(texts, str):
         raise UlmfitError("expected many texts, found one string: put it in a list")
     if isinstance(texts, pd.DataFrame):
-        chosen = [columns] if isinstance(columns, str) else list(columns or _only_column(texts))
-        absent = [name for name in chosen if name not in texts]
-        if absent:
-            raise UlmfitError(f"no column {shown(absent)}; the columns are {shown(list(texts.columns), 30)}")
+        chosen = _only_column(texts) if columns is None else column_names(columns, texts)
+        refuse_absent(texts, chosen)
         return texts, chosen
-    if columns is not None and not isinstance(columns, str) and len(columns) > 1:
-        raise UlmfitError(f"expected a DataFrame with the columns {shown(columns)}, found a {type(texts).__name__}")
+    if isinstance(texts, (Mapping, set, frozenset)):
+        raise UlmfitError(f"expected texts in their order, found a {type(texts).__name__}, which has no order of its "
+                          "own: give a list, or a DataFrame")
+    names = [] if columns is None else column_names(columns, pd.DataFrame())
+    if len(names) > 1:
+        raise UlmfitError(f"expected a DataFrame with the columns {shown(names)}, found a {type(texts).__name__}")
     if isinstance(texts, pd.Series):
         index, values = texts.index, texts.tolist()
     else:
@@ -52,8 +56,9 @@ def text_frame(texts: Any, columns: str | Sequence[str] | None) -> tuple[pd.Data
     if strange:
         raise UlmfitError(f"expected texts, found {str(values[strange[0]])[:40]} in "
                           f"{rows_named(index, strange[:1])}; {len(strange):,} of {len(values):,} are no text")
-    name = columns if isinstance(columns, str) else columns[0] if columns else "text"
-    return pd.DataFrame({name: pd.Series(values, dtype=object, index=index)}), [name]
+    name = names[0] if names else "text"
+    return pd.DataFrame({"text": pd.Series(values, dtype=object, index=index)}).set_axis(
+        pd.Index([name], tupleize_cols=False), axis=1), [name]
 
 
 def is_frame(texts: Any) -> bool:
@@ -61,29 +66,36 @@ def is_frame(texts: Any) -> bool:
     return isinstance(texts, pd.DataFrame)
 
 
-def _only_column(frame: pd.DataFrame) -> list[str]:
+def _only_column(frame: pd.DataFrame) -> list[Any]:
     if frame.shape[1] == 1:
-        return [frame.columns[0]]
+        return frame.columns.tolist()
     if "text" in frame:
         return ["text"]
-    raise UlmfitError(f"which column holds the texts? The columns are {shown(list(frame.columns), 30)}", field="text",
+    raise UlmfitError(f"which column holds the texts? The columns are {columns_shown(frame)}", field="text",
                       advice="name it by `text=`")
 
 
-def plain_texts(texts: Any, columns: str | Sequence[str] | None) -> list[str]:
-    """One string a row, several columns joined as in training; ValueError naming the rows that hold nothing."""
+def plain_texts(texts: Any, columns: Any, *, strict: bool = True) -> list[str]:
+    """One string a row, several columns joined as in training; '' for a row that holds nothing, counted in a warning.
+
+    Raises:
+        UlmfitError: `strict`, and a row holds nothing; the message names it.
+    """
     frame, chosen = text_frame(texts, columns)
     found = joined_texts(frame, chosen)
     empty = [row for row, text in enumerate(found) if not text]
-    if empty:
-        raise UlmfitError(f"{rows_named(frame.index, empty)} of column {' + '.join(map(str, chosen))} "
-                          f"{'are' if len(empty) > 1 else 'is'} empty ({len(empty):,} of {len(found):,}): leave "
-                          f"{'them' if len(empty) > 1 else 'it'} out")
+    if not empty:
+        return found
+    which = (f"{rows_named(frame.index, empty)} of column {' + '.join(map(str, chosen))} "
+             f"{'are' if len(empty) > 1 else 'is'} empty ({len(empty):,} of {len(found):,})")
+    if strict:
+        raise UlmfitError(f"{which}: leave {'them' if len(empty) > 1 else 'it'} out")
+    log.warning("%s: nothing is predicted for %s", which, "them" if len(empty) > 1 else "it")
     return found
 
 
-def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None, unlabelled: Any = None,
-                drop_missing: bool = False, source: str | None = None) -> Dataset:
+def own_dataset(texts: Any, labels: OwnLabels, *, columns: Any, unlabelled: Any = None,
+                drop_missing: bool = False, source: str | None = None, lang: str = "en") -> Dataset:
     """A `Dataset` of labelled training rows and unlabelled ones; what is missing is refused by row, or left out.
 
     Classes are in the order of `labels`. With `drop_missing`, rows without text are left out and rows without label
@@ -108,14 +120,15 @@ def own_dataset(texts: Any, labels: OwnLabels, *, columns: Sequence[str] | None,
     }
     values = [labels.values[row] for row in kept]
     check_classes(labels, values)
-    notes += _strange(labels, values, list(found.values()), chosen)
+    notes += _alone(labels, values)
+    notes += doubts([*found.values(), *more], lang, " + ".join(map(str, chosen)))
     for note in notes:
         log.warning("%s", note)
     dataset = build("custom", parts, source or f"{len(frame):,} texts given in Python", notes=notes)
     return replace(dataset, classes=labels.names, label_delim=delim)
 
 
-def _filled(frame: pd.DataFrame, columns: list[str], *, drop_missing: bool, notes: list[str]) -> dict[int, str]:
+def _filled(frame: pd.DataFrame, columns: list[Any], *, drop_missing: bool, notes: list[str]) -> dict[int, str]:
     """Row number -> text, of the rows that have one; the others are refused, or noted."""
     texts = joined_texts(frame, columns)
     empty = [row for row, text in enumerate(texts) if not text]
@@ -134,21 +147,15 @@ def _report_bare(frame: pd.DataFrame, rows: list[int], *, drop_missing: bool, no
     notes.append(f"{which}: used as unlabelled texts")
 
 
-def _strange(labels: OwnLabels, values: list[Any], texts: list[str], columns: list[str]) -> list[str]:
-    """What is odd about texts and labels, though something can be learnt from them."""
-    notes = []
-    if labels.kind == "single":
-        count = Counter(values)
-        alone = [name for i, name in enumerate(labels.names) if count[i] == 1]
-        if alone:
-            notes.append(f"class{'es' * (len(alone) > 1)} {shown(alone)}: one text only, so that none can be held out "
-                         "to see whether it is learnt")
-    if not any(letter.isalpha() for text in texts for letter in text):
-        notes.append(f"no row of column {' + '.join(map(str, columns))} has a letter in it: are these the texts?")
-    return notes
+def _alone(labels: OwnLabels, values: list[Any]) -> list[str]:
+    """Which classes have a single text."""
+    count = Counter(values) if labels.kind == "single" else Counter()
+    alone = [name for i, name in enumerate(labels.names) if count[i] == 1]
+    return [f"class{'es' * (len(alone) > 1)} {shown(alone)}: one text only, so that none can be held out to see "
+            "whether it is learnt"] if alone else []
 
 
-def _unlabelled(texts: Any, columns: list[str]) -> list[str]:
+def _unlabelled(texts: Any, columns: list[Any]) -> list[str]:
     """Texts for the language model alone; empty ones are left out."""
     same = isinstance(texts, pd.DataFrame) and set(columns) <= set(texts.columns)
     frame, chosen = text_frame(texts, columns if same or len(columns) > 1 else None)
@@ -163,7 +170,7 @@ def _written(labels: OwnLabels, value: Any, delim: str | None) -> str | None:
     return labels.names[value] if labels.kind == "single" else str(delim).join(labels.names[i] for i in value)
 
 
-def labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
+def labels_of(X: Any, y: Any, label: Any) -> tuple[Any, Any]:
     """The name of the label column, if it is one, and the labels."""
     if y is not None:
         if label is not None:
@@ -172,8 +179,12 @@ def labels_of(X: Any, y: Any, label: str | None) -> tuple[str | None, Any]:
         return None, y
     if not is_frame(X):
         raise UlmfitError("expected labels: fit(texts, labels), or fit(frame, text=..., label=...)")
-    label = label or ("label" if "label" in X else None)
-    if label is None or label not in X:
-        raise UlmfitError(f"no column {label or 'label'}; the columns are {shown(list(X.columns), 30)}", field="label",
-                          advice="give `label=`, or the labels as the second argument")
+    if isinstance(label, list):
+        raise UlmfitError(f"label names one column, found {shown(label)}", field="label",
+                          advice="give columns of 0 and 1 as the second argument: fit(df, df[[...]], text=...)")
+    if label is None and "label" not in X or label is not None and label not in X:
+        raise UlmfitError(f"no column {'label' if label is None else label}; the columns are {columns_shown(X)}",
+                          field="label", advice="give `label=`, or the labels as the second argument")
+    label = "label" if label is None else label
+    refuse_absent(X, [label])
     return label, X[label]

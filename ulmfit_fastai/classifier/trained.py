@@ -15,14 +15,16 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
 from .._errors import UlmfitError
-from ..batches.targets import TASKS, class_name
+from ..batches.classes import Spellings, class_name
+from ..batches.targets import TASKS
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
 from ..results.evaluation import Evaluation
 from ..texts.dataset import Dataset
+from ..texts.values import mended
 from ..tokens.ids import TokenIds
-from .labels import known_values, read_labels
+from .labels import aligned, known_values, read_labels
 from .learner import fastai_learner
 from .texts import is_frame, labels_of, plain_texts
 
@@ -64,36 +66,45 @@ class Trained(BaseEstimator):
 
     # Predicting
 
-    def predict(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+    def predict(self, X: Any, *, text: Any = None, strict: bool = False) -> np.ndarray:
         """The class of each text, or its number for regression, in the order of `X`.
+
+        Args:
+            strict: refuse empty and missing texts; otherwise nothing is predicted for them, and a warning counts them.
 
         Returns:
             (texts,): classes as in `classes_`; for multilabel tuples of classes, or int64 rows of 0 and 1
-            (texts, classes) if it was fitted with those; for regression float64.
+            (texts, classes) if it was fitted with those; for regression float64. Where a text is missing, None (then
+            the array is one of objects), or NaN among numbers and rows (then float64).
 
         Raises:
-            UlmfitError: empty texts (with their rows), or a column that isn't there.
+            UlmfitError: a column that isn't there, cells that are no text, or with `strict` empty texts (with their
+                rows).
         """
-        return self.decide(self._outputs(X, text))
+        return self.decide(self._outputs(X, text, strict=strict))
 
     @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any, *, text: str | Sequence[str] | None = None) -> np.ndarray:
+    def predict_proba(self, X: Any, *, text: Any = None, strict: bool = False) -> np.ndarray:
         """Probabilities of the classes; not there for regression.
 
         Returns:
             float64 (texts, classes), columns as in `classes_`. For one class a text, rows sum to 1; for multilabel,
-            each is the probability that the class applies.
+            each is the probability that the class applies. NaN where a text is missing.
 
         Raises:
             UlmfitError: as for `predict`.
         """
-        return self._outputs(X, text)
+        return self._outputs(X, text, strict=strict)
 
     def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Probabilities of any number of texts, or numbers for regression, in their order and in bounded memory.
 
         Yields:
-            float64 (texts, outputs) of the next texts, some thousands at a time; `decide` makes classes of them.
+            float64 (texts, outputs) of the next texts, some thousands at a time, NaN where one is empty or missing;
+            `decide` makes classes of them.
+
+        Raises:
+            UlmfitError: a single string instead of texts.
         """
         if isinstance(texts, str):
             raise UlmfitError("expected many texts, found one string: put it in a list")
@@ -110,26 +121,30 @@ class Trained(BaseEstimator):
             raise UlmfitError(f"expected outputs of the shape (texts, {target.n_out}), found {np.shape(outputs)}")
         if target.kind == "regression":
             return outputs[:, 0]
+        missing = np.isnan(outputs).any(axis=1)
         if target.kind == "single":
-            return self.classes_[outputs.argmax(axis=1)]
+            return _with_gaps(self.classes_[outputs.argmax(axis=1)], missing)
         chosen = outputs >= 0.5
         if config.indicator:
-            return chosen.astype(np.int64)
+            return np.where(missing[:, None], np.nan, chosen) if missing.any() else chosen.astype(np.int64)
         lists = np.empty(len(outputs), dtype=object)
         lists[:] = [tuple(target.classes[i] for i in np.flatnonzero(row)) for row in chosen]
-        return lists
+        return _with_gaps(lists, missing)
 
-    def _outputs(self, X: Any, text: str | Sequence[str] | None) -> np.ndarray:
-        return self._model().outputs(plain_texts(X, self.columns(X, text)))
+    def _outputs(self, X: Any, text: Any, *, strict: bool) -> np.ndarray:
+        return self._model().outputs(plain_texts(X, self.columns(X, text), strict=strict))
 
-    def columns(self, X: Any, text: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    def columns(self, X: Any, text: Any) -> Any:
         """The columns of `X` that texts are read from: those asked for, else the model's own."""
         own = self._model().config.text
         if text is not None or own is None:
             return text
+        if isinstance(X, pd.Series) and X.index.isin([name for name in own if isinstance(name, (str, tuple))]).any():
+            raise UlmfitError("expected many texts, found one row of a frame as a Series: give df.iloc[[0]], a frame "
+                              "of one row, instead of df.iloc[0]")
         if is_frame(X) and len(own) == 1 and own[0] not in X and X.shape[1] == 1:
             return None
-        return own
+        return list(own)
 
     def _model(self) -> TextModel:
         if not hasattr(self, "model_"):
@@ -138,8 +153,7 @@ class Trained(BaseEstimator):
 
     # Judging
 
-    def evaluate(self, X: Any, y: Any = None, *, text: str | Sequence[str] | None = None,
-                 label: str | None = None) -> Evaluation:
+    def evaluate(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None) -> Evaluation:
         """Error with its interval, F1 and confusion on texts whose labels are known.
 
         A class that the model doesn't know counts as wrong. The arguments are those of `fit`.
@@ -148,9 +162,10 @@ class Trained(BaseEstimator):
             UlmfitError: missing texts or labels (with their rows), or none of the model's classes among the labels.
         """
         config, target = self._model().config, self.model_.target
-        _, y = labels_of(X, y, label or (config.label if is_frame(X) and config.label in X else None))
-        values, classes = known_values(read_labels(y, target.task), target)
-        outputs = self._outputs(X, text)
+        own = config.label if y is None and label is None and is_frame(X) and config.label in X else label
+        _, y = labels_of(X, y, own)
+        values, classes = known_values(read_labels(aligned(y, X), target.task), target)
+        outputs = self._outputs(X, text, strict=True)
         if len(values) != len(outputs):
             raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
         outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(target.classes))))
@@ -180,8 +195,10 @@ class Trained(BaseEstimator):
         """
         model = self._model()
         if not isinstance(text, str):
-            text = plain_texts(pd.DataFrame([text]), model.config.text)[0]
-        return model.explain(text, towards=None if target is None else class_name(target), steps=steps)
+            text = plain_texts(pd.DataFrame([text]), self.columns(None, None))[0]
+        number = None if target is None else Spellings(model.target.classes).find(target)
+        towards = None if target is None else class_name(target) if number is None else model.target.names[number]
+        return model.explain(mended(text), towards=towards, steps=steps)
 
     # Files
 
@@ -245,7 +262,15 @@ class Trained(BaseEstimator):
         return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
 
 
-def _alike(values: Sequence[Any]) -> bool:
-    """Whether the classes are all text, or all numbers: then numpy has a type for them."""
-    return all(isinstance(v, str) for v in values) or not any(isinstance(v, str) for v in values)
+def _with_gaps(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """The values, None where they are missing."""
+    if missing.any():
+        values = values.astype(object)
+        values[missing] = None
+    return values
 
+
+def _alike(values: Sequence[Any]) -> bool:
+    """Whether the classes are all text, all numbers or all truth values: then numpy has a type for them."""
+    kinds = {str if isinstance(v, str) else bool if isinstance(v, bool) else float for v in values}
+    return len(kinds) == 1

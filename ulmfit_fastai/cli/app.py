@@ -41,6 +41,7 @@ from .options import (
     TASK,
     TIME_BUDGET,
     Command,
+    encoding,
     option,
     out,
 )
@@ -88,6 +89,8 @@ COMMANDS = (
         option("--tokenizer", choices=("spacy", "sentencepiece"), default="spacy",
                help="what splits texts: words by spaCy's rules, or pieces learnt from the corpus, for languages whose "
                     "words are long or not apart (default: %(default)s)"),
+        option("--text", metavar="COLUMN", help="column, or key, of the texts in a table (default: text)"),
+        option("--encoding", type=encoding, metavar="NAME", help="of the corpus, such as cp1252 (default: utf-8)"),
         option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
         option("--evaluate", metavar="PATH", action="append", default=[],
                help="more texts whose perplexity is measured at the end; may be given several times"),

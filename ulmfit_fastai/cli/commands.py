@@ -204,8 +204,9 @@ def fields(names: list[str], task: str) -> int:
 def pretrain(args: argparse.Namespace) -> int:
     """Stage 1: train a language model on a corpus of your own, resumable.
 
-    CORPUS is a file, a folder or a pattern of JSON lines (.jsonl), Parquet, CSV, text (.txt) or WikiText (.tokens),
-    also compressed (.gz .bz2 .xz .zst), or the name wikitext-103 or wikitext-2, which come through fastai's cache.
+    CORPUS is a file, a folder or a pattern of JSON lines (.jsonl), Parquet, CSV, TSV, text (.txt) or WikiText
+    (.tokens), also compressed (.gz .bz2 .xz .zst), or the name wikitext-103 or wikitext-2, which come through fastai's
+    cache.
     It is streamed, so it may be larger than memory. Another run starts from the result with `--set weights=FOLDER`.
     --set changes the settings of pretraining: epochs, lr, bs, bptt, limit_words and so on.
 
@@ -215,6 +216,7 @@ def pretrain(args: argparse.Namespace) -> int:
       ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
     """
     settings = {"size": args.size, "directions": DIRECTIONS["forward"], "lang": args.lang, "tokenizer": args.tokenizer,
+                **{name: value for name in ("text", "encoding") if (value := getattr(args, name)) is not None},
                 **given(args)}
     from ..training.pretraining import pretrain as run_pretraining
     from ..training.stage_one import settings as checked

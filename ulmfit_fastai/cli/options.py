@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -57,6 +58,24 @@ def option(*flags: str, **settings: Any) -> Option:
     return Option(flags, settings)
 
 
+def encoding(name: str) -> str:
+    """The name of a text encoding that Python knows."""
+    try:
+        known = codecs.lookup(name).name
+        bytes(4).decode(name)  # rot13, hex and base64 are known too, but no encodings of text
+    except (LookupError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
+    return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
+
+
+def separator(mark: str) -> str:
+    """A single character that stands between cells; a tab also by its name."""
+    found = {"tab": "\t", "\\t": "\t"}.get(mark, mark)
+    if len(found) != 1 or found in '"\r\n':
+        raise argparse.ArgumentTypeError(f"expected one character such as ; or tab, found {mark!r}")
+    return found
+
+
 def out(default: str) -> Option:
     return option("--out", default=default, metavar="FOLDER",
                   help="run folder: everything the run makes, and what it goes on from (default: %(default)s)")
@@ -82,6 +101,12 @@ CORPUS = option("--corpus", metavar="PATH",
 LM_FROM = option("--lm-from", metavar="RUN",
                  help="take the fine-tuned language model of this finished run instead of making the same again: to "
                       "try another classifier or number of labels in minutes")
+SEP = option("--sep", type=separator, metavar="MARK", help="what separates the cells of CSV, such as ';' or tab "
+                                                           "(default: a comma, or what the header has instead)")
+NO_HEADER = option("--no-header", action="store_true", help="the first row of CSV is one like the others: columns are "
+                                                            "called 0, 1, ...")
+FORMAT = option("--format", choices=("csv", "tsv", "jsonl", "json", "parquet", "txt"),
+                help="format of FILE where its name doesn't tell it, as that of standard input (FILE -)")
 COMMON = (
     option("-v", "--verbose", action="store_true", help="say more while running"),
     option("--traceback", action="store_true", help="show the Python traceback of an error"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import json
 import logging
 import os
@@ -20,12 +19,16 @@ from .options import (
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
+    FORMAT,
+    NO_HEADER,
     NO_RESUME,
     SEED,
+    SEP,
     SET,
     STOPPED,
     TIME_BUDGET,
     Command,
+    encoding,
     option,
     overrides,
     say,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..classifier.estimator import ULMFiT
+    from ..texts.tables import Layout
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +46,12 @@ TABLE = "CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed (.gz .bz2
 MODEL = option("model", metavar="MODEL", help="a folder that `train` made, or any finished run folder")
 TEXT = option("--text", nargs="+", metavar="COLUMN", help="column of the texts; several are read as one text each "
                                                           "(default: the model's own)")
-
-
-def encoding(name: str) -> str:
-    """The name of a text encoding that Python knows."""
-    try:
-        known = codecs.lookup(name).name
-        bytes(4).decode(name)  # rot13, hex and base64 are known too, but no encodings of text
-    except (LookupError, ValueError):
-        raise argparse.ArgumentTypeError(f"expected utf-8, cp1252, utf-16, gb18030 or the like, found {name}") from None
-    return "utf-8-sig" if known == "utf-8" else known  # a mark at the start, which spreadsheets write, is no text
-
-
 INT8 = option("--int8", action="store_true", help="predict with LSTMs in 8-bit integers: faster on a CPU, at nearly "
                                                 "the same probabilities")
-ENCODING = option("--encoding", type=encoding, default="utf-8-sig", metavar="NAME",
-                  help="encoding of FILE, such as cp1252 or utf-16 (default: utf-8)")
+ENCODING = option("--encoding", type=encoding, metavar="NAME",
+                  help="encoding of the files, such as cp1252 (default: utf-8, or what a mark at their start says; for "
+                       "a model, that of the file it was trained on)")
+LAYOUT = (ENCODING, SEP, NO_HEADER, FORMAT)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -81,23 +75,22 @@ def train(args: argparse.Namespace) -> int:
       ulmfit-fastai train meinungen.csv --label note --weights runs/de --lang runs/de/spm.model --out modell
     """
     options = overrides(args)  # refused before the heavy imports
-    from .._words import shown
     from ..classifier.fitted import Unfinished
-    from ..texts.files import existing
-    from ..texts.tables import read_table
-    from .table_columns import typed, unlabelled_of
+    from ..texts.tables import read_table, standard_input
+    from .table_columns import column_named, typed, unlabelled_of
 
     model = estimator(args, options)
     model.check_settings()
-    frame = read_table(existing(args.file), encoding=args.encoding)
-    text = args.text or _default(frame, "text", "--text")
-    label = args.label or _default(frame, "label", "--label")[0]
-    absent = [name for name in [*text, label] if name not in frame]
-    if absent:
-        raise UlmfitError(f"{args.file}: no column {shown(absent)}; the columns are {shown(frame.columns, 30)}")
-    frame = frame.assign(**{label: typed(frame[label], args.label_delim, args.task)})
-    frame.attrs["source"] = Path(args.file).name
-    columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text)}
+    layout = layout_of(args)
+    frame = read_table(*standard_input(args.file, layout), layout=layout)
+    try:
+        text = [column_named(frame, name) for name in args.text or [_default(frame, "text", "--text")]]
+        label = column_named(frame, args.label or _default(frame, "label", "--label"))
+    except UlmfitError as error:
+        raise UlmfitError(f"{args.file}: {error}") from error
+    frame[label] = pd_series(typed(frame[label], args.label_delim, args.task), frame)
+    frame.attrs.update(source=Path(args.file).name, label_delim=args.label_delim, encoding=args.encoding)
+    columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text, layout)}
     try:
         if args.dry_run:
             say(model.plan(frame, **columns))
@@ -138,16 +131,17 @@ def predict(args: argparse.Namespace) -> int:
 
     if args.out is None:
         utf8_to_the_screen()
-    reader = TableReader(args.file, encoding=args.encoding)
+    reader = TableReader(args.file, layout=layout_of(args))
     out = expanded(args.out) if args.out else None
-    if out is not None and out.exists() and out.samefile(reader.path):
+    if out is not None and out.exists() and reader.content is None and out.samefile(reader.path):
         raise UlmfitError(f"--out {args.out} is the file that is read: its rows would be gone; choose another --out")
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
+    reader = TableReader(reader.path, layout=layout_of(args, model.model_.config.encoding), content=reader.content)
     done, empty, beside_rows = 0, 0, out is None and sys.stdout.isatty()
     with (TableWriter(args.out) as writer,
           closing(Bar("predicting", 1.0, log_every=60.0, shown=not beside_rows)) as bar):
         for frame in reader:
-            added, missing = predicted_columns(model, frame, args.text)
+            added, missing = predicted_columns(model, frame, args.text, strict=args.strict)
             twice = [name for name in added if name in frame]
             if twice:
                 raise UlmfitError(f"{args.file} has a column {twice[0]} already: rename it, or leave it out")
@@ -182,20 +176,23 @@ def evaluate(args: argparse.Namespace) -> int:
       ulmfit-fastai evaluate runs/imdb reviews.parquet --text text --label label --json
     """
     from ..classifier.estimator import ULMFiT
-    from ..texts.files import existing
-    from ..texts.tables import read_table
-    from .table_columns import typed, with_text_and_label
+    from ..texts.tables import read_table, standard_input
+    from .table_columns import column_named, typed, with_text_and_label
 
-    frame = read_table(existing(args.file), encoding=args.encoding)
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8)
     config, target = model.model_.config, model.model_.target
-    label = args.label or (config.label if config.label in frame else None) or _default(frame, "label", "--label")[0]
-    if label not in frame:
-        raise UlmfitError(f"{args.file}: no column {label}; the columns are {', '.join(map(str, frame.columns))}")
-    delim = (args.label_delim or ";") if target.kind == "multi" else None
-    frame = frame.assign(**{label: typed(frame[label], delim, target.task)})
-    frame = with_text_and_label(model, frame, args.text, label)
-    found = model.evaluate(frame, text=args.text, label=label)
+    layout = layout_of(args, config.encoding)
+    frame = read_table(*standard_input(args.file, layout), layout=layout)
+    try:
+        label = column_named(frame, args.label) if args.label else config.label if config.label in frame else (
+            column_named(frame, _default(frame, "label", "--label")))
+        text = None if args.text is None else [column_named(frame, name) for name in args.text]
+    except UlmfitError as error:
+        raise UlmfitError(f"{args.file}: {error}") from error
+    delim = (args.label_delim or config.label_delim or ";") if target.kind == "multi" else None
+    frame[label] = pd_series(typed(frame[label], delim, target.task, known=True), frame)
+    frame = with_text_and_label(model, frame, text, label)
+    found = model.evaluate(frame, text=text, label=label)
     say(json.dumps(found.to_dict(), indent=2) if args.json else found)
     return 0
 
@@ -242,11 +239,33 @@ def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
     return weights
 
 
-def _default(frame: pd.DataFrame, name: str, flag: str) -> list[str]:
+def _default(frame: pd.DataFrame, name: str, flag: str) -> str:
     """The column that is meant when none is named."""
-    if name in frame:
-        return [name]
-    raise UlmfitError(f"give {flag}: there is no column {name!r}; the columns are {', '.join(map(str, frame.columns))}")
+    from ..texts.values import columns_shown
+
+    if any(str(column).strip() == name for column in frame.columns):
+        return name
+    one = str(frame.columns[0]) if frame.shape[1] == 1 else ""
+    hint = "; give --sep if cells are separated by another mark" if any(mark in one for mark in ",;|\t") else ""
+    raise UlmfitError(f"give {flag}: there is no column {name!r}; the columns are {columns_shown(frame)}{hint}")
+
+
+def layout_of(args: argparse.Namespace, own: str | None = None) -> Layout:
+    """How FILE is written, by the options; `own`: the encoding of the file that the model was trained on."""
+    from ..texts.tables import Layout, encoding_of
+
+    path = Path(args.file).expanduser()
+    guessed = encoding_of(path, own) if args.encoding is None and own and path.is_file() else None
+    given = args.encoding or guessed
+    return Layout(**({"encoding": given} if given else {}), sep=args.sep, header=not args.no_header,
+                  suffix=f".{args.format}" if args.format else None)
+
+
+def pd_series(values: list[Any], frame: pd.DataFrame) -> pd.Series:
+    """Values as they are as a column of the frame."""
+    import pandas as pd
+
+    return pd.Series(values, index=frame.index, dtype=object)
 
 
 def rows(n: int) -> str:
@@ -280,16 +299,18 @@ TEXTS = (
                help="leave out rows without text, and use those without label for the language model only"),
         option("--lang", default="en", metavar="CODE",
                help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
-        ENCODING, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        *LAYOUT, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("predict", predict, (
         MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
         option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"),
-        INT8, ENCODING, DEVICE)),
+        option("--strict", action="store_true", help="refuse rows without text instead of leaving them without "
+                                                       "prediction"),
+        INT8, *LAYOUT, DEVICE)),
     Command("evaluate", evaluate, (
         MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
         option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
-        option("--label-delim", metavar="MARK", help="what separates several classes (default: ;)"),
-        option("--json", action="store_true", help="the numbers as JSON"), INT8, ENCODING, DEVICE)),
+        option("--label-delim", metavar="MARK", help="what separates several classes (default: as in training, or ;)"),
+        option("--json", action="store_true", help="the numbers as JSON"), INT8, *LAYOUT, DEVICE)),
     Command("explain", explain, (
         MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
         option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),

@@ -25,12 +25,16 @@ class Config:
     target: Target
     """What the outputs are, with the classes as their owner wrote them (text or numbers)."""
     directions: tuple[str, ...] = ("forward",)
-    text: tuple[str, ...] | None = None
+    text: tuple[Any, ...] | None = None
     """The columns of the texts; None: they were a plain list."""
-    label: str | None = None
+    label: Any = None
     lang: str = "en"
     indicator: bool = False
     """Several classes were given, and are returned, as rows of 0 and 1."""
+    label_delim: str | None = None
+    """What separated several classes in the file that it was trained on."""
+    encoding: str | None = None
+    """The encoding of that file, where it was given."""
     data: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: name, counts, fingerprint. No texts."""
     digests: dict[str, str] = field(default_factory=dict)
@@ -55,8 +59,7 @@ class Config:
                               "ulmfit_fastai that wrote it")
         checked(values, CONFIG, where)
         known = {item.name for item in fields(cls)} - {"target"}
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-                                 for key, value in values.items() if key in known}
+        given: dict[str, Any] = {key: _tuples(value) for key, value in values.items() if key in known}
         try:
             made = cls(Target.from_record(values, values.get("classes", ())), **given)
             expect(not is_model(made.lang) or made.lang == PIECES_FILE, "lang", made.lang, PIECES_FILE)
@@ -67,10 +70,25 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """What config.json holds: the target's fields stand among the others, under the names of its first version."""
         said = self.target.to_record()
+        text = None if self.text is None else [*map(_plain_name, self.text)]
         return {"format": FORMAT, "library_name": "ulmfit_fastai", "model_type": "awd_lstm", "kind": said["kind"],
-                "classes": self.target.classes, "directions": self.directions, "text": self.text, "label": self.label,
-                "lang": self.lang, "centre": said["centre"], "spread": said["spread"], "indicator": self.indicator,
-                "data": self.data, "digests": self.digests}
+                "classes": self.target.classes, "directions": self.directions, "text": text,
+                "label": _plain_name(self.label), "lang": self.lang, "centre": said["centre"],
+                "spread": said["spread"], "indicator": self.indicator, "label_delim": self.label_delim,
+                "encoding": self.encoding, "data": self.data, "digests": self.digests}
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as the tuples that they were, those of tuples too."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _plain_name(name: Any) -> Any:
+    """A column's name as JSON keeps it: a number stays one, what JSON doesn't have becomes text."""
+    if isinstance(name, tuple):
+        return [*map(_plain_name, name)]
+    name = name.item() if hasattr(name, "item") else name
+    return name if name is None or type(name) in (str, int, float, bool) else str(name)
 
 
 def about(run: dict[str, Any]) -> dict[str, Any]:

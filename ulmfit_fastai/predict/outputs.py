@@ -27,7 +27,7 @@ def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] 
         target: what the model's outputs are; by default one class a text.
 
     Returns:
-        float32 (rows, outputs), in the order of `rows`.
+        float32 (rows, outputs), of numbers float64, in the order of `rows`.
     """
     loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
     model.eval()
@@ -36,6 +36,6 @@ def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] 
         for (batch,) in loader:
             logits = model(batch.to(device))
             parts.append(target.outputs(logits[0] if isinstance(logits, tuple) else logits))
-    out = np.empty((len(rows), parts[0].shape[1]), np.float32)
+    out = np.empty((len(rows), parts[0].shape[1]), parts[0].dtype)
     out[np.asarray(loader.order)] = np.concatenate(parts)
     return out

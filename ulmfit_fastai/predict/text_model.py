@@ -12,6 +12,7 @@ A finished run folder holds the same weights and words, and `TextModel.load` rea
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -40,6 +41,8 @@ from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
 from ..results.folder import identity_of
 from ..results.metrics import mean_over_directions
+from ..texts.values import text_of
+from ..tokens.ids import UNK
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model, model_digest
 from ..tokens.stream import tokenize
@@ -48,6 +51,8 @@ from .explanation import Explanation
 from .int8 import int8_copy
 from .integrated_gradients import explain
 from .outputs import predict_rows
+
+log = logging.getLogger(__name__)
 
 CHUNK_TEXTS, CHUNK_CHARS = 4096, 4_000_000
 """Texts that are tokenised, sorted by length and predicted together: bounds memory, however many there are."""
@@ -80,6 +85,7 @@ class TextModel:
                  metrics: dict[str, Any] | None = None, device: str | torch.device | None = None,
                  int8: bool = False) -> None:
         self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
+        self._said_unknown = False
         self.device = named_device("cpu" if device is None and int8 else device)
         self.vocab = next(iter(classifiers.values())).vocab
         self._one_at_a_time = threading.RLock()
@@ -129,21 +135,33 @@ class TextModel:
         """Probabilities of texts, or numbers for regression, both directions averaged.
 
         Returns:
-            float64 (texts, outputs), in the order of the texts; columns as `target.classes`.
+            float64 (texts, outputs), in the order of the texts; columns as `target.classes`. NaN for an empty text.
         """
         parts = list(self.stream(texts))
         return np.concatenate(parts) if parts else np.empty((0, self.target.n_out))
 
-    def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+    def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
         """The outputs of any number of texts in their order, in bounded memory.
 
         Yields:
-            float64 (texts, outputs) of the next texts, some thousands at a time.
+            float64 (texts, outputs) of the next texts, some thousands at a time; NaN where one is empty or missing.
         """
-        for chunk in chunks(texts):
-            ids = self.numbers(chunk)
-            outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
-            yield mean_over_directions(outputs, self.target.kind)
+        for chunk in chunks(map(text_of, texts)):
+            filled = [row for row, text in enumerate(chunk) if text.strip()]
+            found = np.full((len(chunk), self.target.n_out), np.nan)
+            if filled:
+                found[filled] = self._of_words(self.numbers([chunk[row] for row in filled]))
+            yield found
+
+    def _of_words(self, ids: list[list[int]]) -> np.ndarray:
+        """The outputs of numbered texts, both directions averaged, float64 (texts, outputs)."""
+        unknown, words = sum(text.count(UNK) for text in ids), sum(len(text) - 1 for text in ids)  # each has xxbos
+        if unknown > words / 2 and not self._said_unknown:
+            self._said_unknown = True
+            log.warning("%.0f %% of the words of these texts are unknown to the model: are they of another language or "
+                        "field, or not the texts?", 100 * unknown / words)
+        outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
+        return mean_over_directions(outputs, self.target.kind)
 
     def explain(self, text: str, *, towards: str | None = None, steps: int = 32) -> Explanation:
         """Which words moved the decision on one text.

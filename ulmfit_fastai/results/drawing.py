@@ -51,6 +51,7 @@ def style() -> Iterator[None]:
         "font.size": 9.5, "font.family": ["sans-serif"], "axes.titlesize": 10.5, "axes.titleweight": "bold",
         "axes.titlelocation": "left", "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
         "legend.fontsize": 8.5, "legend.frameon": False, "axes.unicode_minus": False, "lines.linewidth": 1.7,
+        "text.parse_math": False,  # a class may be called $
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

@@ -159,6 +159,8 @@ def draw_confusion(counts: pd.DataFrame, axes: Axes, palette: Palette = LIGHT) -
     names = [shortened(name, 14) for name in counts.index]
     axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 7 else 60)
     axes.set_yticks(range(len(names)), names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)  # a class may be called $, and these axes be of another style
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     axes.set_title("Confusion", color=palette.ink)

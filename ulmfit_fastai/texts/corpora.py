@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import itertools
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from .._errors import UlmfitError
 from .._words import shown
+from .delimited import csv_rows, even, peeked
 from .downloads import cached_or_downloaded
-from .files import OPENERS, bare_suffix, existing, open_text
-from .tables import LINES, PARQUET, csv_table, errors_named, json_rows, parquet_file
+from .files import OPENERS, bare_suffix, existing, open_bytes
+from .tables import CSV, LINES, PARQUET, PLAIN, UTF8, Layout, errors_named, json_rows, parquet_file
+from .values import text_of
 
 log = logging.getLogger(__name__)
 
 # name -> fastai's name for the address, size of the archive in bytes
 CORPORA = {"wikitext-103": ("WIKITEXT", 190_200_704), "wikitext-2": ("WIKITEXT_TINY", 4_070_055)}
 TEXT_SUFFIXES = (".txt", ".tokens", ".raw")
-SUFFIXES = (*LINES, *PARQUET, ".csv", *TEXT_SUFFIXES)
+SUFFIXES = (*LINES, *PARQUET, *CSV, *TEXT_SUFFIXES)
 PART = re.compile(r"(?:^|[._-])(train|valid|validation|val|dev|test)(?:[._-]|$)")
 TITLE = re.compile(r"^ ?= [^=\s].* = ?$|^ ?= [^=\s] = ?$")  # ' = Title = '; deeper headings are ' = = Heading = = '
 ARTICLES = 1024  # read at a time from a table: they are longer than other rows
@@ -31,35 +34,55 @@ CUT_WORDS, LONGEST_WORDS = 1_000, 10_000  # where plain text without titles is c
 
 
 def read_corpus(path: str | os.PathLike[str], *, limit_words: int | None = None,
-                split: str | None = None) -> Iterator[str]:
+                split: str | None = None, text: str | None = None, encoding: str = UTF8) -> Iterator[str]:
     """Yield the articles of a corpus one by one, in bounded memory, files in the order of their names.
 
     Args:
         path: a file, a folder or a pattern (`wiki/train-*.jsonl.xz`), or 'wikitext-103' or 'wikitext-2' from fastai's
-            cache. Formats: .jsonl (key `text`), .parquet and .csv (column `text`), .txt, .tokens, .raw; each plain or
+            cache. Formats: .jsonl (key `text`), .parquet, .csv and .tsv (column `text`), .txt, .tokens, .raw; plain or
             with .gz, .bz2, .xz, .zst. Where lines such as ` = Title = ` stand alone (WikiText), they begin the
             articles. Other plain text is cut at empty lines into pieces of at least 1,000 words.
         limit_words: end with the article that reaches this many words (between blanks).
         split: read this part only: files named so (`train-00.jsonl.xz`, `wiki.valid.tokens`), or rows whose column
             `split` says so. By default the training part where files or rows tell one, so that no test text slips
             into pretraining, and otherwise everything.
+        text: the key or column of the texts in tables; None: `text`.
+        encoding: of files of text; those that begin with the mark of UTF-16 are read as that.
 
     Returns:
         An iterator of articles, none of them blank.
 
     Raises:
-        UlmfitError: nothing readable is at `path` (said before the first article), or a file in it is damaged, is not
-            UTF-8 or has no texts where they belong.
+        UlmfitError: nothing readable is at `path` (said before the first article), or a file in it is damaged, is in
+            another encoding or has no texts where they belong.
     """
     if limit_words is not None and limit_words <= 0:
         raise UlmfitError(f"limit_words must be positive, found {limit_words}")
-    return _limited(_files(path, split), limit_words, split)  # the path is checked here, before the first article
+    how = _How(split, text, Layout(encoding))
+    return _limited(_files(path, split), limit_words, how)  # the path is checked here, before the first article
 
 
-def _limited(files: list[Path], limit_words: int | None, split: str | None) -> Iterator[str]:
+@dataclass(frozen=True)
+class _How:
+    """Which texts of a file are read."""
+    split: str | None
+    text: str | None
+    layout: Layout
+
+    @property
+    def column(self) -> str:
+        return "text" if self.text is None else self.text
+
+    def without(self, where: str, found: Iterable[Any]) -> UlmfitError:
+        """The error of a table that lacks the texts' column."""
+        return UlmfitError(f"{where}: no column `{self.column}` of texts; found {shown(found)}", field="text",
+                           expected=self.column, advice="name the column by `text=`")
+
+
+def _limited(files: list[Path], limit_words: int | None, how: _How) -> Iterator[str]:
     words = 0
     for file in files:
-        for article in _articles(file, split):
+        for article in _articles(file, how):
             if article.strip():
                 yield article
                 words += len(article.split()) if limit_words else 0
@@ -104,22 +127,24 @@ def _part(files: list[Path], split: str | None) -> list[Path]:
     if not kept:
         raise UlmfitError(f"no file of the part {split!r} among {shown(file.name for file in files)}")
     if len(kept) < len(files):
-        log.info("left out, not in the part %s: %s", split or "train", shown(f.name for f in files if f not in kept))
+        log.warning("left out, not in the part %s: %s", split or "train", shown(f.name for f in files if f not in kept))
     return kept
 
 
-def _articles(file: Path, split: str | None) -> Iterator[str]:
+def _articles(file: Path, how: _How) -> Iterator[str]:
     suffix = bare_suffix(file)
-    with errors_named(file, "UTF-8", advice="Convert it."):
-        if suffix in TEXT_SUFFIXES:
-            with open_text(file) as lines:
+    encoding = "UTF-8" if how.layout == PLAIN else how.layout.encoding
+    with errors_named(file, encoding, advice="Give its encoding (--encoding, encoding=), or convert it."):
+        if suffix in PARQUET:
+            yield from _rows(_parquet_texts(file, how), how.split)
+            return
+        with how.layout.text(open_bytes(file)) as lines:  # a line within a cell ends alike on every system
+            if suffix in TEXT_SUFFIXES:
                 yield from _split_lines(lines)
-        elif suffix in LINES:
-            yield from _rows(_json_texts(file), split)
-        elif suffix == ".csv":
-            yield from _rows(_csv_texts(file), split)
-        else:
-            yield from _rows(_parquet_texts(file, split), split)
+            elif suffix in LINES:
+                yield from _rows(_json_texts(file, lines, how), how.split)
+            else:
+                yield from _rows(_csv_texts(file, lines, how), how.split)
 
 
 def _rows(rows: Iterator[tuple[str, str | None]], split: str | None) -> Iterator[str]:
@@ -162,41 +187,47 @@ def _split_lines(lines: Iterable[str]) -> Iterator[str]:
         yield "".join(article)
 
 
-def _json_texts(file: Path) -> Iterator[tuple[str, str | None]]:
-    with open_text(file) as lines:
-        for number, row in json_rows(lines, file):
-            if not isinstance(row.get("text"), str):
-                raise UlmfitError(f"{file}, line {number}: expected a key `text` with a string; found {shown(row)}")
-            yield row["text"], row.get("split")
+def _json_texts(file: Path, lines: Iterable[str], how: _How) -> Iterator[tuple[str, str | None]]:
+    for number, row in json_rows(lines, file):
+        text = row.get(how.column, number)
+        if text is not None and not isinstance(text, str):
+            found = (f"{key} ({type(value).__name__})" for key, value in row.items())
+            raise how.without(f"{file}, line {number}", found)
+        yield text or "", row.get("split")
 
 
-def _csv_texts(file: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield the rows of a CSV file; without a header that names `text` (fastai's WikiText), of its first column."""
-    with open_text(file) as handle:
-        try:
-            first = csv_table(handle, header=None, nrows=1).iloc[0]
-        except pd.errors.EmptyDataError:
-            return
-    names = [str(cell).strip().lower() for cell in first]
-    headed = "text" in names
-    column = names.index("text") if headed else 0
-    wanted = [column, names.index("split")] if headed and "split" in names else [column]
-    with open_text(file) as handle:  # as text, in which a line within a cell ends alike on every system
-        for table in csv_table(handle, header=None, usecols=wanted, chunksize=ARTICLES):
-            parts = table[wanted[1]] if len(wanted) > 1 else itertools.repeat(None)
-            yield from itertools.islice(zip(table[column], parts), int(headed and table.index[0] == 0), None)
+def _csv_texts(file: Path, lines: Iterable[str], how: _How) -> Iterator[tuple[str, str | None]]:
+    """Yield the rows of a CSV file; of one column without a header that names it (fastai's WikiText), all of them."""
+    first, lines = peeked(lines)
+    usual = CSV[bare_suffix(file)]
+    headers = {mark: _folded(next(csv.reader([first], delimiter=mark), [])) for mark in (usual, ",", ";", "\t")}
+    mark = next((mark for mark, names in headers.items() if how.column.lower() in names), usual)
+    names = headers[mark]
+    headed = how.column.lower() in names
+    if not headed and (len(names) > 1 or how.text is not None):
+        raise how.without(str(file), names)
+    if not headed and names:
+        log.warning("%s: no column is called text: every row of its one column is read as a text", file)
+    column, part = names.index(how.column.lower()) if headed else 0, names.index("split") if "split" in names else None
+    rows = even(csv_rows(lines, file, sep=mark), file, mark)
+    for row in itertools.islice(rows, int(headed), None):
+        yield row[column], None if part is None else row[part]
 
 
-def _parquet_texts(file: Path, split: str | None) -> Iterator[tuple[str, str | None]]:
+def _folded(names: list[str]) -> list[str]:
+    return [name.strip().lower() for name in names]
+
+
+def _parquet_texts(file: Path, how: _How) -> Iterator[tuple[str, str | None]]:
     table = parquet_file(file)
     names = table.schema_arrow.names
-    if "text" not in names:
-        raise UlmfitError(f"{file} has no column `text`; its columns are {shown(names)}")
-    columns = ["text", "split"] if "split" in names else ["text"]
+    if how.column not in names:
+        raise how.without(str(file), names)
+    columns = [how.column, "split"] if "split" in names else [how.column]
     parts = set(table.read(columns=["split"]).column(0).unique().to_pylist()) if "split" in names else set()
-    only = "train" if split is None and "train" in parts else None
+    only = "train" if how.split is None and "train" in parts else None
     for batch in table.iter_batches(batch_size=ARTICLES, columns=columns):
         rows = batch.to_pydict()
-        for text, part in zip(rows["text"], rows.get("split", [None] * len(rows["text"]))):
+        for text, part in zip(map(text_of, rows[how.column]), rows.get("split", [None] * batch.num_rows)):
             if text and (only is None or part == only):
                 yield text, part

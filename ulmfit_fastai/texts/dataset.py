@@ -15,6 +15,7 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._words import rows_named, shown
 from .sampling import stratified
+from .values import NO_TEXT, column_names, decoded, is_na, mended, refuse_absent, text_of
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +137,11 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
         raise UlmfitError(f"expected a pandas DataFrame, found a {type(df).__name__}; make one, or read a file with "
                           "from_file")
     notes: list[str] = []
-    if label is not None and label in df and any(isinstance(value, (list, tuple, set)) for value in df[label]):
+    names = column_names(text, df)
+    refuse_absent(df, names if label is None else [*names, label])
+    if label is not None and any(isinstance(value, NO_TEXT) for value in df[label]):
         label_delim = label_delim or ";"
-    columns = _Columns([text] if isinstance(text, str) else list(text), label, split, id, label_delim)
+    columns = _Columns(names, label, split, id, label_delim)
     pieces = [_rows(df, columns, drop_missing=drop_missing, notes=notes)]
     if isinstance(test, pd.DataFrame):
         pieces.append(_rows(test, columns, part="test", drop_missing=drop_missing, notes=notes))
@@ -158,8 +161,8 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
 
 @dataclass(frozen=True)
 class _Columns:
-    text: list[str]
-    label: str | None
+    text: list[Any]
+    label: Any
     split: str | None
     id: str | None
     delim: str | None
@@ -178,21 +181,20 @@ def _rows(df: pd.DataFrame, columns: _Columns, *, part: str | None = None, drop_
           notes: list[str]) -> dict[str, list[Any]]:
     """Read one frame into clean lists of ids, texts, labels and splits; `part`: the split of all its rows."""
     split = columns.split if part is None else None
-    absent = [name for name in (*columns.text, columns.label, columns.id, split) if name is not None and name not in df]
-    if absent:
-        raise UlmfitError(f"no column {shown(absent)}; the columns are {shown(list(df.columns), 30)}")
+    refuse_absent(df, [name for name in (*columns.text, columns.label, columns.id, split) if name is not None])
     part = "unsup" if columns.label is None else part
-    splits = _split_names(df[split], split) if split and part is None else [part or "train"] * len(df)
+    splits = _split_names(df[split], split) if split is not None and part is None else [part or "train"] * len(df)
     texts = joined_texts(df, columns.text)
     labels: list[str | None] = [None] * len(df)
     if columns.label is not None:
         read = (_label(value, columns.delim) for value in df[columns.label])
         labels = [None if place == "unsup" else value for place, value in zip(splits, read)]
     prefix = f"{part}-" if part else ""
-    ids = [str(value) for value in df[columns.id]] if columns.id else [f"{prefix}{row}" for row in range(len(df))]
+    ids = ([f"{prefix}{row}" for row in range(len(df))] if columns.id is None else
+           [str(value) for value in df[columns.id]])
     empty = [row for row, value in enumerate(texts) if not value]
     bare = [row for row, value in enumerate(labels) if value is None and splits[row] != "unsup" and texts[row]]
-    report_missing(df, empty, f"column {' + '.join(columns.text)}", "empty", drop_missing, notes)
+    report_missing(df, empty, f"column {' + '.join(map(str, columns.text))}", "empty", drop_missing, notes)
     report_missing(df, bare, f"column {columns.label}", "without a label", drop_missing, notes)
     for row in bare:
         splits[row] = "unsup"
@@ -202,10 +204,32 @@ def _rows(df: pd.DataFrame, columns: _Columns, *, part: str | None = None, drop_
     return {key: [values[row] for row in keep] for key, values in every.items()}
 
 
-def joined_texts(df: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return the text of each row, of one column or several (`join_fields`); '' where nothing stands in any of them."""
-    fields = [[_text(value) for value in df[column]] for column in columns]
-    return [join_fields(row) if any(field.strip() for field in row) else "" for row in zip(*fields, strict=True)]
+def joined_texts(df: pd.DataFrame, columns: Sequence[Any]) -> list[str]:
+    """Return the text of each row, of one column or several (`join_fields`); '' where nothing stands in any of them.
+
+    Half a character (a lone surrogate) becomes U+FFFD; one warning counts the rows.
+
+    Raises:
+        UlmfitError: a cell is a list, a dictionary or bytes that are not UTF-8; the message names its row.
+    """
+    fields = [_fields(df, column) for column in columns]
+    texts = [join_fields(row) if any(field.strip() for field in row) else "" for row in zip(*fields, strict=True)]
+    whole = [mended(text) for text in texts]
+    halves = sum(new is not text for new, text in zip(whole, texts))
+    if halves:
+        log.warning("%s with half a character (a lone surrogate): read as U+FFFD",
+                    f"{halves:,} text{'s' * (halves > 1)}")
+    return whole
+
+
+def _fields(df: pd.DataFrame, column: Any) -> list[str]:
+    found = []
+    for row, value in enumerate(df[column]):
+        try:
+            found.append(text_of(value))
+        except UlmfitError as error:
+            raise UlmfitError(f"{rows_named(df.index, [row])} of column {column}: {error}") from error
+    return found
 
 
 def report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, drop: bool, notes: list[str]) -> None:
@@ -219,18 +243,11 @@ def report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dro
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 
 
-def is_na(value: Any) -> bool:
-    """None, NaN, NaT or pandas' NA; a list or an array is none of them, whatever it holds."""
-    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
-
-
-def _text(value: Any) -> str:
-    return "" if is_na(value) else str(value)
-
-
 def _label(value: Any, delim: str | None) -> str | None:
-    if isinstance(value, (list, tuple, set)):
-        return (delim or ";").join(sorted(str(v) for v in value)) or None
+    if isinstance(value, NO_TEXT):
+        return (delim or ";").join(sorted(str(v) for v in value if not is_na(v))) or None
+    if isinstance(value, bytes):
+        value = decoded(value)
     if is_na(value):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -26,6 +27,10 @@ OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {
 }
 
 DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile)
+
+
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # first: UTF-16's mark begins UTF-32's
+         codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -68,6 +73,14 @@ def open_bytes(path: Path, content: bytes | None = None) -> IO[bytes]:
     if opener:
         return opener(path if content is None else io.BytesIO(content))
     return open(path, "rb") if content is None else io.BytesIO(content)
+
+
+def marked_encoding(start: bytes) -> str | None:
+    """The encoding that the mark at a file's start tells, if one stands there: utf-16, utf-32 or utf-8-sig."""
+    for mark, encoding in MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    return None
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:

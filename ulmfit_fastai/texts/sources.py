@@ -14,7 +14,7 @@ from .archives import read_members
 from .dataset import Dataset, from_frame
 from .files import decode, existing
 from .imdb import load_imdb
-from .tables import read_table
+from .tables import UTF8, Layout, read_table
 from .tasks import TASKS, load_table_task
 
 
@@ -51,7 +51,7 @@ def load_task(task: str, path: str | os.PathLike[str] | None = None, *, verify: 
 def from_file(path: str | os.PathLike[str], *, text: str | Sequence[str], label: str | None, split: str | None = None,
               id: str | None = None, unlabelled: Any = None, test: Any = None, name: str | None = None,
               drop_missing: bool = False, label_delim: str | None = None, seed: int = 0,
-              encoding: str = "utf-8-sig") -> Dataset:
+              encoding: str = UTF8, sep: str | None = None, header: bool = True) -> Dataset:
     """Make a `Dataset` of a CSV, TSV, JSON-lines or Parquet file, compressed (.gz .bz2 .xz .zst) or not.
 
     Args:
@@ -60,6 +60,8 @@ def from_file(path: str | os.PathLike[str], *, text: str | Sequence[str], label:
         test: as in `from_frame`, or the path of such a file.
         name: what the data set is called; by default the file's name up to its first dot.
         encoding: of text files; `utf-8-sig` skips a byte-order mark.
+        sep: what stands between the cells of CSV; None: a comma, in .tsv a tab, or what the header has instead.
+        header: False numbers the columns of CSV 0, 1, ...
 
     The other options are those of `from_frame`.
 
@@ -68,11 +70,12 @@ def from_file(path: str | os.PathLike[str], *, text: str | Sequence[str], label:
             message names the file.
     """
     found = existing(path)
-    frame = read_table(found, encoding=encoding)
+    layout = Layout(encoding, sep, header)
+    frame = read_table(found, layout=layout)
     if isinstance(unlabelled, (str, os.PathLike)):
-        unlabelled = read_table(existing(unlabelled), encoding=encoding)
+        unlabelled = read_table(existing(unlabelled), layout=layout)
     if isinstance(test, (str, os.PathLike)):
-        test = read_table(existing(test), encoding=encoding)
+        test = read_table(existing(test), layout=layout)
     try:
         return from_frame(frame, text=text, label=label, split=split, id=id, unlabelled=unlabelled, test=test,
                           name=name or found.name.split(".")[0], drop_missing=drop_missing, label_delim=label_delim,

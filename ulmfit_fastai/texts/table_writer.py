@@ -19,9 +19,9 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._files import atomic_file
-from .dataset import is_na
 from .files import OPENERS, bare_suffix
 from .tables import ABSENT, CSV, LINES, PARQUET
+from .values import decoded, is_na
 
 WRITERS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file),  # it would write the temporary name into its header
@@ -65,6 +65,7 @@ class TableWriter:
 
     def write(self, frame: pd.DataFrame) -> None:
         """Add rows; their columns must be those of the first rows, except in JSON."""
+        frame = frame if self.suffix in PARQUET else _without_index(frame)
         if self.suffix in LINES:
             for row in frame.to_dict("records"):
                 kept = {key: _json_value(value) for key, value in row.items() if value is not ABSENT}
@@ -80,12 +81,14 @@ class TableWriter:
         if self.suffix in PARQUET:
             self._add(frame)
         else:
-            frame.to_csv(self._text, index=False, header=header, lineterminator="\n",
-                         sep="\t" if self.suffix == ".tsv" else ",")
+            frame = frame.map(_written) if self._objects(frame) else frame
+            frame.to_csv(_Lines(self._text), index=False, header=header,  # type: ignore[call-overload]
+                         lineterminator="\r\n", sep="\t" if self.suffix == ".tsv" else ",")
 
     @staticmethod
     def _objects(frame: pd.DataFrame) -> bool:
-        return any(pd.api.types.is_object_dtype(dtype) for dtype in frame.dtypes)
+        """Whether a column may hold anything, bytes for example, and not plain numbers or text."""
+        return any(pd.api.types.is_object_dtype(dtype) or "binary" in str(dtype) for dtype in frame.dtypes)
 
     def _add(self, frame: pd.DataFrame) -> None:
         try:
@@ -96,10 +99,11 @@ class TableWriter:
         frame = frame.map(lambda value: None if value is ABSENT else value) if self._objects(frame) else frame
         try:
             if self._parquet is None:
-                table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-                self._parquet = self._open.enter_context(parquet.ParquetWriter(self._bytes, table.schema))
+                table = pyarrow.Table.from_pandas(frame, preserve_index=not isinstance(frame.index, pd.RangeIndex))
+                self._parquet = self._open.enter_context(parquet.ParquetWriter(self._bytes, _readable(table.schema)))
             else:
-                table = pyarrow.Table.from_pandas(frame, preserve_index=False, schema=self._parquet.schema)
+                table = pyarrow.Table.from_pandas(frame, preserve_index=not isinstance(frame.index, pd.RangeIndex),
+                                                  schema=self._parquet.schema)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
             raise UlmfitError(f"cannot write these rows as Parquet ({error}); write JSON lines instead "
                               "(--out NAME.jsonl)") from error
@@ -113,8 +117,40 @@ class TableWriter:
         self._open.__exit__(kind, error, trace)
 
 
+def _readable(schema: Any) -> Any:
+    """A schema without pandas' own names for arrow's types: pandas cannot read those of lists and categories again."""
+    about = schema.pandas_metadata
+    for column in about["columns"]:
+        if str(column["numpy_type"]).endswith("[pyarrow]"):
+            column["numpy_type"] = "object"
+    return schema.with_metadata({**schema.metadata, b"pandas": json.dumps(about).encode()})
+
+
+class _Lines:
+    """A file of lines for csv's writer, which before Python 3.11.9 puts only those ends of line into quotes that it
+    writes itself: it writes both, and its own one ends here as `\\n`."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, line: str) -> None:
+        self.file.write(line.removesuffix("\r\n") + "\n")
+
+
+def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with what has a name in its index as columns: formats of text have no index."""
+    named = [name for name in frame.index.names if name is not None and name not in frame]
+    return frame.reset_index(level=named) if named else frame
+
+
+def _written(value: Any) -> Any:
+    return decoded(value) if isinstance(value, bytes) else value
+
+
 def _json_value(value: Any) -> Any:
     """What JSON has for a numpy number, a date, NaN or pandas' NA."""
     if is_na(value):
         return None
+    if isinstance(value, bytes):
+        return decoded(value)
     return value.item() if hasattr(value, "item") else value

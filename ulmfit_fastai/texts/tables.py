@@ -6,11 +6,15 @@ Every table of the package is read here: `read_table` makes one frame of it, `Ta
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +22,70 @@ from typing import IO, Any
 import pandas as pd
 
 from .._errors import UlmfitError
-from .files import OPENERS, bare_suffix, damage_named, existing, open_bytes
+from .delimited import csv_frames
+from .files import OPENERS, bare_suffix, damage_named, existing, marked_encoding, open_bytes
+from .values import mended
+
+log = logging.getLogger(__name__)
 
 ROWS = 4096
+UTF8 = "utf-8-sig"
+"""UTF-8; a mark at the start, which spreadsheets write, is no text."""
 CSV = {".csv": ",", ".tsv": "\t"}
 LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 TABLES = (*CSV, *LINES, ".json", *PARQUET)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written, as far as its name and its first bytes don't say."""
+
+    encoding: str = UTF8
+    """Of text; a file that begins with the mark of UTF-16 or UTF-32 is read as that."""
+    sep: str | None = None
+    """What stands between the cells of CSV; None: a comma, in .tsv a tab, or what a header has instead."""
+    header: bool = True
+    """Whether the first row of CSV names the columns; otherwise they are numbered from 0."""
+    suffix: str | None = None
+    """The suffix of the format, '.csv' for example; None: that of the file's name."""
+
+    def format_of(self, path: Path, *, also: tuple[str, ...] = ()) -> str:
+        """The suffix that stands for the format.
+
+        Raises:
+            UlmfitError: no format is known by it.
+        """
+        suffix = self.suffix or bare_suffix(path)
+        if suffix not in (*TABLES, *also):
+            raise UlmfitError(f"cannot tell the format of {path}: expected {', '.join((*TABLES, *also))}, plain or "
+                              f"with {', '.join(OPENERS)} (or give --format)")
+        return suffix
+
+    def text(self, stream: IO[bytes], *, newline: str | None = None) -> IO[str]:
+        """A stream of bytes as text; it is closed with its wrapper."""
+        buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+        marked = marked_encoding(buffered.peek(4)[:4]) if self.encoding == UTF8 else None  # type: ignore[attr-defined]
+        return io.TextIOWrapper(buffered, marked or self.encoding, newline=newline)
+
+
+PLAIN = Layout()
+SAMPLE = 64 * 2**20
+
+
+def encoding_of(path: Path, own: str | None) -> str:
+    """UTF-8 where the file is of it, as far as a sample tells, otherwise `own`, the encoding of files like it."""
+    if own is None or path.is_dir() or bare_suffix(path) in PARQUET:
+        return UTF8
+    with damage_named(path), open_bytes(path) as stream:
+        start = stream.read(SAMPLE)
+    if marked_encoding(start):
+        return UTF8
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut off at the sample's end
+    except UnicodeDecodeError:
+        return own
+    return UTF8
 
 
 @contextmanager
@@ -50,19 +111,13 @@ def errors_named(path: Path, encoding: str = "utf-8-sig", *,
             raise UlmfitError(f"cannot read {path}: {error}") from error
 
 
-def csv_table(stream: IO[Any], **how: Any) -> Any:
-    """pandas' frame of a CSV file, or with `chunksize=` its frames one by one; a cell is the text that is there.
-
-    An empty cell is empty, but `NA` and `null` are words that somebody may have written.
-    """
-    return pd.read_csv(stream, dtype=str, keep_default_na=False, **how)
-
-
 def json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number and the object of each line that is not blank.
 
-    By json and not by pandas, which makes NaN of null, a number of the text "2004" and a date of others.
+    By json and not by pandas, which makes NaN of null, a number of the text "2004" and a date of others. Half a
+    character, as JSON's escapes may hold, is replaced by U+FFFD; one warning counts the rows.
     """
+    halves = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -72,10 +127,16 @@ def json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str,
             raise UlmfitError(f"cannot read {path}: line {number} is no JSON object ({error})") from error
         if not isinstance(row, dict):
             raise UlmfitError(f"cannot read {path}: line {number} is no JSON object but {line.strip()[:40]}")
+        if "\\ud" in line or "\\uD" in line:  # an escape of one half of a character; two halves json joins
+            whole = mended(row)
+            row, halves = whole, halves + (whole != row)
         yield number, row
+    if halves:
+        log.warning("%s: %s with half a character (a lone surrogate): read as U+FFFD", path,
+                    f"{halves:,} row{'s' * (halves > 1)}")
 
 
-def parquet_file(path: Path) -> Any:
+def parquet_file(path: Path | IO[bytes]) -> Any:
     """A Parquet file of pyarrow's: `iter_batches` reads a part at a time."""
     try:
         from pyarrow import parquet
@@ -84,37 +145,56 @@ def parquet_file(path: Path) -> Any:
     return parquet.ParquetFile(path)
 
 
-def read_table(path: Path, content: bytes | None = None, *, encoding: str = "utf-8-sig",
-               header: bool = True) -> pd.DataFrame:
+def read_table(path: Path, content: bytes | None = None, *, layout: Layout = PLAIN) -> pd.DataFrame:
     """Read a CSV, TSV, JSON-lines, JSON or Parquet file, compressed or not, into a frame.
+
+    A cell of CSV is the text that is there: an empty one is empty, but `NA` and `null` are words that somebody may have
+    written. A named index that pandas stored in Parquet is a column like the others.
 
     Args:
         content: the bytes of a file in an archive; None: `path` is read.
-        header: False numbers the columns of a CSV file 0, 1, ...
 
     Raises:
-        UlmfitError: the file is damaged, in another encoding, or of no format known here.
+        UlmfitError: the file is damaged, in another encoding, of no format known here, or a row is of another width
+            than the header.
     """
-    suffix = bare_suffix(path)
-    if suffix not in TABLES:
-        raise UlmfitError(f"cannot tell the format of {path}: expected {', '.join(TABLES)}, plain or "
-                          f"with {', '.join(OPENERS)}")
-    with errors_named(path, encoding), open_bytes(path, content) as stream:
+    suffix = layout.format_of(path)
+    with errors_named(path, layout.encoding), open_bytes(path, content) as stream:
         if suffix in PARQUET:
-            return pd.read_parquet(io.BytesIO(stream.read()))
+            frame = pd.read_parquet(io.BytesIO(stream.read()))
+            named = [name for name in frame.index.names if name is not None and name not in frame]
+            return frame.reset_index(level=named) if named else frame
         if suffix in CSV:
-            return csv_table(stream, sep=CSV[suffix], encoding=encoding, header=0 if header else None)
-        text = io.TextIOWrapper(stream, encoding)
+            return next(csv_frames(layout.text(stream, newline=""), path, sep=layout.sep, usual=CSV[suffix],
+                                   header=layout.header, size=None))
+        text = layout.text(stream)
         return _json(text, path) if suffix == ".json" else pd.DataFrame([row for _, row in json_rows(text, path)])
+
+
+def standard_input(name: str, layout: Layout) -> tuple[Path, bytes | None]:
+    """The path of a file, or for '-' one that stands for standard input in messages, and what is there.
+
+    Raises:
+        UlmfitError: standard input, and no format of it given.
+    """
+    if name != "-":
+        return existing(name), None
+    if layout.suffix is None:
+        raise UlmfitError("standard input has no name to tell its format: give --format, such as --format csv")
+    return Path("standard input"), sys.stdin.buffer.read()
 
 
 def _json(file: IO[str], path: Path) -> pd.DataFrame:
     """Read a list of objects, one a row, or an object with a list for each column."""
     try:
-        given = json.load(file)
+        read = json.load(file)
     except json.JSONDecodeError as error:
         hint = "; a file with an object on each line is called .jsonl" if error.msg == "Extra data" else ""
         raise UlmfitError(f"cannot read {path}: {error}{hint}") from error
+    given = mended(read)
+    if given != read:
+        log.warning("%s: halves of characters (lone surrogates) read as U+FFFD", path)
+    _refuse_rows_below(given, path)
     try:
         return pd.DataFrame(given)
     except (ValueError, TypeError, AttributeError) as error:  # in pandas' words: about indices and scalars
@@ -123,38 +203,54 @@ def _json(file: IO[str], path: Path) -> pd.DataFrame:
                           f"each column, as a table in JSON is; found {found}") from error
 
 
+def _refuse_rows_below(given: Any, path: Path) -> None:
+    """Refuse an object that holds the rows under a name, of which pandas makes a table of one odd column."""
+    below = [name for name, value in given.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+             ] if isinstance(given, dict) else []
+    if below:
+        raise UlmfitError(f"cannot read {path}: expected a list of objects, one a row; the rows seem to stand under "
+                          f"{below[0]!r}: write that list alone")
+
+
 class TableReader:
     """Iterate over a CSV, TSV, JSON-lines, Parquet or text file, compressed or not, as frames of `ROWS` rows.
 
     Cells of CSV come as the text that is written there; of Parquet with their own types; of JSON as Python's objects.
-    A .txt file is a table with the one column 'text', a row a line. `share` is how much of the file has been read, 0
-    to 1. Memory is that of some thousand rows (a .json file, which is one list, and compressed Parquet are read whole).
+    A .txt file is a table with the one column 'text', a row a line. An empty table is one frame without rows. `share`
+    is how much of the file has been read, 0 to 1. Memory is that of some thousand rows (a .json file, which is one
+    list, compressed Parquet and standard input are read whole).
+
+    Args:
+        path: '-' is standard input, whose format `layout` must say.
+        content: what is there, where it has been read already.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, encoding: str = "utf-8-sig") -> None:
-        self.path, self.encoding, self.share = existing(path), encoding, 0.0
-        self.suffix = bare_suffix(self.path)
+    def __init__(self, path: str | os.PathLike[str], *, layout: Layout = PLAIN, content: bytes | None = None) -> None:
+        self.path, self.content = (Path(path), content) if content is not None else standard_input(
+            os.fspath(path), layout)
+        self.layout, self.share = layout, 0.0
         if self.path.is_dir():
             raise UlmfitError(f"{self.path} is a folder; expected a file: {', '.join(TABLES)} or .txt")
-        if self.suffix not in (*TABLES, ".txt"):
-            raise UlmfitError(f"cannot tell the format of {self.path}: expected {', '.join(TABLES)} or .txt, plain or "
-                              f"with {', '.join(OPENERS)}")
+        self.suffix = layout.format_of(self.path, also=(".txt",))
+        self.layout = replace(layout, suffix=self.suffix)
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
-        with errors_named(self.path, self.encoding):
-            if self.path.suffix.lower() in PARQUET:
+        with errors_named(self.path, self.layout.encoding):
+            if self.suffix in PARQUET:
                 yield from self._parquet()
             elif self.suffix in (*CSV, *LINES, ".txt"):
                 yield from self._stream()
             else:
-                whole = read_table(self.path, encoding=self.encoding)
-                for first in range(0, len(whole), ROWS):
-                    self.share = min(1.0, (first + ROWS) / len(whole))
+                whole = read_table(self.path, self.content, layout=self.layout)
+                for first in range(0, max(len(whole), 1), ROWS):
+                    self.share = min(1.0, (first + ROWS) / max(len(whole), 1))
                     yield whole.iloc[first:first + ROWS]
 
     def _stream(self) -> Iterator[pd.DataFrame]:
-        size = max(self.path.stat().st_size, 1)
-        with open(self.path, "rb") as raw:
+        raw = open(self.path, "rb") if self.content is None else io.BytesIO(self.content)
+        with raw:
+            size = max(raw.seek(0, io.SEEK_END), 1)
+            raw.seek(0)
             opener = OPENERS.get(self.path.suffix.lower())
             for frame in self._frames(opener(raw) if opener else raw):
                 self.share = raw.tell() / size
@@ -162,23 +258,51 @@ class TableReader:
 
     def _frames(self, stream: IO[bytes]) -> Iterator[pd.DataFrame]:
         if self.suffix in CSV:
-            yield from csv_table(stream, sep=CSV[self.suffix], encoding=self.encoding, chunksize=ROWS)
+            lines = self.layout.text(stream, newline="")
+            yield from csv_frames(lines, self.path, sep=self.layout.sep, usual=CSV[self.suffix],
+                                  header=self.layout.header, size=ROWS)
             return
-        lines = io.TextIOWrapper(stream, self.encoding)  # a name of its own: without one it closes the file at its end
+        lines = self.layout.text(stream)  # a name of its own: without one it closes the file at its end
         rows = ({"text": line.rstrip("\n")} for line in lines) if self.suffix == ".txt" else (
             row for _, row in json_rows(lines, self.path))
-        for number, part in enumerate(iter(lambda: list(islice(rows, ROWS)), [])):
-            yield _of_objects(part, number * ROWS)
+        done = 0
+        while part := list(islice(rows, ROWS)):
+            yield _of_objects(part, done)
+            done += len(part)
+        if not done:
+            yield pd.DataFrame(columns=["text"] if self.suffix == ".txt" else [], dtype=object)
 
     def _parquet(self) -> Iterator[pd.DataFrame]:
-        file = parquet_file(self.path)
+        if self.content is None and self.path.suffix.lower() not in OPENERS:
+            file = parquet_file(self.path)
+        else:
+            with open_bytes(self.path, self.content) as stream:
+                file = parquet_file(io.BytesIO(stream.read()))
         total, done = max(file.metadata.num_rows, 1), 0
-        for batch in file.iter_batches(batch_size=ROWS):
-            frame = batch.to_pandas(types_mapper=pd.ArrowDtype)  # arrow's own types: what is written is the same
-            frame.index = pd.RangeIndex(done, done + len(frame))
+        for batch in (*file.iter_batches(batch_size=ROWS), *_none(file)):
+            frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)  # arrow's own types: what is
+            frame.index = pd.RangeIndex(done, done + len(frame))                       # written is the same
             done += len(frame)
             self.share = done / total
-            yield frame
+            yield _with_stored_index(frame, (file.schema_arrow.pandas_metadata or {}).get("index_columns", ()))
+
+
+def _none(file: Any) -> list[Any]:
+    """The table without rows, of a file that has none: it has columns all the same."""
+    return [file.schema_arrow.empty_table()] if not file.metadata.num_rows else []
+
+
+def _with_stored_index(frame: pd.DataFrame, columns: Sequence[Any]) -> pd.DataFrame:
+    """The index that pandas stored, as columns or, of numbers in a row with a name, as a range, as an index again."""
+    ranges = [index for index in columns if isinstance(index, dict) and index.get("name") is not None]
+    if len(ranges) == 1:
+        start, step = ranges[0]["start"], ranges[0]["step"]
+        return frame.set_axis(pd.Index([start + step * row for row in frame.index], name=ranges[0]["name"]))
+    stored = [name for name in columns if isinstance(name, str) and name in frame]
+    if not stored:
+        return frame
+    names = [None if name.startswith("__index_level_") else name for name in stored]
+    return frame.set_index(stored).rename_axis(names)
 
 
 class _Absent:

@@ -22,7 +22,7 @@ from .archives import is_archive, read_members
 from .dataset import Dataset, build
 from .downloads import cached_or_downloaded, downloaded_file, sha256
 from .files import bare_suffix, decode
-from .tables import TABLES, read_table
+from .tables import CSV, TABLES, Layout, read_table
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +159,8 @@ def _read(name: str, content: bytes | Path, notes: list[str]) -> pd.DataFrame:
     data = None if isinstance(content, Path) else content
     if name.endswith(".label"):
         return _trec(path, content.read_bytes() if isinstance(content, Path) else content, notes)
-    frame = read_table(path, data)
-    if bare_suffix(path) in (".csv", ".tsv") and _column(frame, LABEL_COLUMNS) is None:
-        frame = read_table(path, data, header=False)  # the original files have no header
+    frame = _headed(read_table(path, data, layout=Layout(header=bare_suffix(path) not in CSV)))
+    if _column(frame, LABEL_COLUMNS) is None and bare_suffix(path) in CSV:  # the original files have no header
         if frame.shape[1] < 2:
             raise UlmfitError(f"{path}: expected a label and one or more texts in each row, found one column")
         frame.columns = pd.Index(["label", *(f"text {number}" for number in range(1, frame.shape[1]))])
@@ -179,6 +178,14 @@ def _read(name: str, content: bytes | Path, notes: list[str]) -> pd.DataFrame:
     parts = frame[split].astype(str) if split else [_part_of_name(name) or "train"] * len(frame)
     labels = _old_trec_numbers(frame[label]) if label == "label-coarse" else frame[label]
     return pd.DataFrame({"text": joined, "label": labels.tolist(), "split": list(parts)}, dtype=object)
+
+
+def _headed(frame: pd.DataFrame) -> pd.DataFrame:
+    """A CSV file that was read as if it had no header, with its first row as header if that names the labels."""
+    first = frame.iloc[0].tolist() if len(frame) else []
+    if isinstance(frame.columns, pd.RangeIndex) and any(str(name).lower() in LABEL_COLUMNS for name in first):
+        return frame.iloc[1:].set_axis(pd.Index(first), axis=1).reset_index(drop=True)
+    return frame
 
 
 def _old_trec_numbers(column: pd.Series) -> pd.Series:

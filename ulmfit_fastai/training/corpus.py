@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,9 @@ from .callbacks import derived_seed
 HELD_OUT = 200
 """Articles at the end of a corpus on which perplexity is measured, a tenth of a small one."""
 
+AS_USUAL: Mapping[str, Any] = {}
+"""How a corpus is read unless something is said: as `read_corpus` does by itself."""
+
 Corpus = str | Path | Sequence[str] | Sequence[Path]
 """A file, folder, pattern or name that `read_corpus` reads; several `Path`s; or the texts themselves, in a list."""
 
@@ -51,11 +54,11 @@ class GeneralText:
 
 def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | Path | None = None,
                  valid_texts: int = HELD_OUT, limit_words: int | None = None, cache: Path | None = None,
-                 progress: bool = True, lang: str = "en") -> GeneralText:
+                 progress: bool = True, lang: str = "en", how: Mapping[str, Any] = AS_USUAL) -> GeneralText:
     """Tokenise a corpus (or open its tokens made earlier) and number it by the words of its training part.
 
     `valid` is a held-out file; without it the last `valid_texts` articles are held out, a tenth at most. `lang`: as in
-    `TokenStore.make`.
+    `TokenStore.make`; `how`: the column of the texts and the encoding, as `read_corpus` takes them.
     """
     files = _files(corpus)
     if files is None:
@@ -63,7 +66,7 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
         store = TokenStore.make([str(text) for text in corpus], cache=cache, progress=progress, lang=lang)
         name = f"{len(store):,} texts"
     else:
-        store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress, lang=lang)
+        store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress, lang=lang, how=how)
         name = ", ".join(f.name for f in files)
     held_out = 0 if valid is not None else _held_out(len(store), valid_texts)
     if len(store) <= held_out:
@@ -73,7 +76,7 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     vocab = store.vocab(rows, max_vocab=max_vocab, min_freq=min_freq)
     ids, valid_rows = store.numericalize(vocab), np.arange(len(rows), len(store))
     if valid is not None:
-        held = corpus_store([valid], cache=cache, progress=progress, lang=lang)
+        held = corpus_store([valid], cache=cache, progress=progress, lang=lang, how=how)
         ids, valid_rows = joined(ids, held.numericalize(vocab))
     return GeneralText(ids, rows, valid_rows, {
         "name": name, "source": source_of(corpus), "fingerprint": store.fingerprint, "articles": len(store),
@@ -96,10 +99,10 @@ def _files(corpus: Corpus) -> list[Path] | None:
 
 
 def corpus_store(paths: Sequence[str | Path], *, limit_words: int | None = None, cache: Path | None = None,
-                 progress: bool = True, lang: str = "en") -> TokenStore:
+                 progress: bool = True, lang: str = "en", how: Mapping[str, Any] = AS_USUAL) -> TokenStore:
     """The tokens of a corpus in files; remade only when a file's name, size or time changed, or the limit."""
-    key = _files_key(paths, limit_words)
-    return TokenStore.make(articles(paths, limit_words), key=key, cache=cache, progress=progress, lang=lang)
+    key = _files_key(paths, limit_words if not how else [limit_words, dict(how)])
+    return TokenStore.make(articles(paths, limit_words, how), key=key, cache=cache, progress=progress, lang=lang)
 
 
 def _files_key(paths: Sequence[str | Path], more: Any) -> str | None:
@@ -109,11 +112,12 @@ def _files_key(paths: Sequence[str | Path], more: Any) -> str | None:
     return hashlib.sha256(json.dumps([stats, more]).encode()).hexdigest()[:24] if stats else None
 
 
-def articles(paths: Sequence[str | Path], limit_words: int | None = None) -> Iterator[str]:
+def articles(paths: Sequence[str | Path], limit_words: int | None = None,
+             how: Mapping[str, Any] = AS_USUAL) -> Iterator[str]:
     """The texts of a corpus in files, about `limit_words` words of them."""
     left = limit_words
     for file in map(Path, paths):
-        for text in read_corpus(file):
+        for text in read_corpus(file, **how):
             if left is not None:
                 if left <= 0:
                     return
@@ -122,15 +126,18 @@ def articles(paths: Sequence[str | Path], limit_words: int | None = None) -> Ite
 
 
 def corpus_pieces(paths: Sequence[str | Path], *, max_vocab: int, lang: str, held_out: int = 0,
-                  limit_words: int | None = None, cache: Path | None = None) -> Path:
+                  limit_words: int | None = None, cache: Path | None = None,
+                  how: Mapping[str, Any] = AS_USUAL) -> Path:
     """A SentencePiece model of a corpus in files, trained when there is none yet of these files and settings.
 
     The last `held_out` articles (a tenth at most) don't count.
     """
-    key = _files_key(paths, [limit_words, held_out, max_vocab, lang, version("sentencepiece")])
+    settings = [limit_words, held_out, max_vocab, lang, version("sentencepiece"), *([dict(how)] if how else [])]
+    key = _files_key(paths, settings)
     path = cache_root(cache) / f"pieces-{key}.model"
     if key is None or not path.exists():
-        train_pieces(_all_but_the_last(articles(paths, limit_words), held_out), path, max_vocab=max_vocab, lang=lang)
+        texts = _all_but_the_last(articles(paths, limit_words, how), held_out)
+        train_pieces(texts, path, max_vocab=max_vocab, lang=lang)
     return path
 
 

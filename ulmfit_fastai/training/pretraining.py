@@ -86,7 +86,7 @@ def pretrain(
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache)
     for path in (*([] if valid is None else [valid]), *evaluate):
-        read_corpus(path)  # what isn't there is said now, not after the training
+        read_corpus(path, **reading.how)  # what isn't there is said now, not after the training
     out, progress = processes().place(out), conditions.progress
     processes().same(recipe=recipe.hash, reading=reading)
     _recorded(out, recipe, reading, resume=resume)  # another run is refused now, not after the corpus was tokenised
@@ -97,7 +97,7 @@ def pretrain(
             lang = str(_pieces(paths, recipe, reading, out, valid=valid, resume=resume, cache=cache))
         text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
                             valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
-                            progress=progress, lang=lang)
+                            progress=progress, lang=lang, how=reading.how)
     return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
 
 
@@ -118,7 +118,7 @@ def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, 
     if resume and (out / PIECES_FILE).exists():
         return out / PIECES_FILE
     return corpus_pieces(paths, max_vocab=recipe.max_vocab, lang=reading.lang, limit_words=reading.limit_words,
-                         held_out=0 if valid is not None else reading.valid_texts, cache=cache)
+                         held_out=0 if valid is not None else reading.valid_texts, cache=cache, how=reading.how)
 
 
 def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: Conditions, *,
@@ -136,7 +136,7 @@ def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: 
         for direction in recipe.directions:
             if not folder.phase_done(direction, "pretrain"):
                 work.pretrain(direction, name=f"{recipe.name}, {text.about['name']}")
-            _try_out(work, direction, evaluate)
+            _try_out(work, direction, evaluate, reading.how)
         folder.note_digests("history.csv", "rates.csv", PIECES_FILE)
         folder.run.update(status="finished", finished=now(), until="pretrain")
     return folder.path
@@ -187,7 +187,7 @@ def _refuse_others(out: str | Path, their_recipe: Recipe, their_reading: Reading
                           advice=ANOTHER_PLACE_OR_ANEW)
 
 
-def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None:
+def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path], how: Mapping[str, Any]) -> None:
     """Perplexity on other files, and what the model writes, into run.json unless they are there."""
     run, samples = work.folder.run, work.folder.run.setdefault("samples", {})
     measured = f"perplexity_{direction}" in run["metrics"] or not evaluate
@@ -196,7 +196,7 @@ def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path]) -> None
     weights = LMWeights.load(work.folder.weights_file("pretrain", direction))
     if not measured:
         run["metrics"][f"perplexity_{direction}"] = {
-            Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path), device=work.device,
+            Path(path).name: perplexity(weights, work.recipe.model, read_corpus(path, **how), device=work.device,
                                         cache=work.conditions.cache) for path in evaluate}
     if direction not in samples:
         samples[direction] = generate(weights, ["", "", ""], seed=work.recipe.seed)

@@ -41,6 +41,15 @@ class Reading:
     """The corpus's language: spaCy's code."""
     tokenizer: str = "spacy"
     """'spacy', or 'sentencepiece': `max_vocab` pieces of words, learnt from the corpus first."""
+    text: str | None = None
+    """The column, or key, of the texts where the corpus is a table; None: `text`."""
+    encoding: str | None = None
+    """The encoding of the corpus and of the texts to measure perplexity on; None: UTF-8."""
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What of it `read_corpus` is told."""
+        return {name: value for name in ("text", "encoding") if (value := getattr(self, name)) is not None}
 
     def __post_init__(self) -> None:
         for name in ("limit_words", "valid_texts"):
