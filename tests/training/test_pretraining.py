@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.layers import build_language_model
 from ulmfit_fastai.model.weights import LMWeights
@@ -321,3 +322,14 @@ def test_the_pretraining_phase_obeys_its_own_dropouts_and_limit_of_texts(reviews
     learn = work.build_general_lm(r.pretrain, "forward")
     assert len(learn.dls.train_ds) == 10 and learn.model[0].rnns[0].weight_p == pytest.approx(0.37)
     assert np.isin(data.general.valid, np.arange(65, 72)).all()
+
+
+def test_the_column_of_the_texts_and_their_encoding_are_given_and_recorded(cache, tmp_path):
+    rows = "\n".join(f"{number};{text.replace(';', ' ')} schön" for number, text in enumerate(ARTICLES))
+    (tmp_path / "a.csv").write_bytes(f"id;body\n{rows}\n".encode("cp1252"))
+    with pytest.raises(UlmfitError, match="no column `text` of texts; found id;body.*name the column by text="):
+        pretrain(tmp_path / "a.csv", tmp_path / "run", cache, encoding="cp1252")
+    folder = pretrain(tmp_path / "a.csv", tmp_path / "run", cache, text="body", encoding="cp1252", min_freq=1)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["data"]["reading"]["text"] == "body" and run["data"]["reading"]["encoding"] == "cp1252"
+    assert "schön" in LMWeights.load(folder / "pretrain_forward.safetensors").vocab

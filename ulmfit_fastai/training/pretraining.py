@@ -146,7 +146,7 @@ def _header(text: GeneralText, reading: Reading, recipe: Mapping[str, Any], cond
     """What run.json says of it from its start."""
     data = {"counts": {"articles": len(text.train) + len(text.valid), "tokens": int(text.ids.offsets[-1])},
             "synthetic": False, "notes": [], "source": text.about["name"], "classes": [], **text.about,
-            "reading": dataclasses.asdict(reading)}
+            "reading": reading.to_record()}
     return {"task": "pretrain", **recipe, "data": data, "versions": versions(),
             "device": describe_device(conditions.device), "command": command_line()}
 

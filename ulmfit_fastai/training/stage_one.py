@@ -51,6 +51,11 @@ class Reading:
         """What of it `read_corpus` is told."""
         return {name: value for name in ("text", "encoding") if (value := getattr(self, name)) is not None}
 
+    def to_record(self) -> dict[str, Any]:
+        """What run.json has of it: column and encoding only where they were given."""
+        every = dataclasses.asdict(self)
+        return {name: value for name, value in every.items() if name not in ("text", "encoding") or value is not None}
+
     def __post_init__(self) -> None:
         for name in ("limit_words", "valid_texts"):
             value = getattr(self, name)
