@@ -18,8 +18,9 @@ from ._files import read_json
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 TEXT = (str, type(None))
-NAME: Any = (str, int, float, bool, type(None), [object])
-"""Of a column or a class: plain, or several parts in a list."""
+CLASS = (str, int, float, bool)
+NAME: Any = (*CLASS, type(None))
+"""Of a column; one of several levels is a list of them."""
 RECIPE: Any = {str: object}
 """Its fields are checked by their own types, see `recipe.fields.build`."""
 _PHASE = ({"max_docs?": (int, type(None))}, type(None))
@@ -34,14 +35,14 @@ METRICS = {"validation?": {str: SCORES}, "forward?": SCORES, "backward?": SCORES
 VOCABULARY = {"hash": str, "words": [str]}
 DIGESTS = {str: str}
 DATA = {"name?": TEXT, "fingerprint?": TEXT, "counts?": {str: int}, "splits?": {str: int}, "vocabulary?": MAYBE,
-        "classes?": [NAME], "synthetic?": (bool, type(None)), "notes?": [str], "source?": TEXT,
+        "classes?": [CLASS], "synthetic?": (bool, type(None)), "notes?": [str], "source?": TEXT,
         "labels?": ({"kind?": str, "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER])}, type(None))}
 ABOUT = {**DATA, "weights?": {str: TEXT}, "versions?": {str: TEXT}, "device?": TEXT, "seconds?": NUMBER,
          "finished?": TEXT}
-CONFIG = {"format": str, "kind?": str, "classes?": [NAME], "directions?": [str],
-          "text?": ([NAME], type(None)), "label?": NAME, "label_delim?": TEXT, "encoding?": TEXT, "lang?": str,
-          "indicator?": bool, "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER]), "data?": ABOUT,
-          "digests?": DIGESTS}
+CONFIG = {"format": str, "kind?": str, "classes?": [CLASS], "directions?": [str],
+          "text?": ([(*NAME, [NAME])], type(None)), "label?": (*NAME, [NAME]), "lang?": str, "indicator?": bool,
+          "label_delim?": TEXT, "encoding?": TEXT, "centre?": (*NUMBER, [*NUMBER]), "spread?": (*NUMBER, [*NUMBER]),
+          "data?": ABOUT, "digests?": DIGESTS}
 STAGE = {"direction": str, "phase": str, "stage": str, "status?": str, "epochs_done?": int, "epochs?": int,
          "seconds": NUMBER, "metrics?": {str: MAYBE}, "peak_memory_mb?": NUMBER}
 SESSION = {"started?": TEXT, "seconds?": NUMBER, "device?": {str: object}, "versions?": {str: TEXT}}

@@ -327,7 +327,7 @@ def test_the_pretraining_phase_obeys_its_own_dropouts_and_limit_of_texts(reviews
 def test_the_column_of_the_texts_and_their_encoding_are_given_and_recorded(cache, tmp_path):
     rows = "\n".join(f"{number};{text.replace(';', ' ')} schön" for number, text in enumerate(ARTICLES))
     (tmp_path / "a.csv").write_bytes(f"id;body\n{rows}\n".encode("cp1252"))
-    with pytest.raises(UlmfitError, match="no column `text` of texts; found id;body.*name the column by text="):
+    with pytest.raises(UlmfitError, match="no column `text` of texts; found id, body.*name the column by text="):
         pretrain(tmp_path / "a.csv", tmp_path / "run", cache, encoding="cp1252")
     folder = pretrain(tmp_path / "a.csv", tmp_path / "run", cache, text="body", encoding="cp1252", min_freq=1)
     run = json.loads((folder / "run.json").read_text())

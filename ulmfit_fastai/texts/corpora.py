@@ -204,8 +204,9 @@ def _csv_texts(file: Path, lines: Iterable[str], how: _How) -> Iterator[tuple[st
     mark = next((mark for mark, names in headers.items() if how.column.lower() in names), usual)
     names = headers[mark]
     headed = how.column.lower() in names
-    if not headed and (len(names) > 1 or how.text is not None):
-        raise how.without(str(file), names)
+    other = [found for found in headers.values() if len(found) > 1 and all(map(str.isidentifier, found))]
+    if not headed and (len(names) > 1 or how.text is not None or other):  # `id;body` is a header, if not of texts
+        raise how.without(str(file), [*other, names][0])
     if not headed and names:
         log.warning("%s: no column is called text: every row of its one column is read as a text", file)
     column, part = names.index(how.column.lower()) if headed else 0, names.index("split") if "split" in names else None
