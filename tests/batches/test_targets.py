@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.losses import BaseLoss
@@ -12,8 +13,9 @@ from some_ids import some_ids
 from torch import nn
 
 from ulmfit_fastai.batches.dataloaders import classifier_dataloaders
-from ulmfit_fastai.batches.targets import Target, Targets, is_missing
+from ulmfit_fastai.batches.targets import Target, Targets
 from ulmfit_fastai.texts.dataset import Dataset, build
+from ulmfit_fastai.texts.values import is_missing
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 0.5]])
 NUMBERS = Target("regression", mean=100.0, scale=20.0)
@@ -121,3 +123,17 @@ def test_new_texts_are_split_in_the_language_that_is_given():
 ])
 def test_a_missing_label_is_told_from_one_of_no_class(label, missing):
     assert is_missing(label) is missing
+
+
+def test_columns_of_0_and_1_are_taken_by_their_names_and_rows_by_position():
+    target, rows = Target("multi", ("x", "y")), np.arange(3)
+    given = pd.DataFrame({"y": [0, 0, 1], "x": [1, 0, 1]}, index=[7, 7, 2])
+    assert target.encode(given, rows).tolist() == [[1, 0], [0, 0], [1, 1]]
+    assert target.encode(given.to_numpy(), rows).tolist() == [[0, 1], [0, 0], [1, 1]], "an array has no names"
+    assert target.encode(given.set_axis([0, 1], axis=1), rows).tolist() == [[0, 1], [0, 0], [1, 1]], "nor have counted"
+    for other in (given.rename(columns={"y": "z"}), given[["x", "x"]], given[["x", "y", "y"]]):
+        with pytest.raises(ValueError, match="columns of the labels are called .* expected the classes x, y"):
+            target.encode(other, rows)
+    one = pd.DataFrame({"label": ["y", "x", "x"]}, index=[2, 1, 0])
+    for column in (one, one.to_numpy(), one["label"]):
+        assert Target("single", ("x", "y")).encode(column, rows).tolist() == [1, 0, 0]

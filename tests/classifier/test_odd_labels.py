@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import warnings
@@ -35,7 +36,8 @@ def same(found, expected):
 def test_classes_are_the_same_from_reading_to_drawing(labels, tmp_path):
     values = [labels.two[i % 2] for i in range(len(TEXTS))]
     given = labels.whole(values) if labels.whole else values
-    model = tiny(epochs=1, task="auto" if "section" not in labels.name else "classification").fit(TEXTS, given)
+    task = "auto" if "section" not in labels.name else "classification"
+    model = tiny(epochs=1, task=task, out=tmp_path / "r").fit(TEXTS, given)
     expected = sorted(labels.classes) if labels.name in ("Fraction",) else labels.classes
     assert same(model.model_.target.classes, expected)
     loaded = ULMFiT.load(model.save(tmp_path / "m"))
@@ -47,6 +49,10 @@ def test_classes_are_the_same_from_reading_to_drawing(labels, tmp_path):
         assert set(predicted[0]) <= set(expected)
     told = model.evaluate(TEXTS, given).metrics
     assert loaded.evaluate(TEXTS, given).metrics == told
+    if model.model_.target.kind == "single":
+        page = write_report(tmp_path / "r", explain=False).read_text(encoding="utf-8")
+        assert all(html.escape(name) in page for name in model.model_.target.names)
+        Result.load(tmp_path / "r").plot().savefig(tmp_path / "r.png", dpi=20)
     for other in labels.spelt:  # a file that lacks the second class, and spells the first in its own way
         alone = loaded.evaluate(TEXTS[::2], [other] * 6).metrics
         assert alone["n"] == 6 and alone["wrong"] == model.evaluate(TEXTS[::2], values[::2]).metrics["wrong"]
@@ -96,10 +102,13 @@ def test_the_count_of_what_was_tried_is_said(capsys):
         print(f"\n{len(LABELS)} kinds of labels kept, {len(REFUSED_LABELS)} refused")
 
 
-def test_labels_are_put_into_the_texts_order_by_their_index():
+def test_labels_are_put_into_the_texts_order_by_their_index(caplog):
     texts = pd.Series(list("abcd"), index=[3, 1, 2, 0])
     labels = pd.Series([0, 1, 2, 3], index=[0, 1, 2, 3])
-    assert aligned(labels, texts).tolist() == [3, 1, 2, 0]
+    with caplog.at_level(logging.WARNING):
+        assert aligned(labels.set_axis([3, 1, 2, 0]), texts).tolist() == [0, 1, 2, 3] and not caplog.text
+        assert aligned(labels, texts).tolist() == [3, 1, 2, 0]
+    assert "index in another order" in caplog.text, "it may be no more than a count"
     assert aligned(labels, texts.to_frame()).tolist() == [3, 1, 2, 0]
     assert aligned(labels.to_frame(), texts)[0].tolist() == [3, 1, 2, 0]
     assert aligned(labels, texts.tolist()) is labels, "a list has no index: position decides"

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import odd_tables
+import pandas as pd
 import pytest
 from some_texts import reviews, tiny
 
@@ -65,6 +67,16 @@ DOORS = [
                                         ("--seeds", "999999999"))),
     *(("ablate", *given) for given in (("--rows", "zz"), ("--rows", ""), ("--seeds", "999999999"),
                                        ("--out", "{table}", "--dry-run"), ("--task", "zz"))),
+    *((name, "--sep", mark) for name in ("train", "predict", "evaluate") for mark in ("", "ab", '"', "\n")),
+    *((name, "--format", "doc") for name in ("train", "predict", "evaluate")),
+    *(("train", *given) for given in (("--no-header",), ("--sep", "|"), ("--task", "multilabel"), ("--text", "7"),
+                                      ("--task", "classification", "--label-delim", ";"), ("--task", "regression"),
+                                      ("--encoding", "utf-16"), ("--text", "text", "--label", "text"))),
+    *(("predict", *given) for given in (("--no-header",), ("--text", "7"), ("--text", "text", "nope"),
+                                        ("--encoding", "utf-16"), ("--out", "{table}"), ("--out", "x.doc"))),
+    *(("evaluate", *given) for given in (("--no-header",), ("--label", "nope"), ("--label", "text"), ("--sep", "|"),
+                                         ("--text", "nope"), ("--encoding", "utf-16"))),
+    *(("pretrain", *given) for given in (("--text", "nope"), ("--encoding", "klingon"), ("--encoding", "utf-16"))),
     ("reproduce", "--corpus", "/nope"), ("reproduce", "--lm-from", "{table}"), ("imdb", "--lm-from", "~nouser/x")]
 
 
@@ -122,6 +134,34 @@ def test_a_bad_table_is_refused_in_words(command, name, place, tmp_path, capsys)
     out = ("--preset", "tiny", "--out", tmp_path / "out") if command == "train" else ()
     model = () if command == "train" else (place / "model",)
     refused(capsys, command, *model, tmp_path / name, *out)
+
+
+ODD = [table for table in odd_tables.TABLES if table.refused]
+STRANGE = {  # labels of 24 texts that nothing can be learnt from, or that no file keeps
+    **{name: values for name, values, _ in odd_tables.REFUSED_LABELS}, "one class": ["a"] * 24, "none": [None] * 24,
+    "too few": ["a", "b"], "a string": "ab" * 12, "all others": [f"class {i}" for i in range(24)], "a number": 3,
+    "two columns": np.zeros((24, 2)) + 3, "rows of 0 and 1 for other texts": np.eye(2)[[0, 1] * 3],
+    "gaps": ["a", "b", float("nan"), pd.NA] * 6,
+    "names twice": pd.DataFrame(np.eye(2)[[0, 1] * 12], columns=["a", "a"]),
+    "another index": pd.Series(["a", "b"] * 12, index=range(100, 124)), "mixed": [["a"], "b"] * 12}
+
+
+@pytest.mark.parametrize("table", ODD, ids=lambda table: table.name)
+@pytest.mark.parametrize("command", ["train", "evaluate", "pretrain"])
+def test_an_odd_table_is_refused_in_words_by_every_command(command, table, place, tmp_path, capsys):
+    (tmp_path / table.name).write_bytes(table.content)
+    out = () if command == "evaluate" else ("--out", tmp_path / "out")
+    model = (place / "model",) if command == "evaluate" else ()
+    said = refused(capsys, command, *model, tmp_path / table.name, *out)
+    assert len(said) < 700 and not (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.mark.parametrize("labels", STRANGE)
+def test_strange_labels_are_refused_before_anything_is_trained(labels, tmp_path):
+    texts = pd.Series(TEXTS, index=range(1, 25))
+    with pytest.raises(UlmfitError) as refusal:
+        tiny(out=tmp_path / "out").fit(texts, STRANGE[labels])
+    assert len(str(refusal.value)) < 700 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", [DEEP, "", "[1]", "3", "null", '{"a": 1}', '{"classifier": ' + DEEP + "}",
@@ -344,6 +384,7 @@ def test_the_cache_is_listed_and_cleared(tmp_path, monkeypatch, capsys):
 
 def test_every_command_is_tried(capsys):
     with capsys.disabled():
-        print(f" {len(DOORS)} wrong arguments, {3 * len(TABLES) - 1} tables", end="")
+        tables = 3 * (len(TABLES) + len(ODD)) - 2
+        print(f" {len(DOORS)} wrong arguments, {tables} bad tables, {len(STRANGE)} labels", end="")
     commands = next(action for action in build_parser()._actions if action.choices).choices
     assert {*COMMANDS} | {"check", "average", "doctor", "report", "recipe", "cache"} == {*commands}

@@ -14,8 +14,10 @@ from some_texts import reviews, tiny
 
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.cli.table_columns import _texts, typed
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.texts.sources import from_file
+from ulmfit_fastai.texts.tables import TableReader, read_table
 
 READ, REFUSED = ([t for t in TABLES if bool(t.refused) is refused] for refused in (False, True))
 NEW = ["predicted", "prob_bad", "prob_good"]
@@ -97,6 +99,20 @@ def test_standard_input_is_a_table_whose_format_is_said(model, tmp_path, monkeyp
     assert pd.read_csv(tmp_path / "o.csv")["text"].tolist() == ["a wonderful film", "a dreadful plot"]
     assert main(["predict", model, "-"]) == 2
     assert "give --format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [[0, 1], [("review", "text"), ("meta", "n")]])
+def test_columns_that_parquet_names_by_text_are_those_of_the_model(columns, tmp_path):
+    frame = pd.DataFrame({"a": ["a film", "a plot"], "n": [1, 2]}).set_axis(pd.Index(columns), axis=1)
+    frame.to_parquet(tmp_path / "a.parquet")
+    trained = SimpleNamespace(columns=lambda frame, named: named or [columns[0]])
+    for read in (frame, *TableReader(tmp_path / "a.parquet"), read_table(tmp_path / "a.parquet")):
+        assert _texts(trained, read, None) == _texts(trained, read, [str(columns[0])]) == ["a film", "a plot"]
+
+
+def test_whole_numbers_beside_a_gap_stay_whole(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 9007199254740993}\n{"text": "b"}\n')
+    assert typed(read_table(tmp_path / "a.jsonl")["label"], None, "auto") == [9007199254740993, None]
 
 
 def test_strict_refuses_a_row_without_text(model, tmp_path, capsys):

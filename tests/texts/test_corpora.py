@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -96,13 +97,14 @@ def test_a_folder_of_files_that_name_no_part_is_read_whole(tmp_path):
 
 def test_rows_of_another_part_are_left_out(tmp_path):
     pytest.importorskip("pyarrow")
-    pd.DataFrame({"split": ["train", "valid", "test"], "text": ["one", "two", "three"]}).to_parquet(
-        tmp_path / "a.parquet"
-    )
-    assert list(read_corpus(tmp_path / "a.parquet")) == ["one"]
-    assert list(read_corpus(tmp_path / "a.parquet", split="test")) == ["three"]
-    pd.DataFrame({"split": ["valid", "test"], "text": ["two", "three"]}).to_parquet(tmp_path / "b.parquet")
-    assert list(read_corpus(tmp_path / "b.parquet")) == ["two", "three"], "without a training part everything is read"
+    rows = pd.DataFrame({"split": ["test", "train", "valid"], "text": ["three", "one", "two"]})
+    for name, write in (("parquet", pd.DataFrame.to_parquet), ("csv", partial(pd.DataFrame.to_csv, index=False)),
+                        ("jsonl", partial(pd.DataFrame.to_json, orient="records", lines=True))):
+        write(rows, tmp_path / f"a.{name}")
+        assert list(read_corpus(tmp_path / f"a.{name}")) == ["one"], name
+        assert list(read_corpus(tmp_path / f"a.{name}", split="test")) == ["three"], name
+        write(rows[rows["split"] != "train"], tmp_path / f"b.{name}")
+        assert list(read_corpus(tmp_path / f"b.{name}")) == ["three", "two"], "without a training part all is read"
 
 
 def test_it_ends_with_the_article_that_reaches_the_limit(tmp_path):

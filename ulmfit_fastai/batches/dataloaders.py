@@ -117,7 +117,8 @@ def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | n
     Args:
         labels: a data set's `Targets`, or one label per document of `ids`, in their order whatever index a Series has
             (those outside `train` and `valid` may be None): a class by its name or number, a list of classes for
-            several at once, or a number when `classes` is None (regression).
+            several at once (or rows of 0 and 1; a frame's columns go by their names), or a number when `classes` is
+            None (regression).
         classes: in the order of the outputs.
         train: row numbers of `ids`.
         valid: row numbers too. These batches are longest first and bounded by tokens only; `learn.get_preds()` returns
@@ -151,7 +152,7 @@ def classifier_dataloaders(ids: TokenIds, labels: Targets | Sequence[object] | n
                           f"found bs={bs} and {len(train)} training texts")
     sets = [TokenDataset.from_ids(ids, rows, name=name, max_len=max_len, direction=direction, split_idx=split,
                                   lang=lang) for split, (name, rows) in enumerate((("train", train), ("valid", valid)))]
-    target, values = _target_and_values(by_position(labels), classes, np.asarray(train))
+    target, values = _target_and_values(by_position(labels, classes), classes, np.asarray(train))
     for dataset, rows in zip(sets, (train, valid)):
         dataset.target, dataset.targets = target, target.encode(values, np.asarray(rows))
     where = default_device() if device is None else torch.device(device)

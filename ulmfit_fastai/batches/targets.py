@@ -21,14 +21,13 @@ from torch import Tensor
 
 from .._errors import UlmfitError
 from .._words import shown
-from ..texts.dataset import Dataset, is_na
-from .classes import class_name
+from ..texts.classes import class_name
+from ..texts.dataset import Dataset
+from ..texts.values import LISTS, is_missing
 
 TASKS = {"classification": "single", "multilabel": "multi", "regression": "regression"}
 """What users call each kind of labels."""
 KINDS = tuple(TASKS.values())
-LISTS = (list, tuple, set, frozenset, np.ndarray)
-"""What several classes, or several numbers, of one text come in."""
 
 Values = TypeVar("Values", Tensor, np.ndarray, float)
 
@@ -38,16 +37,33 @@ def kind_of(*, classes: bool, several: bool) -> str:
     return "regression" if not classes else "multi" if several else "single"
 
 
-def is_missing(label: object) -> bool:
-    """None, NaN, pandas' NA, or a text of blanks: no label at all. An empty list is one: that of no class."""
-    return not label.strip() if isinstance(label, str) else is_na(label)
+def by_position(labels: Any, classes: Sequence[Any] | None = None) -> Any:
+    """Labels as rows that are counted: what has an index, a Series or a frame, by its order; a sparse matrix whole.
+
+    Args:
+        classes: columns of 0 and 1 that have names are put into their order.
+
+    Raises:
+        UlmfitError: the names of the columns are not those of the classes.
+    """
+    if hasattr(labels, "toarray"):
+        return np.asarray(labels.toarray())
+    if classes and getattr(labels, "ndim", 1) == 2 and labels.shape[1] == 1 < len(classes):
+        labels = labels.iloc[:, 0] if hasattr(labels, "iloc") else labels[:, 0]  # a column of classes
+    if not hasattr(labels, "iloc"):
+        return labels
+    return _by_name(labels, classes).to_numpy() if labels.ndim == 2 else labels.tolist()
 
 
-def by_position(labels: Any) -> Any:
-    """Labels as rows that are counted: what has an index, a Series or a frame, by its order; a sparse matrix whole."""
-    if hasattr(labels, "iloc"):
-        return labels.to_numpy() if labels.ndim == 2 else labels.tolist()
-    return np.asarray(labels.toarray()) if hasattr(labels, "toarray") else labels
+def _by_name(labels: Any, classes: Sequence[Any] | None) -> Any:
+    names = labels.columns.tolist()
+    if not classes or names == [*range(len(names))]:
+        return labels
+    own, wanted = [*map(class_name, names)], [*map(class_name, classes)]
+    if sorted(own) != sorted(wanted):
+        raise UlmfitError(f"the columns of the labels are called {shown(own)}: expected the classes {shown(wanted)}, "
+                          "each once", field="labels", expected=wanted, found=own)
+    return labels.iloc[:, [own.index(name) for name in wanted]]
 
 
 @dataclass(frozen=True)
@@ -184,7 +200,7 @@ class Target:
         Raises:
             UlmfitError: a row has no label, or one that is not among the classes.
         """
-        labels = by_position(labels)
+        labels = by_position(labels, self.classes)
         chosen = [labels[row] for row in rows.tolist()]
         missing = [row for row, label in zip(rows.tolist(), chosen) if is_missing(label)]
         if missing:

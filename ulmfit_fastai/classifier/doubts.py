@@ -8,13 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..texts.splits import Splits
-from ..tokens.chunks import has_spaces
 from ..tokens.ids import UNK, TokenIds
-from ..tokens.pieces import is_model
+from ..tokens.languages import unspaced
 
-UNSPACED = {"ja": "\u3040-\u30ff", "zh": "\u3400-\u9fff", "th": "\u0e00-\u0e7f", "lo": "\u0e80-\u0eff",
-            "my": "\u1000-\u109f", "km": "\u1780-\u17ff"}
-"""Characters of languages that set no blanks between words, by spaCy's code; Japanese before Chinese, whose it has."""
 SAMPLE, MOST = 1_000, 2_000  # texts looked at, and characters of each
 AN_ID = re.compile(r"(?=\S*\d)[\w.:/#-]+")
 
@@ -32,18 +28,7 @@ def doubts(texts: Sequence[str], lang: str, where: str) -> list[str]:
         found.append(f"no row of column {where} has a letter in it: are these the texts?")
     elif sum(AN_ID.fullmatch(text.strip()) is not None for text in some) > 0.9 * len(some):
         found.append(f"most rows of column {where} are single words with digits, as ids are: are these the texts?")
-    return found + _unspaced(" ".join(some), lang)
-
-
-def _unspaced(sample: str, lang: str) -> list[str]:
-    """The doubt about texts without blanks under a tokenizer that splits at them."""
-    if is_model(lang) or not has_spaces(lang):
-        return []
-    for code, letters in UNSPACED.items():
-        if len(re.findall(f"[{letters}]", sample)) > len(sample) / 5:
-            return [f"the texts are of a language that sets no blanks between words, and lang is {lang!r}, which "
-                    f"splits at blanks: give lang={code!r} (--lang {code}), or a SentencePiece model"]
-    return []
+    return found + unspaced(" ".join(some), lang)
 
 
 def unknown_words(ids: TokenIds, rows: Splits) -> list[str]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +12,13 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import shown
-from ..batches.classes import NUMBER, Spellings, class_name, plain_class
-from ..batches.targets import LISTS, TASKS, Target, by_position, is_missing, kind_of
+from ..batches.targets import LISTS, TASKS, Target, by_position, kind_of
+from ..texts.classes import NUMBER, Spellings, class_name, plain_class, written_lists
+from ..texts.values import is_missing
 
 log = logging.getLogger(__name__)
 
 MANY_NUMBERS = 20  # more distinct whole numbers than this look like a quantity rather than classes
-MARKS = (";", "|", "\x1f", "\x1e")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -87,35 +84,6 @@ def _listed(labels: Any) -> list[Any]:
     if getattr(getattr(labels, "dtype", None), "kind", None) in ("m", "M"):
         labels = pd.Series(np.asarray(labels))
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
-
-
-def written_lists(values: list[Any]) -> list[Any] | None:
-    """Labels that were lists before they became text in a file, `"['funny', 'warm']"`, as lists; None: they are not.
-
-    Raises:
-        UlmfitError: they are written as numpy writes an array, without commas.
-    """
-    known = [value for value in values if not is_missing(value)]
-    if not known or not all(isinstance(v, str) and v.strip()[:1] in "[({" and v.strip()[-1:] in "])}" for v in known):
-        return None
-    read = {value: _as_list(value.strip()) for value in set(known)}
-    if any(several is None for several in read.values()):
-        return None
-    log.warning("the labels are lists written as text (%s): read as several classes a text", shown(known, 1))
-    return [value if is_missing(value) else read[value] for value in values]
-
-
-def _as_list(text: str) -> list[Any] | None:
-    if re.search(r"""['"]\s+['"]""", text):
-        raise UlmfitError(f"the label {text:.60} is an array as numpy writes it, without commas: write lists of "
-                          "classes, or give a mark between them", field="label_delim", advice="give `label_delim=`")
-    for read in (json.loads, ast.literal_eval, lambda text: ast.literal_eval(re.sub(r"\bnan\b", "None", text))):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError):
-            continue
-        return list(found) if isinstance(found, (list, tuple, set)) else None
-    return None
 
 
 def _kind(known: list[Any], several: bool) -> str:
@@ -197,18 +165,6 @@ def _numbers(values: list[Any]) -> OwnLabels:
             raise UlmfitError(f"task regression expects numbers up to {FLOAT32_MAX:.1e}, which float32 can hold, found "
                               f"{value!r} in row {row}: give them in another unit, or their logarithms")
     return OwnLabels(Target("regression"), read)
-
-
-def delimiter(names: Sequence[str]) -> str:
-    """A delimiter that no class has in its name.
-
-    Raises:
-        UlmfitError: there is none.
-    """
-    free = [mark for mark in MARKS if not any(mark in name for name in names)]
-    if not free:
-        raise UlmfitError(f"each of {', '.join(map(repr, MARKS))} stands in the name of a class: leave one out of them")
-    return free[0]
 
 
 def check_classes(labels: OwnLabels, values: list[Any]) -> None:
@@ -304,6 +260,8 @@ def aligned(labels: Any, texts: Any) -> Any:
         return labels
     ours, theirs = texts.index, labels.index
     if len(ours) == len(theirs) and ours.is_unique and theirs.is_unique and theirs.isin(ours).all():
+        log.warning("the labels have the texts' index in another order: they are put into theirs (if their order is "
+                    "that of the texts already, give a list)")
         return labels.reindex(ours)
     if len(ours) != len(theirs) or any(index.equals(pd.RangeIndex(len(index))) for index in (ours, theirs)):
         return labels  # counted, or of another length, which is refused by its number

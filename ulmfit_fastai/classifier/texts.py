@@ -13,10 +13,11 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import rows_named, shown
+from ..texts.classes import delimiter
 from ..texts.dataset import Dataset, build, from_frame, joined_texts, report_missing
-from ..texts.values import column_names, columns_shown, refuse_absent
+from ..texts.values import column_names, columns_shown, is_missing, refuse_absent
 from .doubts import doubts
-from .labels import OwnLabels, check_classes, delimiter, is_missing
+from .labels import OwnLabels, check_classes
 
 log = logging.getLogger(__name__)
 

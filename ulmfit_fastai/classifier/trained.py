@@ -15,12 +15,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
 from .._errors import UlmfitError
-from ..batches.classes import Spellings, class_name
 from ..batches.targets import TASKS
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
 from ..results.evaluation import Evaluation
+from ..texts.classes import Spellings, class_name
 from ..texts.dataset import Dataset
 from ..texts.values import mended
 from ..tokens.ids import TokenIds

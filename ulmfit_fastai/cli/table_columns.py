@@ -10,15 +10,15 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import rows_named, shown
-from ..batches.classes import NUMBER, WHOLE
-from ..batches.targets import LISTS, is_missing
-from ..classifier.labels import delimiter, is_missing_list, written_lists
+from ..batches.targets import LISTS
+from ..classifier.labels import is_missing_list
 from ..classifier.texts import text_frame
+from ..texts.classes import NUMBER, WHOLE, delimiter, written_lists
 from ..texts.corpora import read_corpus
 from ..texts.dataset import joined_texts
 from ..texts.files import bare_suffix, existing
 from ..texts.tables import TABLES, Layout, encoding_of, read_table
-from ..texts.values import columns_shown, refuse_absent
+from ..texts.values import columns_shown, is_missing, refuse_absent
 
 if TYPE_CHECKING:
     from ..classifier.estimator import ULMFiT
@@ -70,7 +70,10 @@ def predicted_columns(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None
 def _texts(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None) -> list[str]:
     """The text of each row, of the columns that are named or the model's own; '' where there is none."""
     named = None if text is None else [column_named(frame, name) for name in text]
-    return joined_texts(*text_frame(frame, model.columns(frame, named)))
+    columns = model.columns(frame, named)
+    if columns is not None:  # numbers, and names of several levels, are text in most files
+        columns = [name if name in frame else column_named(frame, str(name)) for name in columns]
+    return joined_texts(*text_frame(frame, columns))
 
 
 def with_text_and_label(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None, label: Any) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .._errors import UlmfitError
 from .._words import shown
@@ -22,6 +22,7 @@ from .tables import CSV, LINES, PARQUET, PLAIN, UTF8, Layout, errors_named, json
 from .values import text_of
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 # name -> fastai's name for the address, size of the archive in bytes
 CORPORA = {"wikitext-103": ("WIKITEXT", 190_200_704), "wikitext-2": ("WIKITEXT_TINY", 4_070_055)}
@@ -138,13 +139,24 @@ def _articles(file: Path, how: _How) -> Iterator[str]:
         if suffix in PARQUET:
             yield from _rows(_parquet_texts(file, how), how.split)
             return
-        with how.layout.text(open_bytes(file)) as lines:  # a line within a cell ends alike on every system
-            if suffix in TEXT_SUFFIXES:
+        if suffix in TEXT_SUFFIXES:
+            with how.layout.text(open_bytes(file)) as lines:
                 yield from _split_lines(lines)
-            elif suffix in LINES:
-                yield from _rows(_json_texts(file, lines, how), how.split)
-            else:
-                yield from _rows(_csv_texts(file, lines, how), how.split)
+            return
+        rows = _table_rows(file, how)
+        first = next(rows, None)
+        if first is not None:
+            yield from _rows(_chain(first, rows), _training_part(file, how) if first[1] is not None else how.split)
+
+
+def _table_rows(file: Path, how: _How) -> Iterator[tuple[str, str | None]]:
+    with how.layout.text(open_bytes(file)) as lines:  # a line within a cell ends alike on every system
+        yield from (_json_texts if bare_suffix(file) in LINES else _csv_texts)(file, lines, how)
+
+
+def _training_part(file: Path, how: _How) -> str | None:
+    """The part asked for; where none is, that of training if a row says so."""
+    return "train" if how.split is None and any(part == "train" for _, part in _table_rows(file, how)) else how.split
 
 
 def _rows(rows: Iterator[tuple[str, str | None]], split: str | None) -> Iterator[str]:
@@ -160,7 +172,7 @@ def _rows(rows: Iterator[tuple[str, str | None]], split: str | None) -> Iterator
         yield from every
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _chain(first: Item, rest: Iterator[Item]) -> Iterator[Item]:
     yield first
     yield from rest
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import rows_named, shown
+from .classes import class_name, delimiter, written_lists
 from .sampling import stratified
-from .values import NO_TEXT, column_names, decoded, is_na, mended, refuse_absent, text_of
+from .values import LISTS, column_names, is_missing, mended, refuse_absent, text_of
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
 
     Args:
         text: the column of the texts, or several, which are joined by `join_fields`.
-        label: the column of the labels; numbers become strings ('1', not '1.0'). None: all texts are unlabelled.
+        label: the column of the labels, each a class by its name ('1' for 1 and 1.0; see `texts.classes`) or a list of
+            them. None: all texts are unlabelled.
         split: a column with 'train', 'test' or 'unsup' ('unlabelled'). Without it every row is a training row.
         id: a column that names each row; the row's number otherwise.
         unlabelled: more texts for the language model: a frame with the text column(s), or a list of strings.
@@ -139,8 +141,9 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
     notes: list[str] = []
     names = column_names(text, df)
     refuse_absent(df, names if label is None else [*names, label])
-    if label is not None and any(isinstance(value, NO_TEXT) for value in df[label]):
-        label_delim = label_delim or ";"
+    if label is not None:
+        df, test = (_with_lists(part, label) for part in (df, test))
+        label_delim = _mark([part[label] for part in (df, test) if isinstance(part, pd.DataFrame)], label_delim)
     columns = _Columns(names, label, split, id, label_delim)
     pieces = [_rows(df, columns, drop_missing=drop_missing, notes=notes)]
     if isinstance(test, pd.DataFrame):
@@ -243,16 +246,34 @@ def report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dro
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 
 
+def _with_lists(frame: Any, label: Any) -> Any:
+    """A frame whose labels are lists, where they became text in a file; anything else as it is."""
+    lists = written_lists(frame[label].tolist()) if isinstance(frame, pd.DataFrame) and label in frame else None
+    if lists is None:
+        return frame
+    read = frame.copy(deep=False)
+    read[label] = pd.Series(lists, index=frame.index, dtype=object)
+    return read
+
+
+def _mark(labels: Iterable[pd.Series], given: str | None) -> str | None:
+    """What stands between the classes of a label: as given, or where labels are lists a mark that no class has."""
+    lists = [value for column in labels for value in column if isinstance(value, LISTS)]
+    names = sorted({class_name(name) for several in lists for name in several if not is_missing(name)})
+    if given is not None and any(given in name for name in names):
+        raise UlmfitError(f"the labels are lists, and {given!r} stands in the name of a class: leave it out",
+                          field="label_delim", found=given)
+    return given or (delimiter(names) if lists else None)
+
+
 def _label(value: Any, delim: str | None) -> str | None:
-    if isinstance(value, NO_TEXT):
-        return (delim or ";").join(sorted(str(v) for v in value if not is_na(v))) or None
-    if isinstance(value, bytes):
-        value = decoded(value)
-    if is_na(value):
+    """The classes of one text by their names, sorted where they are a list; None: it has no label."""
+    if isinstance(value, LISTS):
+        return str(delim).join(sorted(class_name(name) for name in value if not is_missing(name))) or None
+    if is_missing(value):
         return None
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        value = int(value)  # pandas turns a column of whole numbers with a gap into floats
-    return str(value).strip() or None
+    name = class_name(value)
+    return name if delim is None else delim.join(filter(None, map(str.strip, name.split(delim)))) or None
 
 
 def _split_names(values: Iterable[Any], column: str) -> list[str]:

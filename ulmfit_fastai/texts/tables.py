@@ -168,7 +168,9 @@ def read_table(path: Path, content: bytes | None = None, *, layout: Layout = PLA
             return next(csv_frames(layout.text(stream, newline=""), path, sep=layout.sep, usual=CSV[suffix],
                                    header=layout.header, size=None))
         text = layout.text(stream)
-        return _json(text, path) if suffix == ".json" else pd.DataFrame([row for _, row in json_rows(text, path)])
+        if suffix == ".json":
+            return _json(text, path)
+        return pd.DataFrame([row for _, row in json_rows(text, path)], dtype=object)  # numbers stay what they were
 
 
 def standard_input(name: str, layout: Layout) -> tuple[Path, bytes | None]:

@@ -11,13 +11,20 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._words import shown
 
-NO_TEXT = (list, tuple, set, frozenset, Mapping, np.ndarray, pd.Series)
+LISTS = (list, tuple, set, frozenset, np.ndarray)
+"""What several classes, or several numbers, of one text come in."""
+NO_TEXT = (*LISTS, Mapping, pd.Series)
 """What holds values instead of being one."""
 
 
 def is_na(value: Any) -> bool:
     """None, NaN, NaT or pandas' NA; a list or an array is none of them, whatever it holds."""
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
+def is_missing(label: object) -> bool:
+    """None, NaN, pandas' NA, or a text of blanks: no label at all. An empty list is one: that of no class."""
+    return not label.strip() if isinstance(label, str) else is_na(label)
 
 
 def decoded(value: bytes | bytearray | memoryview) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -13,6 +14,9 @@ from .rules import apply_rules
 from .tokenizer import FastTokenizer
 
 MOST_WORDS = 1_000_000  # distinct tokens after which a tokenizer forgets them, so that its memory is bounded
+UNSPACED = {"ja": "\u3040-\u30ff", "zh": "\u3400-\u9fff", "th": "\u0e00-\u0e7f", "lo": "\u0e80-\u0eff",
+            "my": "\u1000-\u109f", "km": "\u1780-\u17ff"}
+"""Characters of languages that set no blanks between words, by spaCy's code; Japanese before Chinese, whose it has."""
 
 
 class WholeTextTokenizer:
@@ -72,3 +76,14 @@ def make_tokenizer(lang: str, *, max_tokens: int = 1_500_000) -> FastTokenizer |
         return FastTokenizer(lang, max_tokens=max_tokens)
     split = whole_splitter(lang)
     return WholeTextTokenizer(lambda texts: [split(apply_rules(text)) for text in texts])
+
+
+def unspaced(sample: str, lang: str) -> list[str]:
+    """The doubt, in a line, about text without blanks under a tokenizer that splits at them; none is the usual."""
+    if is_model(lang) or not has_spaces(lang):
+        return []
+    for code, letters in UNSPACED.items():
+        if len(re.findall(f"[{letters}]", sample)) > len(sample) / 5:
+            return [f"the texts are of a language that sets no blanks between words, and lang is {lang!r}, which "
+                    f"splits at blanks: give lang={code!r} (--lang {code}), or a SentencePiece model"]
+    return []

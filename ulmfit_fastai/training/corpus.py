@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +25,19 @@ from ..recipe.parts import Model, Phase
 from ..results.folder import RunFolder
 from ..texts.corpora import read_corpus
 from ..tokens.ids import TokenIds
+from ..tokens.languages import unspaced
 from ..tokens.pieces import is_model, train_pieces
 from ..tokens.store import TokenStore
 from ..tokens.store_files import cache_root
 from .callbacks import derived_seed
 
+log = logging.getLogger(__name__)
+
 HELD_OUT = 200
 """Articles at the end of a corpus on which perplexity is measured, a tenth of a small one."""
+
+SAMPLE = 20_000
+"""Tokens at the beginning of a corpus that tell whether its language sets blanks between words."""
 
 AS_USUAL: Mapping[str, Any] = {}
 """How a corpus is read unless something is said: as `read_corpus` does by itself."""
@@ -68,6 +75,8 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
     else:
         store = corpus_store(files, limit_words=limit_words, cache=cache, progress=progress, lang=lang, how=how)
         name = ", ".join(f.name for f in files)
+    for doubt in unspaced(" ".join(store.words[token] for token in store.tokens[:SAMPLE].tolist()), lang):
+        log.warning("%s", doubt)
     held_out = 0 if valid is not None else _held_out(len(store), valid_texts)
     if len(store) <= held_out:
         raise UlmfitError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "

@@ -6,8 +6,11 @@ otherwise is understood by `Spellings`.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import fractions
+import json
+import logging
 import math
 import pathlib
 import re
@@ -22,7 +25,10 @@ import numpy as np
 import pandas as pd
 
 from .._errors import UlmfitError
-from ..texts.values import decoded, mended
+from .._words import shown
+from .values import decoded, is_missing, mended
+
+log = logging.getLogger(__name__)
 
 BY_NAME = (datetime.date, datetime.time, datetime.timedelta, pd.Period, pd.Interval, fractions.Fraction, uuid.UUID,
            pathlib.PurePath, tuple)
@@ -30,6 +36,7 @@ BY_NAME = (datetime.date, datetime.time, datetime.timedelta, pd.Period, pd.Inter
 WHOLE = re.compile(r"0|-?[1-9]\d*")
 NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d+)?|\.\d+)([eE][-+]?\d+)?")
 """A number as people write it: `007`, `-` and `E10` are none."""
+MARKS = (";", "|", "\x1f", "\x1e")
 TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -96,3 +103,44 @@ class Spellings:
 
 def _number(name: str) -> float | None:
     return float(name) if NUMBER.fullmatch(name) else None
+
+
+def written_lists(values: list[Any]) -> list[Any] | None:
+    """Labels that were lists before they became text in a file, `"['funny', 'warm']"`, as lists; None: they are not.
+
+    Raises:
+        UlmfitError: they are written as numpy writes an array, without commas.
+    """
+    known = [value for value in values if not is_missing(value)]
+    if not known or not all(isinstance(v, str) and v.strip()[:1] in "[({" and v.strip()[-1:] in "])}" for v in known):
+        return None
+    read = {value: _as_list(value.strip()) for value in set(known)}
+    if any(several is None for several in read.values()):
+        return None
+    log.warning("the labels are lists written as text (%s): read as several classes a text", shown(known, 1))
+    return [value if is_missing(value) else read[value] for value in values]
+
+
+def _as_list(text: str) -> list[Any] | None:
+    if re.search(r"""['"]\s+['"]""", text):
+        raise UlmfitError(f"the label {text:.60} is an array as numpy writes it, without commas: write lists of "
+                          "classes, or give a mark between them", field="label_delim", advice="give `label_delim=`")
+    for read in (json.loads, ast.literal_eval, lambda text: ast.literal_eval(re.sub(r"\bnan\b", "None", text))):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets by the thousand
+            continue
+        return list(found) if isinstance(found, (list, tuple, set)) else None
+    return None
+
+
+def delimiter(names: Sequence[str]) -> str:
+    """A delimiter that no class has in its name.
+
+    Raises:
+        UlmfitError: there is none.
+    """
+    free = [mark for mark in MARKS if not any(mark in name for name in names)]
+    if not free:
+        raise UlmfitError(f"each of {', '.join(map(repr, MARKS))} stands in the name of a class: leave one out of them")
+    return free[0]
