@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from fake_run import write_fake_run
 
 import ulmfit_fastai
@@ -340,6 +341,18 @@ def test_doctor_sees_data_in_the_cache_and_says_where_to_put_what_is_missing(hom
     after = doctor.diagnose()
     assert found(after, "Data and weights", "imdb: ").status == doctor.OK
     assert after.count(doctor.MISSING) == 0
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    ("cuda", "rehearsed on a look-alike"), ("mps", "rehearsed on a look-alike"), ("cpu", "CPU threads")])
+def test_doctor_says_of_a_device_what_is_measured_and_what_is_not(kind, words, monkeypatch):
+    monkeypatch.setattr("fastai.torch_core.default_device", lambda: torch.device(kind))
+    monkeypatch.setattr("ulmfit_fastai.results.environment.describe_device", lambda device: {"name": "a device"})
+    monkeypatch.setattr("ulmfit_fastai.model.precision.resolve", lambda precision, device: "fp16")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**34))
+    lines = list(doctor._device())
+    assert any(words in line.text for line in lines) and all(line.status in (doctor.OK, doctor.NOTE) for line in lines)
+    assert any("look-alike" in line.text for line in lines) == (kind != "cpu")
 
 
 def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):

@@ -1,6 +1,7 @@
 """What a user does on a device, from texts to predictions, at the smallest size: `python rehearsal.py SCENES OUT`.
 
-SCENES are functions below, by name, with commas between. Their numbers go as JSON to OUT. LOOKALIKE=cuda or mps does it
+SCENES are functions below, by name, with commas between. Their numbers go as JSON to OUT, where the program waited for
+the device is printed. LOOKALIKE=cuda or mps does it
 on the look-alike, without it on the CPU; PRECISION, NUMBER, BF16_LSTM and LOSS_SCALE say more. Dropout is off, so that
 a device's own random numbers make no difference and the CPU's numbers are what must come out.
 """
@@ -177,6 +178,11 @@ SCENES: dict[str, Callable[[Path], Any]] = {scene.__name__: scene for scene in (
     jobs, plan)}
 
 
+def in_a_step(where: str) -> bool:
+    """Whether a wait is one of every training step: there must be none."""
+    return any(place in where for place in ("model/layers", "model/losses", "model/fast", "batches/"))
+
+
 def main(names: str, to: str) -> None:
     if os.environ.get("LOSS_SCALE"):  # so high that steps are skipped until it has come down
         fp16.GradScaler = partial(fp16.GradScaler, init_scale=float(os.environ["LOSS_SCALE"]), growth_interval=10**6)
@@ -192,6 +198,10 @@ def main(names: str, to: str) -> None:
             numbers[name] = SCENES[name](place)
             seconds[name] = round(time.monotonic() - started, 1)
     waits = {} if device is None else dict(device.waits)
+    for where, n in sorted(waits.items(), key=lambda item: -item[1]):
+        print(f"{n:6} waits for the device: {where}")
+    within = sum(n for where, n in waits.items() if in_a_step(where))
+    print(f"{within} of them in the model, the losses and the batches")
     Path(to).write_text(json.dumps({"numbers": numbers, "waits": waits, "seconds": seconds}), "utf8")
 
 

@@ -136,6 +136,13 @@ def required() -> list[str]:
         return config["options"]["install_requires"].split()
 
 
+_KNOWN = {
+    "cuda": "training on a GPU was rehearsed on a look-alike of one, its memory and speed were calculated; no GPU has "
+            "measured them yet",
+    "mps": "training on a Mac's GPU was rehearsed on a look-alike of one; no Mac has measured its speed and memory yet"}
+"""What docs/devices.md says of devices other than the CPU, whose numbers were measured."""
+
+
 def _device() -> Iterator[Line]:
     import torch
     from fastai.torch_core import default_device
@@ -150,6 +157,8 @@ def _device() -> Iterator[Line]:
         yield Line(OK, f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB; precision {precision}")
     else:
         yield Line(OK, f"{device.type}: {name}; precision {precision}")
+    if device.type in _KNOWN:
+        yield Line(NOTE, _KNOWN[device.type])
     yield Line(OK, f"CPU threads: {torch.get_num_threads()}, cores: {os.cpu_count()}")
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         yield Line(NOTE, f"there is an NVIDIA driver, but torch {torch.__version__} does not use it",
