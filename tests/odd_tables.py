@@ -65,6 +65,8 @@ TABLES = (
     Table("blanks.csv", b"id, text\n1, a film\n", ("--text", "text")),
     Table("utf16.csv", ROWS.encode("utf-16"), pandas={"encoding": "utf-16"}),
     Table("utf16.tsv", ROWS.replace(",", "\t").encode("utf-16"), pandas={"encoding": "utf-16", "sep": "\t"}),
+    Table("utf16_le.csv", ROWS.encode("utf-16"), ("--encoding", "utf-16-le"), {"encoding": "utf-16"}),
+    Table("excels_mark_utf8.csv", b"\xef\xbb\xbfsep=;\r\nid;text\r\n1;a film\r\n", pandas={"sep": ";", "skiprows": 1}),
     Table("umlaut.csv", "id,text\n1,schön\n".encode("cp1252"), ("--encoding", "cp1252"), {"encoding": "cp1252"}),
     Table("other.dat", ROWS.encode(), ("--format", "csv")),
     Table("a.parquet", _parquet(FRAME)),
@@ -93,6 +95,7 @@ TABLES = (
     Table("open.csv", b'id,text\n1,fine\n2,"never closed\n3,more\n', refused="quote in line 3 is never closed"),
     Table("stray.csv", b'text,label\n"A film,good\nA plot,bad\n"Fine,good\n', refused="line 2 to 4 has text behind"),
     Table("twice.csv", b"text,text\na,b\n", refused="the column 'text' is there twice"),
+    Table("nul.csv", b"text,label\na \x00film,good\nb\x00,\x00,x\n", refused="in line 3|line 2"),
     Table("nothing.csv", b"", refused="nothing.csv is empty"),
     Table("umlaut_untold.csv", "id,text\n1,schön\n".encode("cp1252"), refused="not utf-8 text.*Give its encoding"),
     Table("tokens.parquet", _parquet(FRAME.assign(text=[["a", "film"], ["b"]])), refused="row 0.*expected a text"),
@@ -194,7 +197,7 @@ def frame_of(content: bytes, name: str, **how: Any) -> pd.DataFrame:
     if name.endswith(".parquet"):
         return pd.read_parquet(io.BytesIO(content))
     if name.endswith(".jsonl"):
-        return pd.read_json(io.BytesIO(content), lines=True, dtype=False, convert_dates=False)
+        return pd.read_json(io.BytesIO(content), lines=True, dtype=False)
     if name.endswith(".json"):
         return pd.read_json(io.BytesIO(content), dtype=False)
     return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, **how)

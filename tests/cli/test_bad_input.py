@@ -139,7 +139,8 @@ def test_a_bad_table_is_refused_in_words(command, name, place, tmp_path, capsys)
 ODD = [table for table in odd_tables.TABLES if table.refused]
 STRANGE = {  # labels of 24 texts that nothing can be learnt from, or that no file keeps
     **{name: values for name, values, _ in odd_tables.REFUSED_LABELS}, "one class": ["a"] * 24, "none": [None] * 24,
-    "too few": ["a", "b"], "a string": "ab" * 12, "all others": [f"class {i}" for i in range(24)], "a number": 3,
+    "too few": ["a", "b"], "a string": "ab" * 12, "all others": [f"class {i}" for i in range(24)],
+    "a number": 3, "an array of one": np.array(3),
     "two columns": np.zeros((24, 2)) + 3, "rows of 0 and 1 for other texts": np.eye(2)[[0, 1] * 3],
     "gaps": ["a", "b", float("nan"), pd.NA] * 6,
     "names twice": pd.DataFrame(np.eye(2)[[0, 1] * 12], columns=["a", "a"]),

@@ -83,7 +83,11 @@ def _listed(labels: Any) -> list[Any]:
     """Labels of a Series, an array or anything else in a list; of numpy's dates, which would be whole numbers."""
     if getattr(getattr(labels, "dtype", None), "kind", None) in ("m", "M"):
         labels = pd.Series(np.asarray(labels))
-    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    listed = labels.tolist() if hasattr(labels, "tolist") else labels
+    if not isinstance(listed, Iterable):
+        raise UlmfitError(f"expected one label for each text, found {labels!r}", field="label",
+                          advice="name a column by `label=`")
+    return list(listed)
 
 
 def _kind(known: list[Any], several: bool) -> str:

@@ -65,8 +65,9 @@ class Layout:
     def text(self, stream: IO[bytes], *, newline: str | None = None) -> IO[str]:
         """A stream of bytes as text; it is closed with its wrapper."""
         buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
-        marked = marked_encoding(buffered.peek(4)[:4]) if self.encoding == UTF8 else None  # type: ignore[attr-defined]
-        return io.TextIOWrapper(buffered, marked or self.encoding, newline=newline)
+        marked = marked_encoding(buffered.peek(4)[:4]) or ""  # type: ignore[attr-defined]
+        same = self.encoding == UTF8 or bool(marked) and self.encoding.startswith(marked)  # utf-16-le keeps it
+        return io.TextIOWrapper(buffered, marked if marked and same else self.encoding, newline=newline)
 
 
 PLAIN = Layout()
