@@ -18,9 +18,13 @@ def rows_named(index: pd.Index, rows: Sequence[int]) -> str:
     return f"row{'s' * (len(rows) > 1)} {shown(index[row] for row in rows)}{counted}"
 
 
+LONGEST = 200
+"""Characters of a value in a message."""
+
+
 def shown(values: Iterable[Any], most: int = 10) -> str:
-    """List some values for a message: 'a, b, c and 12 more'."""
-    every = [str(value) for value in values]
+    """List some values for a message: 'a, b, c and 12 more'; a value that would fill the screen is cut."""
+    every = [text if len(text) <= LONGEST else f"{text[:LONGEST - 3]}..." for text in map(str, values)]
     rest = len(every) - most
     return ", ".join(every[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 

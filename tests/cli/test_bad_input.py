@@ -142,7 +142,7 @@ STRANGE = {  # labels of 24 texts that nothing can be learnt from, or that no fi
     "too few": ["a", "b"], "a string": "ab" * 12, "all others": [f"class {i}" for i in range(24)],
     "a number": 3, "an array of one": np.array(3),
     "two columns": np.zeros((24, 2)) + 3, "rows of 0 and 1 for other texts": np.eye(2)[[0, 1] * 3],
-    "gaps": ["a", "b", float("nan"), pd.NA] * 6,
+    "long names": ["x" * 100_000] * 24, "gaps": ["a", "b", float("nan"), pd.NA] * 6,
     "names twice": pd.DataFrame(np.eye(2)[[0, 1] * 12], columns=["a", "a"]),
     "another index": pd.Series(["a", "b"] * 12, index=range(100, 124)), "mixed": [["a"], "b"] * 12}
 

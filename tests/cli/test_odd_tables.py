@@ -17,7 +17,8 @@ from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.cli.table_columns import _texts, typed
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.texts.sources import from_file
-from ulmfit_fastai.texts.tables import TableReader, read_table
+from ulmfit_fastai.texts.table_reader import TableReader
+from ulmfit_fastai.texts.tables import read_table
 
 READ, REFUSED = ([t for t in TABLES if bool(t.refused) is refused] for refused in (False, True))
 NEW = ["predicted", "prob_bad", "prob_good"]
@@ -108,6 +109,19 @@ def test_columns_that_parquet_names_by_text_are_those_of_the_model(columns, tmp_
     trained = SimpleNamespace(columns=lambda frame, named: named or [columns[0]])
     for read in (frame, *TableReader(tmp_path / "a.parquet"), read_table(tmp_path / "a.parquet")):
         assert _texts(trained, read, None) == _texts(trained, read, [str(columns[0])]) == ["a film", "a plot"]
+
+
+def test_a_forgotten_header_option_is_told_from_columns_that_are_called_by_numbers():
+    trained = SimpleNamespace(columns=lambda frame, named: named or [1])
+    with pytest.raises(UlmfitError, match="no column 1: .* 1, a film, good; give --no-header"):
+        _texts(trained, pd.DataFrame([["2", "a plot", "bad"]], columns=["1", "a film", "good"]), None)
+
+
+def test_numbers_with_a_comma_are_classes_and_that_is_said(caplog):
+    assert typed(pd.Series(["0,5", "1,5", None]), None, "auto") == ["0,5", "1,5", None]
+    assert "0,5, 1,5) are read as classes" in caplog.text
+    caplog.clear()
+    assert typed(pd.Series(["a,b", "1,5"]), None, "auto") == ["a,b", "1,5"] and not caplog.text
 
 
 def test_whole_numbers_beside_a_gap_stay_whole(tmp_path):

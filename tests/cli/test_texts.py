@@ -21,8 +21,8 @@ from ulmfit_fastai.cli.options import STOPPED
 from ulmfit_fastai.cli.table_columns import typed
 from ulmfit_fastai.cli.texts import weights_of
 from ulmfit_fastai.texts import tables as table_files
+from ulmfit_fastai.texts.table_reader import TableReader
 from ulmfit_fastai.texts.table_writer import TableWriter
-from ulmfit_fastai.texts.tables import TableReader
 
 TEXTS, LABELS = reviews(24)
 AWKWARD = ['He said "no", twice', "a, b; c\td", "two\nlines", "so good 😀 \u00e9t\u00e9", "'quoted'", "NA", "=1+1",

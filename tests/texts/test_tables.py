@@ -9,9 +9,10 @@ import pytest
 
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.texts.corpora import read_corpus
-from ulmfit_fastai.texts.dataset import is_na
+from ulmfit_fastai.texts.table_reader import TableReader
 from ulmfit_fastai.texts.table_writer import TableWriter
-from ulmfit_fastai.texts.tables import TableReader, read_table
+from ulmfit_fastai.texts.tables import read_table
+from ulmfit_fastai.texts.values import is_na
 
 FRAME = pd.DataFrame({"text": ["a film", "NA", 'two\nlines, "quoted"'], "n": ["1", "", "007"]})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..classifier.estimator import ULMFiT
 
 log = logging.getLogger(__name__)
+
+WITH_A_COMMA = re.compile(r"-?\d+,\d+")
 
 
 def column_named(frame: pd.DataFrame, name: str) -> Any:
@@ -71,9 +74,21 @@ def _texts(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None) -> list[s
     """The text of each row, of the columns that are named or the model's own; '' where there is none."""
     named = None if text is None else [column_named(frame, name) for name in text]
     columns = model.columns(frame, named)
-    if columns is not None:  # numbers, and names of several levels, are text in most files
-        columns = [name if name in frame else column_named(frame, str(name)) for name in columns]
-    return joined_texts(*text_frame(frame, columns))
+    return joined_texts(*text_frame(frame, None if columns is None else [_own_column(frame, name) for name in columns]))
+
+
+def _own_column(frame: pd.DataFrame, name: Any) -> Any:
+    """A column of the model's training table in a file, which may hold names that are no text as text.
+
+    Raises:
+        UlmfitError: columns went by their numbers, and those of the frame have names.
+    """
+    if name in frame or isinstance(name, str):
+        return name
+    if isinstance(name, int) and not all(str(column).isdecimal() for column in frame.columns):
+        raise UlmfitError(f"no column {name}: the model's own table has numbers for names, the columns are "
+                          f"{columns_shown(frame)}; give --no-header if that is a row like the others, or --text")
+    return column_named(frame, str(name))
 
 
 def with_text_and_label(model: ULMFiT, frame: pd.DataFrame, text: list[str] | None, label: Any) -> pd.DataFrame:
@@ -111,6 +126,9 @@ def typed(labels: pd.Series, delim: str | None, task: str, *, known: bool = Fals
         return [None if value is None else int(value) for value in written]
     if all(map(NUMBER.fullmatch, every)) and (task == "regression" or _are_quantities(every)):
         return [None if value is None else float(value) for value in written]
+    if every and all(map(WITH_A_COMMA.fullmatch, every)):
+        log.warning("the labels (%s) are read as classes; if they are quantities, write them with a point",
+                    shown(sorted(every), 3))
     return written
 
 

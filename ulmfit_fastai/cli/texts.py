@@ -125,8 +125,8 @@ def predict(args: argparse.Namespace) -> int:
       ulmfit-fastai predict runs/imdb reviews.txt
     """
     from ..classifier.estimator import ULMFiT
+    from ..texts.table_reader import TableReader
     from ..texts.table_writer import TableWriter
-    from ..texts.tables import TableReader
     from .table_columns import predicted_columns
 
     if args.out is None:

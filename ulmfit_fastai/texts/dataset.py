@@ -14,9 +14,9 @@ import pandas as pd
 
 from .._errors import UlmfitError
 from .._words import rows_named, shown
-from .classes import class_name, delimiter, written_lists
+from .row_labels import check_labels, label_text, mark_between, unseen_classes, with_lists
 from .sampling import stratified
-from .values import LISTS, column_names, is_missing, mended, refuse_absent, text_of
+from .values import column_names, mended, refuse_absent, text_of
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
     names = column_names(text, df)
     refuse_absent(df, names if label is None else [*names, label])
     if label is not None:
-        df, test = (_with_lists(part, label) for part in (df, test))
-        label_delim = _mark([part[label] for part in (df, test) if isinstance(part, pd.DataFrame)], label_delim)
+        df, test = (with_lists(part, label) for part in (df, test))
+        label_delim = mark_between([part[label] for part in (df, test) if isinstance(part, pd.DataFrame)], label_delim)
     columns = _Columns(names, label, split, id, label_delim)
     pieces = [_rows(df, columns, drop_missing=drop_missing, notes=notes)]
     if isinstance(test, pd.DataFrame):
@@ -155,8 +155,8 @@ def from_frame(df: pd.DataFrame, *, text: str | Sequence[str], label: str | None
     parts = {key: [value for piece in pieces for value in piece[key]] for key in ("id", "text", "label", "split")}
     if isinstance(test, (int, float)) and not isinstance(test, bool):
         _set_test_apart(parts, float(test), seed)
-    _check_labels(parts, label, label_delim)
-    notes += _unseen_classes(parts, label_delim)
+    check_labels(parts, label, label_delim)
+    notes += unseen_classes(parts, label_delim)
     for note in notes:
         log.warning("%s", note)
     return build(name, parts, source or f"a frame of {len(df):,} rows", notes=notes, label_delim=label_delim)
@@ -190,7 +190,7 @@ def _rows(df: pd.DataFrame, columns: _Columns, *, part: str | None = None, drop_
     texts = joined_texts(df, columns.text)
     labels: list[str | None] = [None] * len(df)
     if columns.label is not None:
-        read = (_label(value, columns.delim) for value in df[columns.label])
+        read = (label_text(value, columns.delim) for value in df[columns.label])
         labels = [None if place == "unsup" else value for place, value in zip(splits, read)]
     prefix = f"{part}-" if part else ""
     ids = ([f"{prefix}{row}" for row in range(len(df))] if columns.id is None else
@@ -246,36 +246,6 @@ def report_missing(df: pd.DataFrame, rows: list[int], where: str, what: str, dro
     notes.append(f"{which}: {'left out' if what == 'empty' else 'used as unlabelled texts'}")
 
 
-def _with_lists(frame: Any, label: Any) -> Any:
-    """A frame whose labels are lists, where they became text in a file; anything else as it is."""
-    lists = written_lists(frame[label].tolist()) if isinstance(frame, pd.DataFrame) and label in frame else None
-    if lists is None:
-        return frame
-    read = frame.copy(deep=False)
-    read[label] = pd.Series(lists, index=frame.index, dtype=object)
-    return read
-
-
-def _mark(labels: Iterable[pd.Series], given: str | None) -> str | None:
-    """What stands between the classes of a label: as given, or where labels are lists a mark that no class has."""
-    lists = [value for column in labels for value in column if isinstance(value, LISTS)]
-    names = sorted({class_name(name) for several in lists for name in several if not is_missing(name)})
-    if given is not None and any(given in name for name in names):
-        raise UlmfitError(f"the labels are lists, and {given!r} stands in the name of a class: leave it out",
-                          field="label_delim", found=given)
-    return given or (delimiter(names) if lists else None)
-
-
-def _label(value: Any, delim: str | None) -> str | None:
-    """The classes of one text by their names, sorted where they are a list; None: it has no label."""
-    if isinstance(value, LISTS):
-        return str(delim).join(sorted(class_name(name) for name in value if not is_missing(name))) or None
-    if is_missing(value):
-        return None
-    name = class_name(value)
-    return name if delim is None else delim.join(filter(None, map(str.strip, name.split(delim)))) or None
-
-
 def _split_names(values: Iterable[Any], column: str) -> list[str]:
     found = [str(value).strip().lower() for value in values]
     strange = sorted(set(found) - set(SPLIT_NAMES))
@@ -283,31 +253,6 @@ def _split_names(values: Iterable[Any], column: str) -> list[str]:
         raise UlmfitError(f"column {column} must say train, test or unsup; found {shown(strange)}. A validation part "
                           "is drawn from the training rows later, so call those rows train")
     return [SPLIT_NAMES[value] for value in found]
-
-
-def _classes(parts: dict[str, list[Any]], split: str, delim: str | None) -> tuple[set[str], int]:
-    """The classes that occur in one part, and its number of rows."""
-    labels = [label for label, part in zip(parts["label"], parts["split"]) if part == split]
-    return {c for label in labels for c in (label.split(delim) if delim else [label])}, len(labels)
-
-
-def _check_labels(parts: dict[str, list[Any]], column: str | None, delim: str | None) -> None:
-    if column is None:
-        return
-    classes, rows = _classes(parts, "train", delim)
-    if not rows:
-        raise UlmfitError("no training row is left: a classifier needs labelled rows in the split 'train'")
-    if len(classes) < 2:
-        raise UlmfitError(f"column {column} has one class only ({shown(classes)}) in its {rows:,} training rows: "
-                          "a classifier needs two or more")
-    if len(classes) == rows >= 10 and not delim:
-        raise UlmfitError(f"column {column} has another value in each of its {rows:,} rows "
-                          f"({shown(sorted(classes), 3)}): is it the column of the labels?")
-
-
-def _unseen_classes(parts: dict[str, list[Any]], delim: str | None) -> list[str]:
-    unseen = sorted(_classes(parts, "test", delim)[0] - _classes(parts, "train", delim)[0])
-    return [f"class {shown(unseen)} occurs in the test rows only: every such row will be wrong"] if unseen else []
 
 
 def _set_test_apart(parts: dict[str, list[Any]], fraction: float, seed: int) -> None:

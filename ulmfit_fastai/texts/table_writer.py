@@ -20,7 +20,8 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._files import atomic_file
 from .files import OPENERS, bare_suffix
-from .tables import ABSENT, CSV, LINES, PARQUET
+from .table_reader import ABSENT
+from .tables import CSV, LINES, PARQUET
 from .values import decoded, is_na
 
 WRITERS: dict[str, Callable[[Any], Any]] = {
