@@ -224,7 +224,7 @@ def _csv_texts(file: Path, lines: Iterable[str], how: _How) -> Iterator[tuple[st
     column, part = names.index(how.column.lower()) if headed else 0, names.index("split") if "split" in names else None
     rows = even(csv_rows(lines, file, sep=mark), file, mark)
     for row in itertools.islice(rows, int(headed), None):
-        yield row[column], None if part is None else row[part]
+        yield row[column], None if part is None else row[part] or None
 
 
 def _folded(names: list[str]) -> list[str]:
