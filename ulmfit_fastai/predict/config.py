@@ -31,14 +31,14 @@ class Config:
     lang: str = "en"
     indicator: bool = False
     """Several classes were given, and are returned, as rows of 0 and 1."""
-    label_delim: str | None = None
-    """What separated several classes in the file that it was trained on."""
-    encoding: str | None = None
-    """The encoding of that file, where it was given."""
     data: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: name, counts, fingerprint. No texts."""
     digests: dict[str, str] = field(default_factory=dict)
     """Of the model's other files, compared on loading; empty in models of earlier versions."""
+    label_delim: str | None = None
+    """What separated several classes in the file that it was trained on."""
+    encoding: str | None = None
+    """The encoding of that file, where it was given."""
 
     def __post_init__(self) -> None:
         if self.target.kind != "regression" and not self.target.classes:
