@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -353,6 +354,21 @@ def test_doctor_says_of_a_device_what_is_measured_and_what_is_not(kind, words, m
     lines = list(doctor._device())
     assert any(words in line.text for line in lines) and all(line.status in (doctor.OK, doctor.NOTE) for line in lines)
     assert any("look-alike" in line.text for line in lines) == (kind != "cpu")
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.4, False), (15.3, True)])
+def test_doctor_says_when_others_are_at_work(load, said, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert any(f"{load} programs at work" in line.text for line in doctor._device()) == said
+
+
+def test_threads_wait_without_turning_unless_the_user_says_otherwise():
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        settings = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        settings |= {} if before is None else {"OMP_WAIT_POLICY": before}
+        code = "import ulmfit_fastai, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True)
+        assert done.stdout.split() == [after, "False"]
 
 
 def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):

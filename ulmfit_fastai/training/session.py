@@ -46,18 +46,21 @@ class Conditions:
     """Where tokens are kept; None: the user's cache."""
     started: float = field(default_factory=time.monotonic)
     """When the call began, in seconds of `time.monotonic`: tokenising counts too."""
+    parallel: bool | None = None
+    """Whether both directions train at once, in two processes; None: where that is faster."""
 
     @classmethod
     def of(cls, *, device: str | torch.device | None = None, time_budget: float | None = None,
-           checkpoint_every: float = 300.0, progress: bool = True, cache: Path | None = None) -> Conditions:
+           checkpoint_every: float = 300.0, progress: bool = True, cache: Path | None = None,
+           parallel: bool | None = None) -> Conditions:
         """From what a user says: a device by name (None: the best there is), seconds to stop after and to save after.
         """
         started = time.monotonic()
         budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
         group = join(device)
         if isinstance(group, Several):
-            return cls(group.device, budget, progress and group.leads, cache, started)
-        return cls(named_device(device), budget, progress, cache, started)
+            return cls(group.device, budget, progress and group.leads, cache, started, False)
+        return cls(named_device(device), budget, progress, cache, started, parallel)
 
 
 @contextmanager
