@@ -99,6 +99,7 @@ def run(
     plan: bool = True,
     opened: OpenedWeights | None = None,
     lang: str = "en",
+    cbs: Any = None,
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`.
 
@@ -124,6 +125,7 @@ def run(
             run.
         opened: starting weights that are in memory already.
         lang: what split the texts of `ids`: a language's code, or the file of a SentencePiece model.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
 
     Returns:
         The path of the run folder.
@@ -135,7 +137,7 @@ def run(
     Source: Howard & Ruder 2018, section 3.
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
-                               progress=progress, cache=cache)
+                               progress=progress, cache=cache, cbs=cbs)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
                   opened or OpenedWeights(), lang)
