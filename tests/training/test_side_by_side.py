@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 
 from ulmfit_fastai import _progress
 from ulmfit_fastai._errors import UlmfitError
@@ -62,7 +63,9 @@ def at_once(out: Path, **more) -> Path:
 def assert_the_same(out: Path, expected: Path) -> None:
     names = sorted(path.name for path in expected.iterdir() if path.name not in ("run.json", "history.csv"))
     assert sorted(path.name for path in out.iterdir() if path.name not in ("run.json", "history.csv")) == names
-    for name in [*names, "state/validation_backward.npy", "state/test_forward.npy"]:
+    state = [str(path.relative_to(expected)) for path in (expected / "state").glob("*.np[yz]")]
+    assert len(state) == 8 and "state/recorder_lm_backward.npz" in state
+    for name in [*names, *state]:
         if (expected / name).is_file():
             assert (out / name).read_bytes() == (expected / name).read_bytes(), name
     history, wanted = (pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (out, expected))
@@ -176,6 +179,15 @@ def test_two_processes_are_taken_where_they_are_faster(asked, threads, tokens, d
     conditions = Conditions(torch.device(device), parallel=asked)
     assert side_by_side.is_worth_it(RECIPE, None, conditions) == expected
     assert not side_by_side.is_worth_it(RECIPE.replace(directions=("forward",)), None, conditions)
+
+
+def test_callbacks_see_one_training(tmp_path):
+    class Mine(Callback):
+        only_watches = True
+
+    assert Conditions.of(device="cpu", cbs=Mine()).parallel is False
+    with pytest.raises(UlmfitError, match="callbacks see one training"):
+        at_once(tmp_path / "run", cbs=Mine())
 
 
 def test_a_plan_of_both_at_once_is_as_long_as_the_longer():

@@ -52,6 +52,7 @@ def pretrain(
     progress: bool = True,
     cache: Path | None = None,
     checkpoint_every: float = 300.0,
+    cbs: Any = None,
     **changes: Any,
 ) -> Path:
     """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
@@ -69,6 +70,7 @@ def pretrain(
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which it stops in good order; call again to go on.
         checkpoint_every: seconds between two checkpoints within an epoch.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
         changes: settings of `pretraining` and `Reading` (`epochs=2`, `lr=3e-3`, `lang="de"`, ...). With
             `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the
             weights are used.
@@ -85,7 +87,7 @@ def pretrain(
     recipe, reading = settings({"size": size, "directions": directions, **changes})
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
-                               progress=progress, cache=cache)
+                               progress=progress, cache=cache, cbs=cbs)
     for path in (*([] if valid is None else [valid]), *evaluate):
         read_corpus(path)  # what isn't there is said now, not after the training
     out, progress = processes().place(out), conditions.progress

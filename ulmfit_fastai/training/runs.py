@@ -102,6 +102,7 @@ def run(
     opened: OpenedWeights | None = None,
     lang: str = "en",
     parallel: bool | None = None,
+    cbs: Any = None,
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`.
 
@@ -129,6 +130,7 @@ def run(
         lang: what split the texts of `ids`: a language's code, or the file of a SentencePiece model.
         parallel: train both directions at once on a CPU, each in a process with half of the threads; None: where there
             are cores for it and enough to do. With the same number of threads the numbers are the same.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
 
     Returns:
         The path of the run folder.
@@ -140,7 +142,7 @@ def run(
     Source: Howard & Ruder 2018, section 3.
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
-                               progress=progress, cache=cache, parallel=parallel)
+                               progress=progress, cache=cache, parallel=parallel, cbs=cbs)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
                   opened or OpenedWeights(), lang)

@@ -29,6 +29,7 @@ from .._errors import UlmfitError
 from .._progress import Bar
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder
+from .beside import record_file
 from .phases import Run
 from .prepare import Prepared
 from .processes import processes
@@ -114,6 +115,7 @@ def hand_over(direction: str, source: RunFolder, target: RunFolder) -> None:
     """
     names = [f"{phase}_{direction}.{ending}" for phase in PHASES for ending in ("safetensors", "vocab.json")]
     names += [f"state/{part}_{direction}.npy" for part in ("validation", "test")]
+    names += [str(record_file(Path(), phase, direction)) for phase in PHASES]
     for name in names:
         if (source.path / name).exists():
             os.replace(source.path / name, target.path / name)
