@@ -29,9 +29,9 @@ lint:  ## style, types, and the way of the imports
 	$(python) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-docs:  ## the API pages, from the docstrings, into docs/api
+docs:  ## the documentation as a site, with notebooks and reference, into site
 	@bash .ci/environment $(VENV) docs
-	$(python) docs/build.py
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build
 
 wheel:  ## source distribution and wheel, into dist
 	@bash .ci/environment $(VENV) release
@@ -42,5 +42,5 @@ notebooks:  ## execute the notebooks on real data and keep their outputs (IMDb i
 	$(python) notebooks/run.py
 
 clean:  ## remove what these commands made, runs/demo included; other runs stay
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo
 	find ulmfit_fastai tests -name __pycache__ -type d -prune -exec rm -rf {} +
