@@ -118,12 +118,12 @@ def test_a_setting_without_a_value_is_refused(capsys):
 
 def test_imdb_hands_on_everything_that_was_typed(reproduced, capsys):
     typed = ("imdb --preset quick --data here.tgz --corpus wiki --out there --direction both --device cpu "
-             "--lm-from other --time-budget 90m --dry-run --no-resume --seed 3 --set classifier.bs=32 "
+             "--lm-from other --time-budget 90m --dry-run --no-resume --no-parallel --seed 3 --set classifier.bs=32 "
              "--set weights=none")
     assert main(typed.split()) == 0
     assert reproduced == [(("quick",), {
         "data": "here.tgz", "corpus": "wiki", "out": "there", "directions": ("forward", "backward"), "device": "cpu",
-        "lm_from": "other", "resume": False, "time_budget": 5400.0, "dry_run": True, "seed": 3,
+        "lm_from": "other", "resume": False, "time_budget": 5400.0, "dry_run": True, "parallel": False, "seed": 3,
         "classifier.bs": 32, "weights": "none"})]
     assert "a result" in capsys.readouterr().out
 
@@ -132,7 +132,7 @@ def test_imdb_leaves_to_the_recipe_what_was_not_typed(reproduced):
     assert main(["imdb"]) == 0
     assert reproduced == [(("fastai",), {"data": None, "corpus": None, "out": "runs/imdb", "directions": None,
                                          "lm_from": None, "device": None, "resume": True, "time_budget": None,
-                                         "dry_run": False})]
+                                         "dry_run": False, "parallel": None})]
 
 
 def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, capsys):
