@@ -39,8 +39,10 @@ def held_out(data: Path) -> dict[str, list[str]]:
     }
 
 
-def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Path) -> dict[str, Any]:
-    """Store the weights of one finished run; returns what was measured."""
+def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Path, earlier: Path | None = None
+           ) -> dict[str, Any]:
+    """Store the weights of one finished run, and measure them beside those of an earlier edition; returns the figures.
+    """
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     source = next(iter(sorted(run.glob("pretrain_*.safetensors"))))
     trained = LMWeights.load(source)
@@ -51,15 +53,22 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     stored = pretrained.load("wiki-small" if target == pretrained.BUNDLED else path, named.direction)
     assert stored is not None
     model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)
+    before = None if earlier is None else earlier_edition(earlier, named.direction)
     found: dict[str, Any] = {}
     for name, articles in texts.items():
         found[name] = {"float32": perplexity(trained, model, articles, bs=32),
                        "int8": perplexity(stored, model, articles, bs=32)}
+        if before is not None:  # in its vocabulary, the words that only the new one knows added up as unknown
+            sizes = Model(emb_sz=before.emb_sz, n_hid=before.n_hid, n_layers=before.n_layers)
+            found[name]["first edition"] = perplexity(before, sizes, articles, bs=32)
+            found[name]["in the first edition's words"] = perplexity(stored, model, articles, bs=32,
+                                                                     shared=before.vocab)
         log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, name,
                  found[name]["float32"]["perplexity"], found[name]["int8"]["perplexity"])
     about = {
         "direction": named.direction, "command": command_line(), "megabytes": round(path.stat().st_size / 1e6, 2),
-        "perplexity": found, "per": "fastai's token, words outside the vocabulary of 16,000 counted as xxunk",
+        "perplexity": found,
+        "per": f"fastai's token, words outside the vocabulary of {len(named.vocab):,} counted as xxunk",
         "samples": generate(stored, ["", "The city of", "In 1914 the"]), "versions": versions(),
         "pretraining": {key: record[key] for key in ("command", "recipe", "recipe_hash", "data", "device", "started",
                                                      "finished", "sessions", "stages", "versions") if key in record},
@@ -69,17 +78,23 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     return about
 
 
+def earlier_edition(folder: Path, direction: str) -> LMWeights:
+    """The weights that were bundled before, from a copy of the package's data folder."""
+    return LMWeights.load(folder / f"wiki-small-{direction}.safetensors", vocab=folder / "wiki-small.vocab.json")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished folders of `ulmfit-fastai pretrain`")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikipedia_en/ and wikitext103_eval/")
     parser.add_argument("--target", type=Path, default=pretrained.BUNDLED)
+    parser.add_argument("--earlier", type=Path, help="a copy of the data folder of the edition before, to compare with")
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "wiki-small")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     texts = held_out(args.data)
     for run in args.runs:
-        about = bundle(run, texts, target=args.target, results=args.results)
+        about = bundle(run, texts, target=args.target, results=args.results, earlier=args.earlier)
         print(f"{about['direction']}: {about['megabytes']} MB")
 
 

@@ -15,6 +15,10 @@ from ._words import duration
 log = logging.getLogger(__name__)
 
 SCREEN_EVERY = 1.0  # seconds between two drawings
+beside = ""
+"""What another process that works for the same run is at; every bar says it after its own words."""
+reporter: Callable[[str, float | None, str], None] | None = None
+"""Takes label, share and words of every bar instead of a screen: in such a process."""
 
 
 class Bar:
@@ -46,7 +50,8 @@ class Bar:
             return
         self.drawn = now
         share = None if self.total is None else min(done / max(self.total, 1e-9), 1.0)
-        self.face.draw(share, ", ".join(filter(None, [said, *self._left(done, now - self.started)])))
+        said = ", ".join(filter(None, [said, *self._left(done, now - self.started)]))
+        self.face.draw(share, " | ".join(filter(None, [said, beside])))
 
     def _left(self, done: float, spent: float) -> list[str]:
         if self.total is None or done <= self.first:
@@ -73,6 +78,8 @@ class _Face(Protocol):
 
 
 def _face(label: str, share: float | None, log_every: float) -> _Face:
+    if reporter is not None:
+        return _Reported(label, reporter)
     if in_notebook():
         return _Notebook(label, share)
     return _Terminal(label, share) if sys.stderr is not None and sys.stderr.isatty() else _Log(label, log_every)
@@ -82,6 +89,17 @@ def in_notebook() -> bool:
     """Whether this is a Jupyter kernel, whose front end shows HTML and replaces it in place."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
+
+
+class _Reported:
+    def __init__(self, label: str, report: Callable[[str, float | None, str], None]) -> None:
+        self.label, self.report, self.every = label, report, SCREEN_EVERY
+
+    def draw(self, share: float | None, said: str) -> None:
+        self.report(self.label, share, said)
+
+    def close(self) -> None:
+        pass
 
 
 class _Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.interpret import ClassificationInterpretation
@@ -358,10 +359,16 @@ def test_new_texts_are_predicted_in_their_order_as_one_by_one(dls):
     assert [one[0] for one in one_by_one] == [CLASSES[i] for i in probs.argmax(1)]
 
 
-@pytest.mark.parametrize("given", ["one text", __import__("pandas").DataFrame({"text": ["w1"]})])
+@pytest.mark.parametrize("given", ["one text", pd.DataFrame({"title": ["w1"], "body": ["w2"]}), [b"w1"]])
 def test_test_dl_says_what_it_takes(dls, given):
-    with pytest.raises(ValueError, match="takes a list of texts"):
+    with pytest.raises(ValueError, match="takes texts, a list of strings|which column holds the texts"):
         dls.test_dl(given)
+
+
+def test_test_dl_takes_the_texts_of_a_frame(dls):
+    frame = pd.DataFrame({"id": [1, 2], "text": ["w1 w2", "w3"]})
+    for given in (frame, frame[["text"]].rename(columns={"text": "any"})):
+        assert [len(dls.test_dl(given).dataset.doc(i)) for i in range(2)] == [3, 2]
 
 
 def test_export_and_load_predict_the_same(dls, tmp_path):

@@ -100,7 +100,7 @@ def test_a_data_sets_targets_make_the_batches_that_its_labels_make():
     split = dict(train=range(8), valid=range(8, 11), bs=4)
     plain = classifier_dataloaders(ids, labels, classes=names, **split)
     given = classifier_dataloaders(ids, Targets.of(dataset(labels, tuple(names)), np.arange(8)), **split)
-    assert torch.equal(plain.train_ds.targets, given.train_ds.targets) and given.vocab[1] == names
+    assert torch.equal(plain.train_ds.targets, given.train_ds.targets) and list(given.vocab[1]) == list(names)
     numbers = Targets.of(dataset([str(i) for i in range(11)] + [None]), np.arange(8))
     assert classifier_dataloaders(ids, numbers, **split).valid_ds.targets.tolist() == numbers.values[8:11].tolist()
     with pytest.raises(ValueError, match="rows 11 have none"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -117,12 +118,12 @@ def test_a_setting_without_a_value_is_refused(capsys):
 
 def test_imdb_hands_on_everything_that_was_typed(reproduced, capsys):
     typed = ("imdb --preset quick --data here.tgz --corpus wiki --out there --direction both --device cpu "
-             "--lm-from other --time-budget 90m --dry-run --no-resume --seed 3 --set classifier.bs=32 "
+             "--lm-from other --time-budget 90m --dry-run --no-resume --no-parallel --seed 3 --set classifier.bs=32 "
              "--set weights=none")
     assert main(typed.split()) == 0
     assert reproduced == [(("quick",), {
         "data": "here.tgz", "corpus": "wiki", "out": "there", "directions": ("forward", "backward"), "device": "cpu",
-        "lm_from": "other", "resume": False, "time_budget": 5400.0, "dry_run": True, "seed": 3,
+        "lm_from": "other", "resume": False, "time_budget": 5400.0, "dry_run": True, "parallel": False, "seed": 3,
         "classifier.bs": 32, "weights": "none"})]
     assert "a result" in capsys.readouterr().out
 
@@ -131,7 +132,7 @@ def test_imdb_leaves_to_the_recipe_what_was_not_typed(reproduced):
     assert main(["imdb"]) == 0
     assert reproduced == [(("fastai",), {"data": None, "corpus": None, "out": "runs/imdb", "directions": None,
                                          "lm_from": None, "device": None, "resume": True, "time_budget": None,
-                                         "dry_run": False})]
+                                         "dry_run": False, "parallel": None})]
 
 
 def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, capsys):
@@ -353,6 +354,21 @@ def test_doctor_says_of_a_device_what_is_measured_and_what_is_not(kind, words, m
     lines = list(doctor._device())
     assert any(words in line.text for line in lines) and all(line.status in (doctor.OK, doctor.NOTE) for line in lines)
     assert any("look-alike" in line.text for line in lines) == (kind != "cpu")
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.4, False), (15.3, True)])
+def test_doctor_says_when_others_are_at_work(load, said, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert any(f"{load} programs at work" in line.text for line in doctor._device()) == said
+
+
+def test_threads_wait_without_turning_unless_the_user_says_otherwise():
+    for before, after in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        settings = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        settings |= {} if before is None else {"OMP_WAIT_POLICY": before}
+        code = "import ulmfit_fastai, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True)
+        assert done.stdout.split() == [after, "False"]
 
 
 def test_what_a_reachable_host_has_is_not_missing(home, monkeypatch):

@@ -726,7 +726,7 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     assert calls == [(("trec6", "quick"), {
         "data": "x.parquet", "verify": True, "train": None, "out": "runs/trec6", "corpus": None,
         "directions": ("forward", "backward"), "device": None, "resume": True, "time_budget": None, "dry_run": True,
-        "seed": 2, "lm_from": "a"})]
+        "parallel": None, "seed": 2, "lm_from": "a"})]
     assert main([*typed.split(), "--no-verify", "--train-part", "dev"]) == 0
     told = calls.pop()[1]
     assert (told["verify"], told["train"]) == (False, "dev")

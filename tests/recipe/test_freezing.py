@@ -154,7 +154,7 @@ def test_the_optimiser_really_has_the_simulated_rates_at_every_step_of_a_run(sch
     from fastai.learner import Learner
     from torch.utils.data import DataLoader, TensorDataset
 
-    from ulmfit_fastai.training.callbacks import Position, StageSchedule
+    from ulmfit_fastai.training.callbacks import StageSchedule
 
     data = TensorDataset(torch.randn(24, 3), torch.randn(24, 1))
     dls = DataLoaders(DataLoader(data, batch_size=4), DataLoader(data, batch_size=4), device="cpu")
@@ -166,7 +166,7 @@ def test_the_optimiser_really_has_the_simulated_rates_at_every_step_of_a_run(sch
     seen: list[tuple[int, str, int, float, float]] = []
 
     class Watch(Callback):
-        """Reads the optimiser just before it steps, and counts the batch as the training loop does."""
+        """Reads the optimiser just before it steps."""
 
         order = 75
 
@@ -174,17 +174,9 @@ def test_the_optimiser_really_has_the_simulated_rates_at_every_step_of_a_run(sch
             for group, hypers in enumerate(self.learn.opt.hypers):
                 seen.append((len(seen) // 3, stage.name, group, hypers["lr"], hypers["mom"]))
 
-        def after_batch(self):
-            if self.learn.training:
-                position.batch += 1
-
-        def after_train(self):
-            position.epoch, position.batch = position.epoch + 1, 0
-
-    for number, stage in enumerate(plan.stages):
-        position = Position(stage=number)
+    for stage in plan.stages:
         with learn.no_bar(), learn.no_logging():
-            learn.fit(stage.epochs, cbs=[StageSchedule(stage, plan, position), Watch()])
+            learn.fit(stage.epochs, cbs=[StageSchedule(stage, plan), Watch()])
     expected = simulate(plan, 3, 6)
     assert len(seen) == len(expected) == 4 * 6 * 3
     for (step, name, group, lr, mom), row in zip(seen, expected.itertuples(), strict=True):

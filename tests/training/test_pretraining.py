@@ -106,6 +106,23 @@ def test_a_backward_model_knows_the_texts_backward_only(jsonl, cache, tmp_path):
     assert wrong > 1.5 * right
 
 
+def test_in_a_smaller_vocabulary_the_other_words_count_as_one(cache):
+    logits, targets = torch.randn(3, 4, 9), torch.randint(9, (3, 4))
+    others = torch.tensor([True, False, True, False, False, True, False, False, False])
+    chances = logits.softmax(-1).flatten(0, 1)
+    expected = [chances[i, others].sum() if others[t] else chances[i, t] for i, t in enumerate(targets.flatten())]
+    found = pretraining.shared_loss(logits, targets, others)
+    assert float(found) == pytest.approx(-float(torch.stack(expected).log().mean()), rel=1e-5)
+    store = TokenStore.make(ARTICLES, cache=cache, progress=False)
+    vocab = store.vocab(np.arange(len(store)), max_vocab=200, min_freq=1)
+    weights = LMWeights.from_model(build_language_model(len(vocab), SMALL["model"]), vocab, name="random",
+                                   direction="forward")
+    own, smaller, same = (perplexity(weights, SMALL["model"], ARTICLES, cache=cache, shared=words)
+                          for words in (None, list(vocab)[:20], vocab))
+    assert same["perplexity"] == pytest.approx(own["perplexity"], rel=1e-5)
+    assert smaller["perplexity"] < own["perplexity"] and smaller["unknown"] > own["unknown"] + 0.05
+
+
 class StopAt(Budget):
     """A budget that is over once it was asked `n` times: a deadline at a known batch."""
 

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.text.data import TextDataLoaders
 from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
+from .._words import shown
+from ..texts.dataset import joined_texts
 from ..tokens.ids import PAD, TokenIds
 from .classifier import ClassifierLoader
 from .documents import TokenDataset
@@ -33,23 +36,32 @@ EVAL_TEXTS = 4096
 
 
 class TokenDataLoaders(TextDataLoaders):
-    """fastai's `TextDataLoaders` over stored tokens; `test_dl` splits new texts as the stored ones were split."""
+    """fastai's `TextDataLoaders` over stored tokens; `test_dl` splits new texts as the stored ones were split.
+
+    Attributes:
+        columns: those that texts are read from where `test_dl` gets a frame; None: the one called 'text', or the only
+            one.
+    """
+
+    columns: tuple[str, ...] | None = None
 
     def test_dl(self, test_items: Iterable[object], rm_type_tfms: Any = None, with_labels: bool = False,
                 **kwargs: Any) -> TokenLoader:
         """Make a loader of new texts; predictions keep their order.
 
         Args:
-            test_items: a list, an array or a column of strings. Whole numbers stand for texts of the validation set;
+            test_items: a list, an array or a column of strings, or a DataFrame with the texts' columns.
+                Whole numbers stand for texts of the validation set;
                 that is how fastai's Interpretation asks for rows. It pairs them with losses without reordering, so they
                 are given back in the order they are asked for.
             with_labels: keep the targets of such rows.
 
         Raises:
-            UlmfitError: something else than texts was given, a DataFrame or one string for example.
+            UlmfitError: something else than texts was given, one string for example, or a DataFrame without their
+                columns.
         """
         kwargs = {name: value for name, value in kwargs.items() if name not in ("num_workers", "process")}
-        items = _as_items(test_items)
+        items = self._items(test_items)
         if items and all(isinstance(item, (int, np.integer)) for item in items):
             chosen = self.valid.dataset.from_positions(items)
             if not with_labels and chosen.target is not None:
@@ -61,11 +73,18 @@ class TokenDataLoaders(TextDataLoaders):
             raise UlmfitError(f"test_dl takes texts, a list of strings, found {type(found).__name__} in it")
         return self.valid.new(self.valid.dataset.from_texts(items), **kwargs)
 
-
-def _as_items(test_items: Iterable[object]) -> list[Any]:
-    if isinstance(test_items, str) or (hasattr(test_items, "columns") and hasattr(test_items, "iloc")):
-        raise UlmfitError("test_dl takes a list of texts; of a DataFrame give the column: dls.test_dl(df['text'])")
-    return list(test_items)
+    def _items(self, test_items: Iterable[object]) -> list[Any]:
+        if isinstance(test_items, str):
+            raise UlmfitError("test_dl takes texts, a list of strings, found one string: put it in a list")
+        if not isinstance(test_items, pd.DataFrame):
+            return list(test_items)
+        only = (test_items.columns[0],) if test_items.shape[1] == 1 else ("text",)
+        columns = self.columns or only
+        absent = [name for name in columns if name not in test_items]
+        if absent:
+            raise UlmfitError(f"which column holds the texts? No {shown(absent)} in {shown(list(test_items.columns))}",
+                              advice="give that column alone: dls.test_dl(df[name])")
+        return joined_texts(test_items, list(columns))
 
 
 def lm_dataloaders(ids: TokenIds, *, train: Sequence[int] | np.ndarray, valid: Sequence[int] | np.ndarray,

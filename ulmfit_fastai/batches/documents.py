@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.data.transforms import CategoryMap
 from fastai.losses import BaseLoss, CrossEntropyLossFlat
 from fastai.text.data import LMTensorText, Numericalize, TensorText
 from fastai.torch_core import TitledStr
@@ -147,7 +148,16 @@ class TokenDataset:
         """The words in a list, or for class labels `L(words, classes)` as a fastai classifier's `dls.vocab` is."""
         if self.target is None or not self.target.classes:
             return list(self.words)
-        return L(list(self.words), list(self.target.classes))
+        return L(list(self.words), CategoryMap(list(self.target.classes), sort=False))
+
+    def set_split_idx(self, i: int) -> None:
+        """Refuse: fastai's `tta` asks for it, to see every text several times, each time otherwise transformed.
+
+        Raises:
+            UlmfitError: always.
+        """
+        raise UlmfitError("tta has nothing to average over: texts are not augmented, so that every look at one gives "
+                          "the same; use get_preds, or average the forward and the backward model")
 
     @property
     def numericalize(self) -> Numericalize:

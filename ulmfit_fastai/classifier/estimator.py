@@ -28,12 +28,13 @@ from ..recipe.recipe import Recipe
 from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
 from ..tokens.store import TokenStore
+from ..training.beside import as_callbacks
 from ..training.prepare import rows_for
 from ..training.processes import join
 from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
 from .doubts import unknown_words
-from .fitted import Work, trained_model
+from .fitted import Work, records_of, trained_model
 from .labels import OwnLabels, aligned, class_weights, read_labels
 from .start import refuse_no_validation, refuse_twice, refuse_wrong_types, valid_fraction, vocabulary, with_weights
 from .texts import is_frame, labels_of, own_dataset, text_frame
@@ -79,6 +80,7 @@ class ULMFiT(Trained):
         random_state: seed of everything random; None: the recipe's, 0 in every preset.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         progress: show progress bars.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
 
     Attributes:
         classes_: the classes in the order of the probabilities, (classes,); not there for regression. Like all that
@@ -110,6 +112,7 @@ class ULMFiT(Trained):
         random_state: int | None = None,
         device: str | None = None,
         progress: bool = True,
+        cbs: Any = None,
     ) -> None:
         self.preset = preset
         self.weights = weights
@@ -128,6 +131,7 @@ class ULMFiT(Trained):
         self.random_state = random_state
         self.device = device
         self.progress = progress
+        self.cbs = cbs
 
     # Training
 
@@ -163,9 +167,9 @@ class ULMFiT(Trained):
             folder = Path(temporary) / "run" if self.out is None else expanded(self.out)
             folder = run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
                          time_budget=self.time_budget, resume=self.resume, opened=work.opened,
-                         lang=self.lang)
+                         lang=self.lang, cbs=self.cbs)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
-            self._data = work.dataset, work.ids
+            self._data, self._records = (work.dataset, work.ids), records_of(folder, work.config.directions)
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
                                                               run_folder=True))
@@ -246,6 +250,7 @@ class ULMFiT(Trained):
             UlmfitError: a preset that isn't there, or settings that are wrong or would have no effect.
         """
         refuse_wrong_types(self.get_params(deep=False))
+        as_callbacks(self.cbs)
         settings = dict(self.settings or {})
         refuse_twice(settings, self.get_params(deep=False), lang=self.lang)
         names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
@@ -272,6 +277,7 @@ class ULMFiT(Trained):
         loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions,
                      task=model.target.task, lang=config.lang, random_state=recipe.seed, device=device)
         loaded._take(model)
+        loaded._records = records_of(expanded(folder), config.directions)
         return loaded
 
     # As scikit-learn sees it

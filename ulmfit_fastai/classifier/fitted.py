@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .._errors import UlmfitError
 from .._files import refuse_damaged
@@ -15,6 +16,7 @@ from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
+from ..training.beside import read_record, record_file
 from ..training.session import Stopped
 from ..training.starting import OpenedWeights
 
@@ -32,6 +34,12 @@ class Work:
     recipe: Recipe
     config: Config
     opened: OpenedWeights
+
+
+def records_of(folder: Path, directions: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """By direction, what fastai's Recorder saw of the classifier's training; only a run's folder has it."""
+    found = {direction: read_record(record_file(folder, "classifier", direction)) for direction in directions}
+    return {direction: record for direction, record in found.items() if record is not None}
 
 
 def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import fastai.callback.schedule  # noqa: F401 - by it a Learner has lr_find and fit_one_cycle, a Recorder plot_sched
 import numpy as np
 from fastai.text.learner import TextLearner
 
@@ -45,6 +46,7 @@ def fastai_learner(model: TextModel, direction: str, dataset: Dataset | None = N
         ids = TokenIds(np.full(2, 2, np.uint16), np.arange(3), model.vocab)
     dls = classifier_dataloaders(ids, targets, train=train, valid=valid, direction=direction, bs=recipe.classifier.bs,
                                  bptt=model.bptt, device=model.device, seed=recipe.seed, lang=model.config.lang)
+    dls.columns = model.config.text
     learn = classifier_learner(dls, recipe.model, recipe.classifier, fast=recipe.fast,
                                loss_func=targets.target.loss(weights, model.device))
     learn.model = module

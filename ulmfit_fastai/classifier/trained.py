@@ -24,6 +24,7 @@ from ..texts.classes import Spellings, class_name
 from ..texts.dataset import Dataset
 from ..texts.values import mended
 from ..tokens.ids import TokenIds
+from ..training.beside import show_record
 from .labels import aligned, known_values, read_labels
 from .learner import fastai_learner
 from .texts import is_frame, labels_of, plain_texts
@@ -53,6 +54,7 @@ class Trained(BaseEstimator):
     metrics_: dict[str, Any]
     classes_: np.ndarray
     _data: tuple[Dataset, TokenIds]
+    _records: dict[str, dict[str, Any]]
 
     def _take(self, model: TextModel) -> None:
         self.model_ = model
@@ -253,13 +255,19 @@ class Trained(BaseEstimator):
     def learner_for(self, direction: str) -> TextLearner:
         """A fastai Learner of one direction, sharing the model's weights, on the texts of `fit`.
 
+        Its Recorder has the classifier's training: `recorder.plot_loss()`, `recorder.plot_sched()`.
+
         After `load`, its DataLoaders hold two empty texts in place of those: `predict`, `test_dl` and `export` work,
         further training needs DataLoaders of your own.
 
         Raises:
             UlmfitError: the model lacks that direction, or is in int8.
         """
-        return fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
+        learn = fastai_learner(self._model(), direction, *getattr(self, "_data", (None, None)))
+        record = getattr(self, "_records", {}).get(direction)
+        if record is not None:
+            show_record(learn, record)
+        return learn
 
 
 def _with_gaps(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

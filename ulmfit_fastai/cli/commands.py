@@ -57,7 +57,7 @@ def imdb(args: argparse.Namespace) -> int:
 
     result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
                             lm_from=args.lm_from, device=args.device, resume=not args.no_resume,
-                            time_budget=args.time_budget, dry_run=args.dry_run, **settings)
+                            time_budget=args.time_budget, dry_run=args.dry_run, parallel=args.parallel, **settings)
     return show(result, args.out)
 
 

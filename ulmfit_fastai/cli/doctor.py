@@ -160,6 +160,10 @@ def _device() -> Iterator[Line]:
     if device.type in _KNOWN:
         yield Line(NOTE, _KNOWN[device.type])
     yield Line(OK, f"CPU threads: {torch.get_num_threads()}, cores: {os.cpu_count()}")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > (os.cpu_count() or 1) + 0.5:
+        yield Line(NOTE, f"{load:.1f} programs at work on {os.cpu_count()} cores: training gets its share of them only",
+                   "wait for the others, or train with OMP_NUM_THREADS=1: threads that wait for each other lose most")
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         yield Line(NOTE, f"there is an NVIDIA driver, but torch {torch.__version__} does not use it",
                    "install torch for CUDA: https://pytorch.org/get-started/locally/")

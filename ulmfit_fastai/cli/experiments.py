@@ -15,6 +15,7 @@ from .options import (
     DRY_RUN,
     LM_FROM,
     NO_RESUME,
+    PARALLEL,
     PRESET_HELP,
     SEED,
     SET,
@@ -60,7 +61,7 @@ def reproduce(args: argparse.Namespace) -> int:
       ulmfit-fastai reproduce ag --data ag_news/ --no-verify --train-part train_subset
       ulmfit-fastai reproduce all --data data/ --time-budget 8h
     """
-    options = {"corpus": args.corpus, "device": args.device, "resume": not args.no_resume,
+    options = {"corpus": args.corpus, "device": args.device, "parallel": args.parallel, "resume": not args.no_resume,
                "time_budget": args.time_budget, "dry_run": args.dry_run, **overrides(args)}
     if len(args.tasks) == 1 and args.tasks != ["all"]:
         from ..experiments.reproduction import reproduce as run_task
@@ -166,7 +167,7 @@ EXPERIMENTS = (
         option("--out", metavar="FOLDER", help="run folder; with several data sets, the folder that holds one for each "
                                                "(default: runs/TASK; with several, runs)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
-        LM_FROM, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        LM_FROM, DEVICE, PARALLEL, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
     Command("ablate", ablate, (
         option("table", choices=tuple(ROWS), metavar="TABLE", help=", ".join(ROWS)), TASK,
         option("--rows", metavar="A,B", help="some of the table's rows (default: all)"),

@@ -82,6 +82,9 @@ def out(default: str) -> Option:
 
 
 DEVICE = option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: the best one there is)")
+PARALLEL = option("--parallel", action=argparse.BooleanOptionalAction, default=None,
+                  help="train both directions at once on a CPU, each with half of the threads (default: where that is "
+                       "faster)")
 SEED = option("--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's)")
 SET = option("--set", dest="settings", type=setting, action="append", default=[], metavar="FIELD=VALUE",
              help="change one field of the recipe, e.g. classifier.bs=32; may be given several times "

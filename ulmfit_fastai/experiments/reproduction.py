@@ -37,6 +37,8 @@ def reproduce_imdb(
     time_budget: float | None = None,
     dry_run: bool = False,
     progress: bool = True,
+    parallel: bool | None = None,
+    cbs: Any = None,
     **overrides: Any,
 ) -> Result | None:
     """Reproduce the paper's IMDb experiment and return the test error beside the paper's 4.6 %.
@@ -61,6 +63,8 @@ def reproduce_imdb(
         time_budget: seconds after which to stop in good order; call again to go on.
         dry_run: only print what would be done and how long it would take here.
         progress: show progress bars and, first, the plan.
+        parallel: train both directions at once on a CPU, in two processes; None: where there are cores for it.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
         overrides: recipe fields by dotted name, as in `**{"classifier.bs": 32, "seed": 1}`; one without effect is
             refused.
 
@@ -77,7 +81,7 @@ def reproduce_imdb(
     """
     return reproduce("imdb", preset, data=data, corpus=corpus, out=out, directions=directions, lm_from=lm_from,
                      device=device, resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress,
-                     **overrides)
+                     parallel=parallel, cbs=cbs, **overrides)
 
 
 def reproduce(
@@ -96,6 +100,8 @@ def reproduce(
     time_budget: float | None = None,
     dry_run: bool = False,
     progress: bool = True,
+    parallel: bool | None = None,
+    cbs: Any = None,
     **overrides: Any,
 ) -> Result | None:
     """What `reproduce_imdb` does, for any data set of the paper or one of yours.
@@ -123,7 +129,7 @@ def reproduce(
         dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = run_with_baseline(
         recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
-        resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress)
+        resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress, parallel=parallel, cbs=cbs)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",
                    "quick": "tiny"}

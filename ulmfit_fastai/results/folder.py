@@ -157,11 +157,15 @@ class RunFolder:
             return
         self._lock = lock
 
-    def _move_aside(self) -> None:
-        aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-        if self._lock is not None:  # Windows moves no folder with an open file in it
+    def release(self) -> None:
+        """Let another process, or another folder object, work in it."""
+        if self._lock is not None:
             self._lock.release(force=True)
             self._lock = None
+
+    def _move_aside(self) -> None:
+        aside = self.path.with_name(f"{self.path.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+        self.release()  # Windows moves no folder with an open file in it
         self.path.rename(aside)
         log.warning("the earlier run in %s was moved to %s", self.path, aside)
 

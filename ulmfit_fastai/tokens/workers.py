@@ -61,7 +61,7 @@ class Worker:
     """One worker process; `encode` sends a batch and waits for its tokens."""
 
     def __init__(self, number: int, lang: str) -> None:
-        command = [sys.executable, "-c", _START.format(path=_import_path())]
+        command = [sys.executable, "-c", _START.format(path=import_path())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.stdin: BinaryIO = self.process.stdin  # type: ignore[assignment]
         self.stdout: BinaryIO = self.process.stdout  # type: ignore[assignment]
@@ -143,7 +143,7 @@ def in_workers(workers: list[Worker], batches: Iterable[list[str]]) -> Iterator[
             worker.close()
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """Where a worker finds what this process found, this package included."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [package, *(os.path.abspath(entry) for entry in sys.path)]

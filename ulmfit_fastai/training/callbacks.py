@@ -39,33 +39,39 @@ def derived_seed(*parts: Any) -> int:
 class StageSchedule(Callback):
     """Sets every group's rate and the momentum before each training step, from the stage's closed form.
 
-    At step t of the stage's T its schedule is read at t / T; with variable-length BPTT the rate is also
-    scaled by this batch's length over bptt (Merity et al. 2017, section 5).
+    At step t of a fit's T steps the stage's schedule is read at t / T, on any Learner.
+
+    Args:
+        stage: gives the rates of the groups and their schedule.
+        phase: gives the momentum; with variable-length BPTT the rate is also scaled by the batch's length over bptt
+            (Merity et al. 2017, section 5). None leaves the optimiser its own momentum.
+        record: gets the rates of each step, one a group.
     """
 
     order = 60
 
-    def __init__(self, stage: Stage, phase: Phase, position: Position, record: Callable[..., None] | None = None):
-        self.stage, self.phase, self.position, self.record = stage, phase, position, record
+    def __init__(self, stage: Stage, phase: Phase | None = None, record: Callable[..., None] | None = None):
+        self.stage, self.phase, self.record = stage, phase, record
 
-    def rates_now(self) -> tuple[list[float], float]:
-        n_groups = len(self.learn.opt.hypers)
-        done = self.position.share_of(self.stage, len(self.learn.dls.train))
-        factor = self.stage.factor(done)
-        momentum = self.stage.momentum(done, self.phase.optimizer.moms)
-        return [rate * factor for rate in self.stage.rates(n_groups)], momentum
+    def done(self) -> float:
+        """How much of the fit is done, from 0 to 1."""
+        steps = len(self.learn.dls.train)
+        return (self.learn.epoch * steps + self.learn.iter) / (steps * self.learn.n_epoch)
 
     def before_batch(self) -> None:
         if not self.learn.training:
             return
-        rates, momentum = self.rates_now()
+        done, opt = self.done(), self.learn.opt
+        factor = self.stage.factor(done)
+        rates = [rate * factor for rate in self.stage.rates(len(opt.hypers))]
         if self.record is not None:
             self.record(rates)
-        if self.phase.variable_bptt:
+        if self.phase is not None and self.phase.variable_bptt:
             scale = self.learn.xb[0].shape[1] / self.phase.bptt
             rates = [rate * scale for rate in rates]
-        self.learn.opt.set_hyper("lr", rates)
-        self.learn.opt.set_hyper("mom", momentum)
+        opt.set_hyper("lr", rates)
+        if self.phase is not None:
+            opt.set_hyper("mom", self.stage.momentum(done, self.phase.optimizer.moms))
 
 
 class SampledLoss(Callback):
@@ -122,10 +128,23 @@ class EpochSums(Callback):
         self.seen = Sums()
         if self.resumed is not None and self.group.leads:
             self.seen = Sums(self.resumed["loss"], self.resumed["count"], self.resumed["right"])
-        self.resumed = None
+        self.resumed, self.held_out = None, Sums()
 
     def before_validate(self) -> None:
         self.held_out = Sums()
+
+    def held_out_loss(self) -> float | None:
+        """Mean loss of the texts held out, of the epoch that is done."""
+        return self.held_out.mean()
+
+    def held_out_accuracy(self) -> float | None:
+        """Share of right answers among them; None for a language model."""
+        return float(self.held_out.right) / self.held_out.count if self.classifies and self.held_out.count else None
+
+    def held_out_perplexity(self) -> float | None:
+        """The language model's perplexity on them."""
+        loss = self.held_out.mean()
+        return None if loss is None else float(torch.tensor(loss).exp())
 
     def after_batch(self) -> None:
         self._count()
@@ -207,14 +226,25 @@ class Budget:
 
 
 class Checkpoints(Callback):
-    """Writes the state at every epoch's end, every few minutes within it, and when the time budget ends."""
+    """Writes the state at every epoch's end, every few minutes within it, and when the time budget ends.
 
-    order = 80
+    Attributes:
+        ended: whether it was this callback that ended the fit; otherwise another one did, or nobody.
+    """
+
+    order = 5000  # after all that may count a batch or an epoch
 
     def __init__(self, position: Position, budget: Budget, write: Callable[[], None], epoch_done: Callable[[], bool],
                  group: Alone = ALONE):
         self.position, self.budget, self.write, self.epoch_done = position, budget, write, epoch_done
         self.group = group
+        self.ended = self.validated = False
+
+    def before_epoch(self) -> None:
+        self.validated = False
+
+    def after_validate(self) -> None:
+        self.validated = True
 
     def after_batch(self) -> None:
         if not self.learn.training:
@@ -223,7 +253,7 @@ class Checkpoints(Callback):
         due = time.monotonic() - self.budget.last_checkpoint >= self.budget.checkpoint_every
         over, due = self.group.any(self.budget.over(), due)
         if over:
-            self.budget.stopped = True
+            self.budget.stopped = self.ended = True
             self.write()
             raise CancelFitException
         if due:
@@ -232,14 +262,24 @@ class Checkpoints(Callback):
     def after_epoch(self) -> None:
         if self.learn.epoch < self.position.epoch:  # skipped: it was done before the resume
             return
-        self.position.epoch, self.position.batch = self.learn.epoch + 1, 0
-        stop = self.epoch_done()
-        self.write()
+        stop = self._epoch_done()
         over, stop = self.group.any(self.budget.over(), stop)
         if over:
             self.budget.stopped = True
         if stop or over:
+            self.ended = True
             raise CancelFitException
+
+    def after_cancel_fit(self) -> None:
+        """Another callback may have ended the fit after an epoch that is whole, before it was counted here."""
+        if not self.ended and self.validated and self.learn.epoch >= self.position.epoch:
+            self._epoch_done()
+
+    def _epoch_done(self) -> bool:
+        self.position.epoch, self.position.batch, self.validated = self.learn.epoch + 1, 0, False
+        stop = self.epoch_done()
+        self.write()
+        return stop
 
 
 class ResumeEpoch(Callback):

@@ -32,17 +32,30 @@ class Plan:
 
     stages: list[dict[str, Any]] = field(default_factory=list)
     test_seconds: float = 0.0
+    parallel: bool = False
+    """Whether the directions train at once, each in a process."""
+
+    @property
+    def directions(self) -> list[str]:
+        """Those with anything left to do."""
+        return list(dict.fromkeys(stage["direction"] for stage in self.stages))
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
-        return sum(stage["seconds"] for stage in self.stages) + self.test_seconds
+        """Of the whole run; of the longer direction where both train at once."""
+        each = [sum(s["seconds"] for s in self.stages if s["direction"] == d) for d in self.directions]
+        return (max(each, default=0.0) if self.parallel else sum(each)) + self._test_seconds
+
+    @property
+    def _test_seconds(self) -> float:
+        return self.test_seconds / (max(len(self.directions), 1) if self.parallel else 1)
 
     def rest_of_run(self, direction: str, phase: str, number: int, left_in_stage: float) -> float:
         """Seconds left in the whole run when `left_in_stage` are left in stage `number` of the phase running now."""
         places = [i for i, s in enumerate(self.stages) if (s["direction"], s["phase"]) == (direction, phase)]
         later = self.stages[places[number] + 1 :] if places else []
-        return left_in_stage + sum(stage["seconds"] for stage in later) + self.test_seconds
+        mine = [stage for stage in later if not self.parallel or stage["direction"] == direction]
+        return left_in_stage + sum(stage["seconds"] for stage in mine) + self._test_seconds
 
     def frame(self) -> pd.DataFrame:
         """A row a stage: direction, phase, stage, epochs, batches (of one epoch), seconds."""
@@ -56,7 +69,8 @@ class Plan:
                 f"  {duration(s['seconds']):>12}"
             )
         lines.append(f"  {'held-out texts predicted once per direction':49}  {duration(self.test_seconds):>12}")
-        lines.append(f"  in all about {duration(self.seconds)}")
+        at_once = ", both directions at once" if self.parallel else ""
+        lines.append(f"  in all about {duration(self.seconds)}{at_once}")
         return "\n".join(lines)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
-from fastai.learner import Learner, Recorder
+from fastai.learner import Learner, Recorder, ValueMetric
 from fastcore.foundation import L
 
 from .._errors import UlmfitError
@@ -24,6 +23,16 @@ from ..recipe.parts import Phase
 from ..results.checkpoint import load_state, random_state, save_state, set_random_state
 from ..results.environment import peak_memory_mb
 from ..results.folder import ANOTHER_PLACE, RunFolder
+from .beside import (
+    InPlace,
+    Memories,
+    PhaseRecorder,
+    Reminder,
+    note_callbacks,
+    record_file,
+    save_record,
+    warn,
+)
 from .callbacks import (
     Budget,
     Checkpoints,
@@ -35,6 +44,7 @@ from .callbacks import (
     StageSchedule,
     derived_seed,
 )
+from .memory import give_memory_back
 from .processes import processes
 from .progress import Progress, in_words
 from .together import together
@@ -56,7 +66,7 @@ class PhaseFit:
         budget: seconds left, and seconds between checkpoints.
         progress: show a bar.
         rest_of_run: (stage, seconds left in it) -> seconds left in the whole run, None where nobody knows.
-        extra_callbacks: fastai callbacks that run beside ours in every stage.
+        extra_callbacks: fastai callbacks that run beside ours in every stage; their memory goes into the checkpoint.
 
     Source: Howard & Ruder 2018, sections 3.2 and 3.3.
     """
@@ -84,6 +94,7 @@ class PhaseFit:
         self.group = processes()
         self.sums = EpochSums(classifies=classifies, group=self.group)
         self.scale = LossScale()
+        self.recorder, self.memories = PhaseRecorder(self.sums), Memories(self.extra_callbacks)
         self.best: dict[str, Any] | None = None
         self.bad_epochs = 0
         self.step, self.last_rate = 0, 0.0  # training steps of the phase and the highest rate of the last one
@@ -108,15 +119,39 @@ class PhaseFit:
         """
         state = self._resume()
         self.budget.last_checkpoint = time.monotonic()
-        self.learn.remove_cbs(self.learn._grab_cbs(ProgressCallback) + self.learn._grab_cbs(Recorder))
+        self._set_up()
         for number in range(self.position.stage, len(self.phase.stages)):
-            self._fit_stage(number, state)
+            ended = self._fit_stage(number, state)
             state = None
+            if ended:
+                self._write(stage_ended=True)
             if any(self.group.any(self.budget.stopped)):
                 return False
             self._take_best()
             self.position.stage, self.position.epoch, self.position.batch = number + 1, 0, 0
+        if self.group.leads:
+            if self.recorder.kept:
+                save_record(record_file(self.folder.path, self.name, self.direction), self.recorder.kept)
+            if self.extra_callbacks:
+                save_state(self._memories_file, self.memories.now())
         return True
+
+    def _set_up(self) -> None:
+        """Take fastai's bar and Recorder off the Learner, and put ours and the metrics of history.csv in their place.
+        """
+        learn, sums = self.learn, self.sums
+        learn.remove_cbs(learn._grab_cbs(ProgressCallback) + learn._grab_cbs(Recorder))
+        learn.add_cb(self.recorder)
+        learn.metrics = [ValueMetric(sums.held_out_accuracy, "accuracy") if self.classifies
+                         else ValueMetric(sums.held_out_perplexity, "perplexity")]
+        note_callbacks(self.folder.run, self.extra_callbacks)
+        if len(self.folder.run.get("sessions", ())) > 1:
+            self.memories.append_to_logs()
+
+    @property
+    def _memories_file(self) -> Path:
+        """What the callbacks knew at the end of the last finished phase."""
+        return self.folder.path / "state" / "callbacks.pt"
 
     def _take_best(self) -> None:
         """At the end of a stage with early stopping: the weights of its best epoch."""
@@ -124,7 +159,8 @@ class PhaseFit:
             self.learn.model.load_state_dict(self.best["model"])
         self.best, self.bad_epochs = None, 0
 
-    def _fit_stage(self, number: int, state: dict[str, Any] | None) -> None:
+    def _fit_stage(self, number: int, state: dict[str, Any] | None) -> bool:
+        """Train a stage; True where callbacks have a part in how it ended, which the checkpoint must tell."""
         stage, learn = self.phase.stages[number], self.learn
         groups = stage.groups(len(learn.splitter(learn.model)))
         set_trainable(learn, groups)
@@ -132,15 +168,20 @@ class PhaseFit:
         if state is not None:
             learn.opt.load_state_dict({**state["optimizer"], "hypers": L(state["optimizer"]["hypers"])})
         self.trainable = set(groups)
+        in_place = InPlace(self.position, (self.recorder, *self.extra_callbacks))
+        checkpoints = Checkpoints(self.position, self.budget, self._write, self._epoch_done, self.group)
         callbacks: list[Callback] = [
-            StageSchedule(stage, self.phase, self.position, self._record_rates),
+            in_place,
+            StageSchedule(stage, self.phase, self._record_rates),
             FrozenBatchNorm(),
             ResumeEpoch(self.position, self._seed_of, self._epoch_number, state, self._restore),
-            Checkpoints(self.position, self.budget, self._write, self._epoch_done, self.group),
+            checkpoints,
             self.sums,
             self.scale,
             *self.extra_callbacks,
         ]
+        if state is not None:
+            callbacks.append(Reminder(self.memories, state.get("callbacks", {}), in_place))
         if self.phase.sampled_words is not None and isinstance(learn.loss_func, FusedCrossEntropy):
             callbacks.append(SampledLoss(stage, self.position, self.phase.sampled_words))
         if self.phase.optimizer.clip is not None:
@@ -154,6 +195,14 @@ class PhaseFit:
         with (learn.no_logging(), closing(bar) if bar else nullcontext(),
               together(learn, self.group, self.position, self._seed_of) as shared):
             learn.fit(stage.epochs, lr=stage.lr, cbs=[*callbacks, *shared], start_epoch=self.position.epoch)
+        self.memories.append_to_logs()
+        if checkpoints.ended:
+            return False
+        if self.position.epoch < stage.epochs:
+            self.folder.stage(self.direction, self.name, stage.name, stage.epochs)["status"] = "stopped early"
+            warn(self.folder.run, f"{self.direction} {self.name}, stage {stage.name}: a callback ended it after "
+                                  f"{self.position.epoch} of {stage.epochs} epochs")
+        return bool(self.extra_callbacks)
 
     def _seed_of(self, epoch: int) -> int:
         return derived_seed(self.seed, self.direction, self.name, self.position.stage, epoch)
@@ -175,8 +224,7 @@ class PhaseFit:
 
     def _epoch_done(self) -> bool:
         """Write the epoch into history and run.json; True when early stopping says that it was the last."""
-        train, valid = self.sums.seen, self.sums.held_out
-        accuracy = float(valid.right) / valid.count if self.classifies and valid.count else None
+        train, valid, accuracy = self.sums.seen, self.sums.held_out, self.sums.held_out_accuracy()
         seconds = self.seconds_before + time.monotonic() - self.epoch_started
         stage = self.phase.stages[self.position.stage]
         row = {
@@ -194,7 +242,7 @@ class PhaseFit:
         if self.classifies:
             metrics["accuracy"] = accuracy
         elif valid.mean() is not None:
-            metrics["perplexity"] = float(torch.tensor(valid.mean()).exp())
+            metrics["perplexity"] = self.sums.held_out_perplexity()
         record["metrics"] = metrics
         self.seconds_before, self.epoch_started = 0.0, time.monotonic()
         log.info("%s %s, %s, epoch %d: %s", self.direction, self.name, stage.name, row["epoch"], in_words(metrics))
@@ -211,7 +259,7 @@ class PhaseFit:
                 return True
         return False
 
-    def _write(self) -> None:
+    def _write(self, *, stage_ended: bool = False) -> None:
         """Checkpoint: everything the rest of the phase depends on."""
         now = time.monotonic()
         language_model = hasattr(self.learn.model[0], "hidden")
@@ -225,7 +273,8 @@ class PhaseFit:
             "hidden": self._hidden() if language_model else [],
             "sums": self.sums.state(), "best": self.best, "bad_epochs": self.bad_epochs, "step": self.step,
             "last_rate": self.last_rate,
-            "seconds": self.seconds_before + now - self.epoch_started,
+            "seconds": self.seconds_before + now - self.epoch_started, "stage_ended": stage_ended,
+            "recorder": self.recorder.state(), "callbacks": self.memories.now(),
             "stages": self.folder.run["stages"], "history": self.folder.history, "rates": self.folder.rates,
         }
         if self.group.leads:
@@ -239,6 +288,8 @@ class PhaseFit:
         return [[self.group.rows(part, dim=1) for part in layer] for layer in hidden_state(self.learn)]
 
     def _resume(self) -> dict[str, Any] | None:
+        known = load_state(self._memories_file, torch.device("cpu")) if self.extra_callbacks else None
+        self.memories.give_back(known or {})
         state = load_state(self.folder.state_file, self.learn.dls.device)
         if state is not None and not {"direction", "phase", "recipe_hash", "model"} <= set(state):
             raise UlmfitError(f"{self.folder.state_file}: expected a checkpoint, found something else; delete it and "
@@ -253,11 +304,14 @@ class PhaseFit:
         self.scale.kept = state.get("scaler", {})
         self.best, self.bad_epochs, self.step = state["best"], state["bad_epochs"], state["step"]
         self.seconds_before, self.last_rate = state["seconds"], state["last_rate"]
+        self.recorder.kept = state.get("recorder", {})
+        self.memories.give_back(state.get("callbacks", {}))
         self.folder.history, self.folder.rates = state["history"], state["rates"]
         self.folder.run["stages"] = state["stages"]
         stage = self.phase.stages[self.position.stage]
         early = self.phase.early_stopping is not None and self.bad_epochs >= self.phase.early_stopping
-        if self.position.epoch >= stage.epochs or early:  # stopped between a stage's last epoch and the next's first
+        ended = early or state.get("stage_ended", False)
+        if self.position.epoch >= stage.epochs or ended:  # stopped between a stage's last epoch and the next's first
             self._take_best()
             self.position = Position(self.position.stage + 1, 0, 0)
             log.info("going on with %s %s after stage %s", self.direction, self.name, stage.name)
@@ -273,12 +327,3 @@ class PhaseFit:
         if state["hidden"]:
             rows = self.learn.dls.train.rows
             set_hidden_state(self.learn, [[part[:, rows] for part in layer] for layer in state["hidden"]])
-
-
-def give_memory_back() -> None:
-    """Return freed pages to the system: glibc keeps them, and an hour of CPU training then holds 13 GB for 16 MB."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):
-            pass  # not glibc: nothing to trim

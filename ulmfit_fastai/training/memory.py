@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -220,3 +222,12 @@ def dealt_back(parts: list[Tensor], dim: int = 0) -> Tensor:
     for number, part in enumerate(parts):
         whole[(slice(None),) * dim + (slice(number, None, n),)] = part
     return whole
+
+
+def give_memory_back() -> None:
+    """Return freed pages to the system: glibc keeps them, and an hour of CPU training then holds 13 GB for 16 MB."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):
+            pass  # not glibc: nothing to trim

@@ -101,6 +101,10 @@ class Run(Work):
             self.predict(direction)
             self.folder.mark_phase(direction, "predict")
 
+    def is_trained(self, direction: str) -> bool:
+        """Whether the folder has all of a direction, or all up to the phase `until`."""
+        return self.folder.phase_done(direction, self.until or "predict")
+
     def fine_tune(self, phase: Phase, direction: str) -> None:
         """Stage 2: the general-domain language model learns these texts."""
         learn = self.build_lm(phase, direction, self.match_starting_weights(direction))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .._schema import RUN, read_checked
 from ..batches.dataloaders import lm_dataloaders
@@ -51,6 +52,7 @@ def pretrain(
     progress: bool = True,
     cache: Path | None = None,
     checkpoint_every: float = 300.0,
+    cbs: Any = None,
     **changes: Any,
 ) -> Path:
     """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
@@ -68,6 +70,7 @@ def pretrain(
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which it stops in good order; call again to go on.
         checkpoint_every: seconds between two checkpoints within an epoch.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
         changes: settings of `pretraining` and `Reading` (`epochs=2`, `lr=3e-3`, `lang="de"`, ...). With
             `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the
             weights are used.
@@ -84,7 +87,7 @@ def pretrain(
     recipe, reading = settings({"size": size, "directions": directions, **changes})
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
-                               progress=progress, cache=cache)
+                               progress=progress, cache=cache, cbs=cbs)
     for path in (*([] if valid is None else [valid]), *evaluate):
         read_corpus(path, **reading.how)  # what isn't there is said now, not after the training
     out, progress = processes().place(out), conditions.progress
@@ -203,11 +206,16 @@ def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path], how: Ma
 
 
 def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence[str], *, bs: int = 8, bptt: int = 70,
-               device: torch.device | str = "cpu", cache: Path | None = None) -> dict[str, float]:
+               device: torch.device | str = "cpu", cache: Path | None = None, shared: Sequence[str] | None = None
+               ) -> dict[str, float]:
     """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
 
     Tokens are fastai's, which are more and smaller than WikiText's words: the figure that is nearer to word-level ones
     is `per_word`, though its unknown words cost little.
+
+    Args:
+        shared: a smaller vocabulary to measure in, as that of other weights to compare with: all words that it lacks
+            count as one, whose probability is the sum of theirs.
 
     Returns:
         {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk), 'words' (between spaces), 'per_word' (the
@@ -224,11 +232,28 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
     learn = lm_learner(dls, model, phase, weights=weights)
     learn.model.to(device).eval()
     learn.model.reset()
+    others = None if shared is None else ~torch.from_numpy(np.isin(list(weights.vocab), list(shared))).to(device)
     total, count = 0.0, 0
     with torch.inference_mode():
         for x, y in dls.valid:
-            loss = learn.loss_func(learn.model(x)[0], y)
+            logits = learn.model(x)[0]
+            loss = learn.loss_func(logits, y) if others is None else shared_loss(logits, y, others)
             total, count = total + float(loss) * y.numel(), count + y.numel()
-    unknown = float(np.mean(ids.ids == 0))
+    unknown = float(np.mean(ids.ids == 0 if others is None else others.cpu().numpy()[ids.ids]))
     return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": unknown,
             "words": words, "per_word": math.exp(total / words)}
+
+
+def shared_loss(logits: Tensor, targets: Tensor, others: Tensor) -> Tensor:
+    """Mean cross entropy where some words are one: what they come to together, for a target that is any of them.
+
+    Args:
+        logits: (batch, length, words) or (rows, words).
+        targets: (batch, length) or (rows,), word numbers.
+        others: (words,), True for those that count as one.
+    """
+    logs = logits.flatten(0, -2).float().log_softmax(-1)
+    targets = targets.flatten()
+    own = logs.gather(1, targets[:, None])[:, 0]
+    together = logs[:, others].logsumexp(-1)
+    return -torch.where(others[targets], together, own).mean()

@@ -13,7 +13,7 @@ from .callbacks import Position
 class Progress(Callback):
     """A bar for the stage, with the time left in the stage and, where it is known, in the whole run."""
 
-    order = 90
+    order = 6000  # after Checkpoints counted the batch
     bar: Bar | None = None
 
     def __init__(self, label: str, epochs: int, position: Position, rest_of_run: Callable[[int, float], float | None]):

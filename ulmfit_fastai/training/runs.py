@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from .prepare import prepare, pretraining_left, read_general
 from .processes import processes
 from .session import Conditions, alone, session
 from .sharing import adopt_language_model, language_model_in
+from .side_by_side import fewer_threads, is_worth_it, train_directions
 from .starting import OpenedWeights
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ def run(
     plan: bool = True,
     opened: OpenedWeights | None = None,
     lang: str = "en",
+    parallel: bool | None = None,
+    cbs: Any = None,
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`.
 
@@ -124,6 +128,9 @@ def run(
             run.
         opened: starting weights that are in memory already.
         lang: what split the texts of `ids`: a language's code, or the file of a SentencePiece model.
+        parallel: train both directions at once on a CPU, each in a process with half of the threads; None: where there
+            are cores for it and enough to do. With the same number of threads the numbers are the same.
+        cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
 
     Returns:
         The path of the run folder.
@@ -135,7 +142,7 @@ def run(
     Source: Howard & Ruder 2018, section 3.
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
-                               progress=progress, cache=cache)
+                               progress=progress, cache=cache, parallel=parallel, cbs=cbs)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
                   opened or OpenedWeights(), lang)
@@ -149,7 +156,7 @@ def run(
         work.plan = plan_of(work, skip=_not_planned(order))
         log.info("%s", work.plan)
     if not dry_run:
-        _train(work, baseline)
+        _train(work, order.header, baseline)
     return order.folder.path
 
 
@@ -237,15 +244,14 @@ def _not_planned(order: Order) -> list[str]:
     return [*folder.run.get("phases_done", []), *borrowed, *unwanted]
 
 
-def _train(work: Run, baseline: Baseline | None) -> None:
+def _train(work: Run, header: dict[str, Any], baseline: Baseline | None) -> None:
     """The session: every phase that is left, to the end or until it is stopped."""
     data, record = work.data, work.folder.run["data"]
     record["splits"] = {name: len(rows) for name, rows in vars(data.splits).items()}
     record["vocabulary"] = len(data.ids.vocab)
     record["labels"] = data.targets.target.to_record()
     with session(work.folder, work.conditions):
-        for direction in work.recipe.directions:
-            work.train_direction(direction)
+        train_directions(work, header)
         work.finish(baseline=baseline if work.until is None and processes().leads else None)
 
 
@@ -280,8 +286,12 @@ def plan_of(work: Run, *, skip: Sequence[str] = ()) -> Plan:
         learners["lm"] = partial(work.build_lm, recipe.lm, direction, None)
     if recipe.pretrain is not None:
         learners["pretrain"] = partial(work.build_general_lm, recipe.pretrain, direction)
-    with alone():
-        return estimate(recipe, learners, predicted=sum(map(len, work.held_out.values())), skip=skip)
+    predicted = sum(map(len, work.held_out.values()))
+    parallel = is_worth_it(recipe, work.data, work.conditions)
+    with alone(), fewer_threads() if parallel else nullcontext():
+        plan = estimate(recipe, learners, predicted=predicted, skip=skip)
+    plan.parallel = parallel and len(plan.directions) > 1
+    return plan
 
 
 def borrowed_phases(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path,

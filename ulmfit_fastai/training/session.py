@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastai.callback.core import Callback
 
+from .._errors import UlmfitError
 from .._words import duration
 from ..model.devices import named_device
 from ..results.environment import describe_device, now, versions
 from ..results.folder import RunFolder
+from .beside import as_callbacks
 from .callbacks import Budget
 from .processes import Several, join, processes
 
@@ -37,7 +40,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Conditions:
-    """On what a run trains, for how long, and what is seen of it; but for the device, no number depends on these."""
+    """On what a run trains, for how long, and what is seen of it; but for the device, and what callbacks do, no number
+    depends on these."""
 
     device: torch.device
     budget: Budget = field(default_factory=Budget)
@@ -46,18 +50,28 @@ class Conditions:
     """Where tokens are kept; None: the user's cache."""
     started: float = field(default_factory=time.monotonic)
     """When the call began, in seconds of `time.monotonic`: tokenising counts too."""
+    parallel: bool | None = None
+    """Whether both directions train at once, in two processes; None: where that is faster."""
+    cbs: tuple[Callback, ...] = ()
+    """The user's callbacks, which run beside ours in every stage of every phase."""
 
     @classmethod
     def of(cls, *, device: str | torch.device | None = None, time_budget: float | None = None,
-           checkpoint_every: float = 300.0, progress: bool = True, cache: Path | None = None) -> Conditions:
-        """From what a user says: a device by name (None: the best there is), seconds to stop after and to save after.
+           checkpoint_every: float = 300.0, progress: bool = True, cache: Path | None = None,
+           parallel: bool | None = None, cbs: Any = None) -> Conditions:
+        """From what a user says: a device by name (None: the best there is), seconds to stop after and to save after,
+        callbacks.
         """
-        started = time.monotonic()
+        started, callbacks = time.monotonic(), as_callbacks(cbs)
         budget = Budget(started + time_budget if time_budget is not None else None, checkpoint_every)
         group = join(device)
         if isinstance(group, Several):
-            return cls(group.device, budget, progress and group.leads, cache, started)
-        return cls(named_device(device), budget, progress, cache, started)
+            return cls(group.device, budget, progress and group.leads, cache, started, False, callbacks)
+        if callbacks and parallel:
+            raise UlmfitError("callbacks see one training, in this process: found both directions at once asked for",
+                              field="cbs", advice="leave out `parallel=`, or the callbacks")
+        parallel = False if callbacks else parallel
+        return cls(named_device(device), budget, progress, cache, started, parallel, callbacks)
 
 
 @contextmanager

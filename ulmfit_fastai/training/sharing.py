@@ -87,6 +87,9 @@ def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, sour
         folder.run.setdefault("weights", {})[direction] = other.run["weights"][direction]
     if "corpus" in other.run:
         folder.run["corpus"] = other.run["corpus"]
+    if "callbacks" in other.run:
+        folder.run["callbacks"] = list(dict.fromkeys((*folder.run.get("callbacks", ()), *other.run["callbacks"])))
+        folder.run["warnings"] += [text for text in other.run["warnings"] if text not in folder.run["warnings"]]
     folder.run.setdefault("language_model_of", {})[direction] = os.path.relpath(other.path, folder.path)
     folder.run.setdefault("language_model_phases", {})[direction] = taken
     folder.save_tables()

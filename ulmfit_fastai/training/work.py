@@ -63,6 +63,7 @@ class Work:
             learn, phase.for_direction(direction), self.folder, name=name, direction=direction,
             seed=self.recipe.seed if classifies else self.recipe.language_seed, classifies=classifies,
             budget=self.conditions.budget, progress=self.conditions.progress, rest_of_run=rest,
+            extra_callbacks=self.conditions.cbs,
         ).fit()
         if not done:
             raise Stopped
