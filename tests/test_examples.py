@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib.util
 import re
 import shlex
@@ -35,10 +36,11 @@ NOT_OURS = {"python -m venv", "python -m pytest", "source", "curl", "export", "g
 
 def blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of a page in one language; those without one are for a shell."""
-    return [code for named, code in re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.M | re.S) if named == language]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.M | re.S)
+    return [code for named, code in found if named == language]
 
 
-# ---------------------------------------------------------------------------------------------------------------- Python
+# --------------------------------------------------------------------------------------------------------------- Python
 @pytest.fixture
 def small(tmp_path, monkeypatch, tiny_imdb) -> Path:
     """A folder to be in, where every preset is the smallest one and fastai's cache holds a tiny IMDb."""
@@ -75,14 +77,15 @@ def test_the_python_of_a_page_runs(name, small, monkeypatch):
     monkeypatch.setattr(reproduction, "load_task", lambda task, *_, load=reproduction.load_task, **__: load(
         task, small / "imdb", verify=False))
     texts, labels = reviews(32)
-    names = {"texts": texts, "labels": labels, "articles": [" ".join(texts[i:]) for i in range(12)],
-             **tables(texts, labels)}
+    with gzip.open("artikel.txt.gz", "wt", encoding="utf-8") as file:
+        file.writelines(f"{' '.join(texts[i:])}\n" for i in range(12))
+    names = {"texts": texts, "labels": labels, **tables(texts, labels)}
     for code in blocks(PAGES[name], "python"):
         code = code.replace("/content/drive/MyDrive", str(small / "drive"))
         exec(compile("\n" * PAGES[name][: PAGES[name].find(code)].count("\n") + code, name, "exec"), names)
 
 
-# ----------------------------------------------------------------------------------------------------------------- Shell
+# ---------------------------------------------------------------------------------------------------------------- Shell
 def commands(page: str) -> Iterator[str]:
     """What a reader would type: every line of the blocks for a shell, and every command that stands in a sentence."""
     for block in blocks(page, ""):
