@@ -185,6 +185,23 @@ def refuse_damaged(folder: Path, digests: Mapping[str, str] | None, record: str,
                               advice="restore the file, or make it anew with `resume=False`")
 
 
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, to be written as JSON, with a digest of its own: `checked` compares it when the file is read."""
+    content = {key: value for key, value in record.items() if key != "digest"}
+    return {**content, "digest": _digest_of_record(content)}
+
+
+def has_changed(record: Mapping[str, Any]) -> bool:
+    """Whether a record that was read isn't what `sealed` made; one without a digest, of earlier versions, passes."""
+    content = {key: value for key, value in record.items() if key != "digest"}
+    return "digest" in record and record["digest"] != _digest_of_record(content)
+
+
+def _digest_of_record(content: Mapping[str, Any]) -> str:
+    text = json.dumps(plain(content), sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
 def plain(value: Any) -> Any:
     """`value` with NumPy, path and tuple parts replaced by what JSON has; not-a-number becomes None."""
     if isinstance(value, Mapping):

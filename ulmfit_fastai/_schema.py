@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import UlmfitError
-from ._files import read_json
+from ._files import has_changed, read_json
 
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
@@ -73,6 +73,9 @@ def checked(value: Any, shape: Any, path: str | Path) -> Any:
         place, found, expected = wrong
         raise UlmfitError(f"{path} is damaged, or not written by this package: {place or 'it'} is {said(found)}; "
                           f"expected {expected}", path=path, field=place, expected=expected, found=found)
+    if isinstance(value, Mapping) and has_changed(value):
+        raise UlmfitError(f"{path} is damaged, or was changed: its content is not that which its own digest is of",
+                          path=path, field="digest", advice="restore it; if the change is yours, remove its `digest`")
     return value
 
 

@@ -22,7 +22,7 @@ import torch
 from fastai.losses import CrossEntropyLossFlat
 
 from benchmarks.gpu.packs import read_pack, smaller_vocab
-from ulmfit_fastai._files import write_bytes_atomic, write_json_atomic
+from ulmfit_fastai._files import sealed, write_bytes_atomic, write_json_atomic
 from ulmfit_fastai.experiments.tables import ablate
 from ulmfit_fastai.model.fast.awd_lstm import cudnn_has_bf16_lstm
 from ulmfit_fastai.model.layers import build_language_model
@@ -384,7 +384,8 @@ def bring_back(folder: Path, out: Path, *, weights: bool = False, rates: bool = 
             shutil.copy(folder / name, out / name)
     if (folder / "run.json").exists():
         record = json.loads((folder / "run.json").read_text("utf8"))
-        write_json_atomic(out / "run.json", record | {"digests": {}})  # weights come in another form than it notes
+        record |= {"digests": {}}  # weights come in another form than it notes
+        write_json_atomic(out / "run.json", sealed(record))
     kinds = [kind for kind in ("lm", "pretrain") if weights and list(folder.glob(f"{kind}_*.safetensors"))]
     for path in folder.glob(f"{kinds[0]}_*.safetensors") if kinds else ():
         small = LMWeights.load(path).save(folder / "small" / path.name, dtype="int8")

@@ -188,7 +188,7 @@ FILES = {"config.json": CONFIG, "metrics.json": METRICS, "vocab.json": VOCABULAR
 def without_digests(folder: Path) -> None:
     for name in ("config.json", "run.json"):
         values = json.loads((folder / name).read_text())
-        values.pop("digests", None)
+        values.pop("digests", None), values.pop("digest", None)
         (folder / name).write_text(json.dumps(values))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.folder import RunFolder, RunMismatch
 from ulmfit_fastai.training.sharing import is_finished
@@ -63,6 +64,7 @@ def begun(folder: Path, header: dict = WHOLE, **changes) -> dict:
     """A run that has trained an epoch, with other values in its run.json."""
     RunFolder(folder).open(header)
     run = json.loads((folder / "run.json").read_text())
+    run.pop("digest")
     run["stages"] = [{"direction": "forward", "phase": "lm", "stage": "a", "epochs_done": 1, "seconds": 1.0}]
     (folder / "run.json").write_text(json.dumps({**run, **changes}))
     return run
@@ -83,6 +85,19 @@ def test_weights_are_compared_for_the_directions_that_both_know(tmp_path):
     begun(tmp_path / "run")
     other = {**WHOLE, "identity": {**WHOLE["identity"], "weights": {"backward": "bb"}}}
     assert RunFolder(tmp_path / "run").open(other) is True
+
+
+def test_a_record_that_was_changed_by_hand_or_by_a_bad_disk_is_refused(tmp_path):
+    RunFolder(tmp_path).open(WHOLE)
+    whole = (tmp_path / "run.json").read_text()
+    assert RunFolder(tmp_path).read().run["status"] == "running"
+    (tmp_path / "run.json").write_text(whole.replace('"running"', '"rumning"'))
+    with pytest.raises(UlmfitError, match=r"run\.json is damaged, or was changed.*its own digest"):
+        RunFolder(tmp_path).read()
+    changed = json.loads(whole.replace('"running"', '"stopped"'))
+    changed.pop("digest")  # a change that is meant
+    (tmp_path / "run.json").write_text(json.dumps(changed))
+    assert RunFolder(tmp_path).read().run["status"] == "stopped"
 
 
 def test_a_folder_of_an_earlier_version_is_taken_for_what_its_config_says(tmp_path):

@@ -28,6 +28,7 @@ from .._files import (
     expanded,
     read_json,
     refuse_damaged,
+    sealed,
     write_bytes_atomic,
     write_json_atomic,
     write_text_atomic,
@@ -229,7 +230,7 @@ class TextModel:
         files = sorted(f"classifier_{direction}.safetensors" for direction in self.models)
         config = replace(config, digests=digests_of(folder, (*files, "vocab.json", "recipe.json", "metrics.json",
                                                              PIECES_FILE)))
-        write_json_atomic(folder / "config.json", config.to_dict())
+        write_json_atomic(folder / "config.json", sealed(config.to_dict()))
 
     def _own_files(self, folder: Path) -> set[str]:
         return {"config.json", "recipe.json", "metrics.json", "vocab.json", "README.md", PIECES_FILE, ".git",

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import digests_of, write_json_atomic, write_text_atomic
+from .._files import digests_of, sealed, write_json_atomic, write_text_atomic
 from .._schema import RUN, read_checked
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import NAMED_WEIGHTS
@@ -26,6 +26,8 @@ from .result import Result
 
 MAY_DIFFER = ("directions", "weights")
 """Fields of the recipe in which the two runs may differ: stage 1 too may have a folder for each direction."""
+FILES_OF_ITS_OWN = ("phases_done", "digests", "digest")
+"""Fields of a run.json that tell of files which are not in the average's folder."""
 FILES = {"run.json", "history.csv", "rates.csv", "predictions.csv", "report.html"}
 
 
@@ -65,7 +67,7 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
         if tables:
             write_text_atomic(out / f"{name}.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
     record["digests"] = digests_of(out, ("predictions.csv", "history.csv", "rates.csv"))
-    write_json_atomic(out / "run.json", record)
+    write_json_atomic(out / "run.json", sealed(record))
     return Result.load(out)
 
 
@@ -127,7 +129,7 @@ def _record(results: Sequence[Result], probs: dict[str, Any], out: Path) -> dict
         if results[0].run.get(key) != results[1].run.get(key):
             warnings.append(f"both directions were trained apart, with different {key}; shown are the forward run's")
     return {
-        **{key: value for key, value in first.items() if key not in ("phases_done", "digests")},  # of files not here
+        **{key: value for key, value in first.items() if key not in FILES_OF_ITS_OWN},
         "recipe": recipe.to_dict(), "recipe_hash": recipe.hash, "command": command_line(),
         "started": min(result.run["started"] for result in results),
         "finished": max(result.run["finished"] for result in results),

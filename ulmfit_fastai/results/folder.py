@@ -19,6 +19,7 @@ from .._files import (
     disk_full_is_said,
     read_json,
     refuse_damaged,
+    sealed,
     write_json_atomic,
     write_text_atomic,
 )
@@ -228,7 +229,7 @@ class RunFolder:
             OSError: the disk is full; the file of before stays.
         """
         with disk_full_is_said(self.path):
-            write_json_atomic(self.path / "run.json", self.run)
+            write_json_atomic(self.path / "run.json", sealed(self.run))
 
     def save_tables(self) -> None:
         """Write history.csv and rates.csv; like `save` in all else."""

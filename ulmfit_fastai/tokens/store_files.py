@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .._errors import UlmfitError
-from .._files import digests_of, refuse_damaged, temporary_folder
+from .._files import digests_of, has_changed, refuse_damaged, sealed, temporary_folder
 from .pieces import is_model, model_digest
 
 FORMAT = 2  # of the files, and of the tokeniser: raise it when either changes, and old stores are made anew
@@ -103,7 +103,7 @@ def finish(folder: Path, files: Sequence[str], meta: dict[str, Any]) -> None:
     """Write meta.json, last of all, with the sizes of the other files."""
     sizes = {name: (folder / name).stat().st_size for name in files}
     digests = digests_of(folder, files)
-    write_json(folder / "meta.json", {"format": FORMAT, **meta, "sizes": sizes, "digests": digests})
+    write_json(folder / "meta.json", sealed({"format": FORMAT, **meta, "sizes": sizes, "digests": digests}))
     for name in (*files, "meta.json"):  # a rename may outlive a power cut that the content doesn't
         (folder / name).chmod(0o600)
         with open(folder / name, "rb+") as file:
@@ -129,6 +129,9 @@ def read_meta(folder: Path, kind: str) -> dict[str, Any]:
             f"{folder}: expected a token {kind} of format {FORMAT}, "
             f"found a token {meta.get('kind')} of format {meta.get('format')}; make it anew from the texts"
         )
+    if has_changed(meta):
+        raise UlmfitError(f"{folder / 'meta.json'} is damaged: its content is not that which its own digest is of",
+                          path=folder)
     if found != meta["sizes"]:
         raise UlmfitError(f"{folder} is broken: expected file sizes {meta['sizes']}, found {found}; make it anew")
     refuse_damaged(folder, meta.get("digests"), "meta.json")
