@@ -66,4 +66,5 @@ def test_a_prompt_that_names_the_filling_of_a_vocabulary_is_read_as_an_unknown_w
         key: torch.cat([value, 9 * torch.ones(3, *value.shape[1:])]) if len(value) == len(WORDS) else value
         for key, value in weights.state.items()})
     filling, unknown = (generate(filled, [f"one {word}"], n_tokens=20, temperature=3.0) for word in ("xxfake", "gizmo"))
-    assert [text.split()[-20:] for text in filling] == [text.split()[-20:] for text in unknown]
+    after = [[text.split()[2:] for text in unknown], [text.split()[1:] for text in filling]]  # filling is not written
+    assert after[0] == after[1] and len(after[0][0]) > 10
