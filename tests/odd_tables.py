@@ -65,7 +65,7 @@ TABLES = (
     Table("blanks.csv", b"id, text\n1, a film\n", ("--text", "text")),
     Table("utf16.csv", ROWS.encode("utf-16"), pandas={"encoding": "utf-16"}),
     Table("utf16.tsv", ROWS.replace(",", "\t").encode("utf-16"), pandas={"encoding": "utf-16", "sep": "\t"}),
-    Table("utf16_le.csv", ROWS.encode("utf-16"), ("--encoding", "utf-16-le"), {"encoding": "utf-16"}),
+    Table("utf16_le.csv", "text,id\na film,1\n".encode("utf-16"), ("--encoding", "utf-16-le"), {"encoding": "utf-16"}),
     Table("excels_mark_utf8.csv", b"\xef\xbb\xbfsep=;\r\nid;text\r\n1;a film\r\n", pandas={"sep": ";", "skiprows": 1}),
     Table("umlaut.csv", "id,text\n1,schön\n".encode("cp1252"), ("--encoding", "cp1252"), {"encoding": "cp1252"}),
     Table("other.dat", ROWS.encode(), ("--format", "csv")),

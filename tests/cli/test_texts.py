@@ -20,7 +20,7 @@ from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.cli.options import STOPPED
 from ulmfit_fastai.cli.table_columns import typed
 from ulmfit_fastai.cli.texts import weights_of
-from ulmfit_fastai.texts import tables as table_files
+from ulmfit_fastai.texts import table_reader
 from ulmfit_fastai.texts.table_reader import TableReader
 from ulmfit_fastai.texts.table_writer import TableWriter
 
@@ -262,7 +262,7 @@ def test_class_weights_are_read_from_the_shell():
 
 
 def test_tables_are_read_in_parts_and_say_how_far_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "ROWS", 10)
+    monkeypatch.setattr(table_reader, "ROWS", 10)
     frame = pd.DataFrame({"text": [f"text {i}" for i in range(25)]})
     for name in ("t.csv", "t.jsonl", "t.parquet"):
         frame.to_csv(tmp_path / name, index=False) if name == "t.csv" else (
