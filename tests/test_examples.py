@@ -12,10 +12,17 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from fastai.callback.core import Callback
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import ColReader, RandomSplitter
+from fastai.text.data import TextBlock
 from some_texts import reviews
 
 from ulmfit_fastai.cli.app import COMMANDS, build_parser, main
@@ -29,6 +36,13 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
     *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "gpu" / "README.md",
     ROOT / "ulmfit_fastai" / "data" / "README.md")}
 ELSEWHERE = {"docs/serving.md"}  # behind a real server: test_serving.py
+SMALLER = {  # nothing is downloaded, and an epoch is enough
+    "docs/devices.md": {"/content/drive/MyDrive": "drive"},
+    "docs/coming-from-fastai.md": {
+        "(dls_lm, AWD_LSTM,": "(dls_lm, AWD_LSTM, pretrained=False, config={**awd_lstm_lm_config, 'n_hid': 30},",
+        "(dls, AWD_LSTM,": "(dls, AWD_LSTM, pretrained=False, config={**awd_lstm_clas_config, 'n_hid': 30},",
+        "(lm, 15,": "(lm, 1,", "(learn, 50,": "(learn, 5,"},
+}
 CHEAP = {"recipe", "train", "predict", "evaluate", "explain"}
 """Commands that are run where all that they read is at hand; the others' arguments are read by the parser alone."""
 NOT_OURS = {"python -m venv", "python -m pytest", "source", "curl", "export", "git clone"}
@@ -50,6 +64,10 @@ def small(tmp_path, monkeypatch, tiny_imdb) -> Path:
     monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
     drive = types.SimpleNamespace(mount=lambda place: None)
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
+    for name in ("tensorboard", "wandb"):  # they need packages of their own
+        logger = type(f"{name.title()}Callback", (Logger,), {})
+        stand_in = types.SimpleNamespace(WandbCallback=logger, TensorBoardCallback=logger)
+        monkeypatch.setitem(sys.modules, f"fastai.callback.{name}", stand_in)
     shutil.copytree(tiny_imdb, tmp_path / "imdb")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -59,6 +77,24 @@ def smallest(task: str = "imdb") -> Recipe:
     """`tiny` with a single epoch of its classifier; its name says that it is not made longer for few texts."""
     recipe = presets.tiny(task)
     return replace(recipe, classifier=replace(recipe.classifier, stages=recipe.classifier.stages[-1:]))
+
+
+class Logger(Callback):
+    """Stands in for a logger of fastai's."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+
+def stock_loaders(texts: list[str], labels: list[str]) -> dict[str, DataLoaders]:
+    """fastai's own, of a language model and of a classifier."""
+    frame = pd.DataFrame({"text": texts, "label": labels})
+    block = partial(TextBlock.from_df, "text", n_workers=0, min_freq=1, seq_len=20)
+    parts = {"get_x": ColReader("text"), "splitter": RandomSplitter(seed=0)}
+    lm = DataBlock(block(is_lm=True), **parts).dataloaders(frame, bs=4, seq_len=6, num_workers=0)
+    blocks = (block(vocab=lm.vocab), CategoryBlock)
+    classes = DataBlock(blocks, get_y=ColReader("label"), **parts).dataloaders(frame, bs=8, seq_len=20, num_workers=0)
+    return {"dls_lm": lm, "dls": classes}
 
 
 def tables(texts: list[str], labels: list[str]) -> dict[str, pd.DataFrame]:
@@ -78,11 +114,14 @@ def test_the_python_of_a_page_runs(name, small, monkeypatch):
         task, small / "imdb", verify=False))
     texts, labels = reviews(32)
     with gzip.open("artikel.txt.gz", "wt", encoding="utf-8") as file:
-        file.writelines(f"{' '.join(texts[i:])}\n" for i in range(12))
-    names = {"texts": texts, "labels": labels, **tables(texts, labels)}
+        file.writelines(f"\n = Artikel {i} = \n\n{' '.join(texts[i:])}\n" for i in range(12))
+    names = {"texts": texts, "labels": labels, **tables(texts, labels),
+             **(stock_loaders(texts, labels) if name == "docs/coming-from-fastai.md" else {})}
     for code in blocks(PAGES[name], "python"):
-        code = code.replace("/content/drive/MyDrive", str(small / "drive"))
-        exec(compile("\n" * PAGES[name][: PAGES[name].find(code)].count("\n") + code, name, "exec"), names)
+        line = PAGES[name][: PAGES[name].find(code)].count("\n")
+        for written, smaller in SMALLER.get(name, {}).items():
+            code = code.replace(written, smaller)
+        exec(compile("\n" * line + code, name, "exec"), names)  # so that an error names the page and its line
 
 
 # ---------------------------------------------------------------------------------------------------------------- Shell
@@ -153,7 +192,7 @@ def test_a_command_that_is_wrong_is_noticed(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md", "docs/how-to/reproducing.md",
                                   "docs/how-to/unequal-classes.md", "docs/how-to/many-labels.md",
-                                  "docs/how-to/few-labels.md"])
+                                  "docs/how-to/few-labels.md", "docs/how-to/tuning.md"])
 def test_the_cheap_commands_of_a_page_run(name, small, capsys):
     write_tables(small)
     ran = 0
