@@ -46,16 +46,19 @@ class Notes(Callback):
     order, only_watches = 60, True  # after the Recorder
 
     def __init__(self):
-        self.batches, self.epochs, self.shares = [], [], []
+        self.batches, self.epochs, self.shares, self.smooth, self.logs = [], [], [], [], []
 
     def after_batch(self):
         if self.learn.training:
             self.batches.append([self.learn.epoch, self.learn.iter, self.learn.train_iter])
             self.shares.append(round(float(self.learn.pct_train), 6))
+            self.smooth.append(float(self.learn.smooth_loss))
 
     def after_epoch(self):
         self.epochs.append([self.learn.epoch, len(self.learn.recorder.values),
                             *map(float, self.learn.recorder.values[-1])])
+        self.logs.append(list(self.learn.recorder.metric_names[:-1]))
+        assert len(self.learn.recorder.log) == len(self.learn.recorder.metric_names)  # what W&B and TensorBoard pair
 
 
 class Stops(Callback):
@@ -104,6 +107,8 @@ def test_a_callback_sees_every_batch_and_epoch_of_every_stage(whole, recipe):
     history = pd.read_csv(out / "history.csv")
     np.testing.assert_allclose([row[3] for row in seen.epochs], history["valid_loss"], rtol=1e-9)
     assert seen.batches[0] == [0, 0, 1] and max(seen.shares) == 1
+    assert seen.logs[0] == ["epoch", "train_loss", "valid_loss", "perplexity"] and seen.logs[-1][-1] == "accuracy"
+    assert len(seen.smooth) == len(seen.batches) and seen.smooth[-1] != seen.smooth[-2]
 
 
 def test_what_only_watches_changes_no_number(whole, recipe, texts, cache, tmp_path):

@@ -292,7 +292,8 @@ class Targets:
                 values[row, [number[name] for name in (label or "").split(dataset.label_delim) if name]] = 1.0
             return cls(target, values)
         numbers = np.array([np.nan if label is None else float(label) for label in labels])
-        mean, scale = float(numbers[train].mean()), float(numbers[train].std()) or 1.0
+        known = numbers[train] if len(train) else np.zeros(1)  # without labels, for a language model alone
+        mean, scale = float(known.mean()), float(known.std()) or 1.0
         return cls(Target(kind, (), mean, scale), ((numbers - mean) / scale).astype(np.float32))
 
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +20,21 @@ from .._files import expanded
 from ..predict.config import Config
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
-from ..recipe.find import find_recipe, is_name
-from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, with_epochs
 from ..recipe.presets import PRESETS
 from ..recipe.recipe import Recipe
-from ..recipe.settings import check_for, with_settings
-from ..texts.dataset import Dataset
-from ..tokens.store import TokenStore
-from ..training.beside import as_callbacks
+from ..texts.dataset import from_frame
 from ..training.prepare import rows_for
 from ..training.processes import join
 from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
 from .doubts import unknown_words
-from .fitted import Work, records_of, trained_model
-from .labels import OwnLabels, aligned, class_weights, read_labels
-from .start import refuse_no_validation, refuse_twice, refuse_wrong_types, valid_fraction, vocabulary, with_weights
+from .fitted import Work, records_of, refuse_unfinished, trained_model
+from .frames import as_frame
+from .labels import aligned, read_labels
+from .settings import Settings
+from .start import refuse_no_validation, vocabulary, words_of_lm
 from .texts import is_frame, labels_of, own_dataset, text_frame
-from .trained import Trained
+from .weights import weights_of_rows
 
 if TYPE_CHECKING:
     from ..training.estimate import Plan
@@ -46,7 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class ULMFiT(Trained):
+class ULMFiT(Settings):
     """Text classifier by ULMFiT: a language model is fine-tuned on your texts, then a classifier on your labels.
 
     A scikit-learn estimator: it can be cloned, searched and put at the end of a pipeline. Texts are a list, a Series,
@@ -81,10 +77,13 @@ class ULMFiT(Trained):
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         progress: show progress bars.
         cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
+        lm: a folder of `fit_language_model`, whose language model is taken as it is, with its words, instead of
+            fine-tuning one in each fit: one for a whole search or cross-validation.
 
     Attributes:
         classes_: the classes in the order of the probabilities, (classes,); not there for regression. Like all that
             follow, after `fit` or `load`.
+        n_features_in_, feature_names_in_: how many columns are read, and which; only there where texts came in a frame.
         metrics_: of the held-out texts, by direction.
         recipe_: the recipe that was trained.
         model_: the `TextModel`.
@@ -113,6 +112,7 @@ class ULMFiT(Trained):
         device: str | None = None,
         progress: bool = True,
         cbs: Any = None,
+        lm: str | Path | None = None,
     ) -> None:
         self.preset = preset
         self.weights = weights
@@ -132,19 +132,23 @@ class ULMFiT(Trained):
         self.device = device
         self.progress = progress
         self.cbs = cbs
+        self.lm = lm
 
     # Training
 
-    def fit(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None,
+    def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None, text: Any = None, label: Any = None,
             unlabelled: Any = None) -> ULMFiT:
         """Train on texts `X` with labels `y`, or on the columns `text` and `label` of the DataFrame `X`.
 
         Args:
-            X: texts: a list, array or Series (texts,), or a DataFrame, a row a text.
+            X: texts: a list, array or Series (texts,), or a table, a row a text: a DataFrame, a `datasets.Dataset`, an
+                Arrow table.
             y: a label a text: a class, a list of classes, a row of 0 and 1 (texts, classes; sparse too), or a number;
                 None or NaN where it is missing. Where both `X` and `y` are of pandas, labels with the texts' index in
                 another order are put into theirs; a plain count of rows stands for the order. A class is kept as text,
                 number or truth value; a date, an interval or an Enum by its name.
+            sample_weight: how much each text counts in the classifier's loss, (texts,), 0 or more; only ratios matter.
+                The language model reads all texts alike, and what is held out is measured without weights.
             text: the column, or columns, of the texts (whatever names a column); without it the only one, or the one
                 called 'text'.
             label: the column of the labels, instead of `y`; without both, the one called 'label'.
@@ -164,16 +168,54 @@ class ULMFiT(Trained):
         with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
             with join(self.device).first():
                 work = self._prepare(X, y, text, label, unlabelled, Path(temporary))
+                weights = None if sample_weight is None else weights_of_rows(
+                    aligned(sample_weight, X), as_frame(X), text, work.dataset)
             folder = Path(temporary) / "run" if self.out is None else expanded(self.out)
             folder = run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
                          time_budget=self.time_budget, resume=self.resume, opened=work.opened,
-                         lang=self.lang, cbs=self.cbs)
+                         lang=self.lang, cbs=self.cbs, sample_weight=weights)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data, self._records = (work.dataset, work.ids), records_of(folder, work.config.directions)
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
                                                               run_folder=True))
         return self
+
+    def fit_language_model(self, X: Any, out: str | Path, *, text: Any = None) -> Path:
+        """Fine-tune the language model alone, to be shared by many fits: `ULMFiT(lm=folder)`.
+
+        It reads the texts and no label. If a search or a cross-validation scores on texts that it read, their words are
+        known to it, as the unlabelled texts of the paper's section 4 are; for an estimate on texts that nothing
+        has read, leave those out of `X`.
+
+        Args:
+            X: texts, as in `fit`.
+            out: the run folder; called again after an interruption it goes on.
+            text: the column, or columns, of the texts.
+
+        Returns:
+            The path of the folder, for `lm`.
+
+        Raises:
+            UlmfitError: as `fit`, or `lm` or `lm_epochs=0` leave no language model to fine-tune.
+            Unfinished: the time budget ended first; the same call goes on.
+        """
+        self.check_settings()
+        frame, columns = text_frame(as_frame(X), text)
+        dataset = from_frame(frame, text=columns, label=None, drop_missing=self.drop_missing)
+        with tempfile.TemporaryDirectory(prefix="ulmfit-", ignore_cleanup_errors=True) as temporary:
+            with join(self.device).first():
+                store, opened = self._store(dataset, Path(temporary)), OpenedWeights()
+                recipe = self._settled(self._language(dataset, opened, n_tokens=int(store.offsets[-1])))
+                if recipe.lm is None:
+                    raise UlmfitError("there is no language model to fine-tune", field="lm_epochs",
+                                      advice="leave out `lm_epochs=` and `lm=`")
+                ids = store.numericalize(vocabulary(recipe, store, rows_for(recipe, dataset).lm_train, opened))
+            folder = run(recipe, dataset, expanded(out), ids=ids, device=self.device, progress=self.progress,
+                         time_budget=self.time_budget, resume=self.resume, until="lm", opened=opened, lang=self.lang,
+                         cbs=self.cbs)
+        refuse_unfinished(folder, kept=True)
+        return folder
 
     def plan(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None,
              unlabelled: Any = None) -> Plan:
@@ -195,6 +237,7 @@ class ULMFiT(Trained):
                  temporary: Path) -> Work:
         """Check and number the texts, and settle the recipe; without `out`, nothing of them stays on the disk."""
         self.check_settings()
+        X, unlabelled = as_frame(X), as_frame(unlabelled)
         frame, columns = text_frame(X, text)
         label, y = labels_of(X, y, label)
         if label is not None and label in columns:
@@ -204,13 +247,12 @@ class ULMFiT(Trained):
         attrs = X.attrs if isinstance(X, pd.DataFrame) else {}  # what the command line knows of the file
         dataset = own_dataset(frame, labels, columns=columns, unlabelled=unlabelled, drop_missing=self.drop_missing,
                               source=attrs.get("source"), lang=self.lang)
-        store = TokenStore.make(dataset.df["text"].tolist(), cache=temporary if self.out is None else None,
-                                progress=self.progress, lang=self.lang)
-        opened = OpenedWeights()
+        store, opened = self._store(dataset, temporary), OpenedWeights()
         recipe = self._recipe(dataset, labels, opened, n_tokens=int(store.offsets[-1]))
         rows = rows_for(recipe, dataset)
         refuse_no_validation(rows.valid)
-        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train, opened))
+        ids = store.numericalize(vocabulary(recipe, store, rows.lm_train, opened) if self.lm is None
+                                 else words_of_lm(recipe, opened))
         for doubt in unknown_words(ids, rows):
             log.warning("%s", doubt)
         config = Config(labels.target, directions=recipe.directions, label=label,
@@ -218,48 +260,9 @@ class ULMFiT(Trained):
                         label_delim=attrs.get("label_delim"), encoding=attrs.get("encoding"))
         return Work(dataset, ids, recipe, config, opened)
 
-    def _recipe(self, dataset: Dataset, labels: OwnLabels, opened: OpenedWeights, *, n_tokens: int) -> Recipe:
-        """The preset with everything asked for, fitted to the texts."""
-        name = default_preset(dataset.counts["train"]) if self.preset is None else self.preset
-        recipe = with_weights(self._directed(find_recipe(name, dataset.name)), self.weights, self.lang, opened,
-                              as_it_is=not is_name(name))
-        if is_name(name):
-            recipe = replace(recipe, n_labels=None)  # all the labels that are given
-            recipe = fitted(recipe, n_train=dataset.counts["train"], n_tokens=n_tokens)
-        if self.epochs is not None:
-            recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
-        if self.lm_epochs is not None and recipe.lm is not None:
-            recipe = replace(recipe, lm=with_epochs(recipe.lm, self.lm_epochs) if self.lm_epochs else None)
-        asked = recipe.valid_fraction if self.validation_fraction is None else self.validation_fraction
-        recipe = replace(recipe, evaluate="validation", protocol="clean", valid_fraction=valid_fraction(asked, dataset),
-                         seed=recipe.seed if self.random_state is None else int(self.random_state),
-                         class_weights=class_weights(self.class_weight, labels) or recipe.class_weights)
-        return with_settings(recipe, self.settings or {})
-
-    def _directed(self, recipe: Recipe) -> Recipe:
-        """The recipe with the directions asked for."""
-        if self.directions is None:
-            return recipe
-        given = (self.directions,) if isinstance(self.directions, str) else tuple(self.directions)
-        return recipe.replace(directions=("forward", "backward") if given == ("both",) else given)
-
-    def check_settings(self) -> None:
-        """Refuse what is wrong in the settings before any text is read.
-
-        Raises:
-            UlmfitError: a preset that isn't there, or settings that are wrong or would have no effect.
-        """
-        refuse_wrong_types(self.get_params(deep=False))
-        as_callbacks(self.cbs)
-        settings = dict(self.settings or {})
-        refuse_twice(settings, self.get_params(deep=False), lang=self.lang)
-        names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
-        recipes = [self._directed(find_recipe(name)) for name in names]
-        seed = {} if self.random_state is None else {"seed": int(self.random_state)}
-        check_for([replace(recipe, weights="none") for recipe in recipes], {**seed, **settings})
-
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False) -> ULMFiT:
+    def load(cls, folder: str | Path, *, device: str | None = None, int8: bool = False,
+             precision: str = "fp32") -> ULMFiT:
         """Read what `save` wrote, or a finished run folder of any command; executes nothing that is in it.
 
         On the same kind of device, its probabilities are those of the model that was saved, bit for bit.
@@ -268,11 +271,13 @@ class ULMFiT(Trained):
             device: 'cpu', 'cuda', 'mps'; None: the best there is.
             int8: predict on the CPU with LSTMs in 8-bit integers, faster, at nearly the same probabilities; such a
                 model can't explain, save or export.
+            precision: what it predicts in: 'fp32', 'bf16', on GPUs 'fp16', or 'auto', see `TextModel`; `predict` and
+                `predict_proba` take another.
 
         Raises:
             UlmfitError: the folder is no model and no finished run, or its files don't belong together.
         """
-        model = TextModel.load(folder, device=device, int8=int8)
+        model = TextModel.load(folder, device=device, int8=int8, precision=precision)
         recipe, config = model.recipe, model.config
         loaded = cls(preset=recipe.name if recipe.name in PRESETS else recipe, directions=recipe.directions,
                      task=model.target.task, lang=config.lang, random_state=recipe.seed, device=device)

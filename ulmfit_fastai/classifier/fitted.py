@@ -42,13 +42,19 @@ def records_of(folder: Path, directions: tuple[str, ...]) -> dict[str, dict[str,
     return {direction: record for direction, record in found.items() if record is not None}
 
 
-def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
-    """The model of a run that `fit` made."""
+def refuse_unfinished(folder: Path, *, kept: bool) -> dict[str, Any]:
+    """The run.json of a run that came to its end; `Unfinished` for another."""
     done = read_checked(folder / "run.json", RUN)
     if done["status"] != "finished":
         go_on = (f"everything so far is in {folder}: the same command, or the same call of fit, goes on with it" if kept
                  else "nothing was kept: give `out=` a folder, from which the same call goes on")
         raise Unfinished("stopped in good order before the end", path=folder, advice=go_on)
+    return done
+
+
+def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -> TextModel:
+    """The model of a run that `fit` made."""
+    done = refuse_unfinished(folder, kept=kept)
     gone = [f"classifier_{d}.safetensors" for d in work.config.directions
             if not (folder / f"classifier_{d}.safetensors").is_file()]
     if gone:

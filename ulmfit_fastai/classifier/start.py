@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import UlmfitError
+from .._files import expanded
 from .._schema import said
 from ..batches.targets import TASKS
 from ..model import pretrained
@@ -46,6 +47,25 @@ def vocabulary(recipe: Recipe, store: TokenStore, rows: np.ndarray, opened: Open
     return Vocabulary.filled(words[: max(recipe.max_vocab, len(own))])
 
 
+def words_of_lm(recipe: Recipe, opened: OpenedWeights) -> Vocabulary:
+    """The words of a language model that is taken as it is."""
+    loaded = opened.look_at(recipe.weights, recipe.directions[0])
+    assert loaded is not None
+    return loaded.vocab
+
+
+def refuse_no_language_model(folder: str | Path, others: Mapping[str, Any]) -> None:
+    """UlmfitError where a folder holds no language model that was fine-tuned, or others say where to start from too."""
+    twice = [name for name, value in others.items() if value is not None]
+    if twice:
+        raise LostSetting(f"{' and '.join(twice)}: no effect, since the language model is taken from {folder} as it is",
+                          field=twice[0], advice=f"leave out `{twice[0]}=`, or `lm=`")
+    path = expanded(folder)
+    if not any(path.glob("lm_*.safetensors")) or any(path.glob("pretrain_*.safetensors")):
+        raise UlmfitError(f"{folder}: expected the folder of a fine-tuned language model, found none in it",
+                          field="lm", path=folder, advice="make one by `fit_language_model`, or leave out `lm=`")
+
+
 def valid_fraction(wanted: float, dataset: Dataset) -> float:
     """The share to hold out: what was wanted, or more where that would be less than two texts."""
     if not 0 < wanted <= 0.5:
@@ -67,7 +87,8 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "preset": ((str, Path, Recipe), "a name, a path or a Recipe"), "weights": ((str, Path), "a name or a path"),
     "task": ((str,), "text"), "lang": ((str,), "text"), "epochs": ((Integral,), "a whole number"),
     "lm_epochs": ((Integral,), "a whole number"), "random_state": ((Integral,), "a whole number"),
-    "validation_fraction": ((Real,), "a number"), "time_budget": ((Real,), "seconds"), "out": ((str, Path), "a path"),
+    "validation_fraction": ((Real,), "a number"), "lm": ((str, Path), "a path"),
+    "time_budget": ((Real,), "seconds"), "out": ((str, Path), "a path"),
     "settings": ((Mapping,), "a mapping from field to value"),
     "class_weight": ((str, Mapping), "'balanced', or a mapping"),
     "directions": ((str, Sequence), "('forward',), ('backward',) or both")}

@@ -25,12 +25,18 @@ from ..texts.dataset import Dataset
 from ..texts.values import mended
 from ..tokens.ids import TokenIds
 from ..training.beside import show_record
+from .frames import as_frame
 from .labels import aligned, known_values, read_labels
 from .learner import fastai_learner
 from .texts import is_frame, labels_of, plain_texts
+from .weights import checked_weights, weighted_score
 
 if TYPE_CHECKING:
     from ..predict.explanation import Explanation
+
+
+_LEAST = 1e-15
+"""What a probability is at least, and at most short of 1, before its logarithm is taken."""
 
 
 def _gives_probabilities(estimator: Trained) -> bool:
@@ -45,13 +51,15 @@ class Trained(BaseEstimator):
     """A classifier that was fitted or loaded; `ULMFiT` adds how it comes to that, and says what the attributes are.
 
     All methods raise scikit-learn's NotFittedError before that. Their texts `X` are a list, array or Series (texts,),
-    or a DataFrame with the columns that the model was trained on; `text` names others.
+    or a table, as in `fit`, with the columns that the model was trained on; `text` names others.
     """
 
     task: str
     model_: TextModel
     recipe_: Recipe
     metrics_: dict[str, Any]
+    n_features_in_: int
+    feature_names_in_: np.ndarray
     classes_: np.ndarray
     _data: tuple[Dataset, TokenIds]
     _records: dict[str, dict[str, Any]]
@@ -60,6 +68,11 @@ class Trained(BaseEstimator):
         self.model_ = model
         self.recipe_ = model.recipe
         self.metrics_ = model.metrics.get("validation") or model.metrics
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        if model.config.text is not None:
+            self.n_features_in_ = len(model.config.text)
+            self.feature_names_in_ = np.array(model.config.text, dtype=object)
         if model.target.kind != "regression":
             classes = model.target.classes
             self.classes_ = np.array(classes, dtype=None if _alike(classes) else object)
@@ -68,11 +81,12 @@ class Trained(BaseEstimator):
 
     # Predicting
 
-    def predict(self, X: Any, *, text: Any = None, strict: bool = False) -> np.ndarray:
+    def predict(self, X: Any, *, text: Any = None, strict: bool = False, precision: str | None = None) -> np.ndarray:
         """The class of each text, or its number for regression, in the order of `X`.
 
         Args:
             strict: refuse empty and missing texts; otherwise nothing is predicted for them, and a warning counts them.
+            precision: 'fp32', 'bf16', 'fp16' or 'auto', as in `load`; None: the model's, fp32 after `fit`.
 
         Returns:
             (texts,): classes as in `classes_`; for multilabel tuples of classes, or int64 rows of 0 and 1
@@ -83,11 +97,15 @@ class Trained(BaseEstimator):
             UlmfitError: a column that isn't there, cells that are no text, or with `strict` empty texts (with their
                 rows).
         """
-        return self.decide(self._outputs(X, text, strict=strict))
+        return self.decide(self._outputs(X, text, strict=strict, precision=precision))
 
     @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any, *, text: Any = None, strict: bool = False) -> np.ndarray:
+    def predict_proba(self, X: Any, *, text: Any = None, strict: bool = False,
+                      precision: str | None = None) -> np.ndarray:
         """Probabilities of the classes; not there for regression.
+
+        Args:
+            precision: as in `predict`.
 
         Returns:
             float64 (texts, classes), columns as in `classes_`. For one class a text, rows sum to 1; for multilabel,
@@ -96,7 +114,27 @@ class Trained(BaseEstimator):
         Raises:
             UlmfitError: as for `predict`.
         """
-        return self._outputs(X, text, strict=strict)
+        return self._outputs(X, text, strict=strict, precision=precision)
+
+    @available_if(_gives_probabilities)
+    def predict_log_proba(self, X: Any, *, text: Any = None) -> np.ndarray:
+        """Logarithms of what `predict_proba` gives, float64 (texts, classes); not there for regression."""
+        return np.log(np.clip(self._outputs(X, text, strict=False), _LEAST, None))
+
+    @available_if(_gives_probabilities)
+    def decision_function(self, X: Any, *, text: Any = None) -> np.ndarray:
+        """Scores whose order is that of the probabilities; not there for regression.
+
+        Returns:
+            float64: of two classes (texts,), the log-odds of `classes_[1]`, above 0 where it is predicted; of more
+            (texts, classes), the log-probabilities; for multilabel (texts, classes), each class's log-odds.
+        """
+        outputs = np.clip(self._outputs(X, text, strict=False), _LEAST, 1 - _LEAST)
+        if self.model_.target.kind == "multi":
+            return np.log(outputs) - np.log1p(-outputs)
+        if len(self.classes_) > 2:
+            return np.log(outputs)
+        return np.log(outputs[:, 1]) - np.log(outputs[:, 0])
 
     def predict_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Probabilities of any number of texts, or numbers for regression, in their order and in bounded memory.
@@ -133,8 +171,9 @@ class Trained(BaseEstimator):
         lists[:] = [tuple(target.classes[i] for i in np.flatnonzero(row)) for row in chosen]
         return _with_gaps(lists, missing)
 
-    def _outputs(self, X: Any, text: Any, *, strict: bool) -> np.ndarray:
-        return self._model().outputs(plain_texts(X, self.columns(X, text), strict=strict))
+    def _outputs(self, X: Any, text: Any, *, strict: bool, precision: str | None = None) -> np.ndarray:
+        X = as_frame(X)
+        return self._model().outputs(plain_texts(X, self.columns(X, text), strict=strict), precision=precision)
 
     def columns(self, X: Any, text: Any) -> Any:
         """The columns of `X` that texts are read from: those asked for, else the model's own."""
@@ -155,6 +194,17 @@ class Trained(BaseEstimator):
 
     # Judging
 
+    def _judged(self, X: Any, y: Any, text: Any, label: Any) -> tuple[np.ndarray, list[Any], tuple[Any, ...]]:
+        """Outputs for texts whose labels are known, with these and all the classes."""
+        X, config, target = as_frame(X), self._model().config, self.model_.target
+        own = config.label if y is None and label is None and is_frame(X) and config.label in X else label
+        _, y = labels_of(X, y, own)
+        values, classes = known_values(read_labels(aligned(y, X), target.task), target)
+        outputs = self._outputs(X, text, strict=True)
+        if len(values) != len(outputs):
+            raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
+        return np.pad(outputs, ((0, 0), (0, len(classes) - len(target.classes)))), values, classes
+
     def evaluate(self, X: Any, y: Any = None, *, text: Any = None, label: Any = None) -> Evaluation:
         """Error with its interval, F1 and confusion on texts whose labels are known.
 
@@ -163,24 +213,25 @@ class Trained(BaseEstimator):
         Raises:
             UlmfitError: missing texts or labels (with their rows), or none of the model's classes among the labels.
         """
-        config, target = self._model().config, self.model_.target
-        own = config.label if y is None and label is None and is_frame(X) and config.label in X else label
-        _, y = labels_of(X, y, own)
-        values, classes = known_values(read_labels(aligned(y, X), target.task), target)
-        outputs = self._outputs(X, text, strict=True)
-        if len(values) != len(outputs):
-            raise UlmfitError(f"expected one label for each of the {len(outputs):,} texts, found {len(values):,}")
-        outputs = np.pad(outputs, ((0, 0), (0, len(classes) - len(target.classes))))
-        return Evaluation.of(target.kind, outputs, values, classes)
+        outputs, values, classes = self._judged(X, y, text, label)
+        return Evaluation.of(self.model_.target.kind, outputs, values, classes)
 
     def held_out(self) -> str:
         """How well it did on the texts that `fit` held out, in a line."""
         return Evaluation.summary_of(self.metrics_.get("averaged") or next(iter(self.metrics_.values())))
 
-    def score(self, X: Any, y: Any) -> float:
-        """Accuracy, 0 to 1 (multilabel: texts with all classes right), or R² for regression, as in scikit-learn."""
-        found = self.evaluate(X, y)
-        return found["r2"] if self.model_.target.kind == "regression" else found["accuracy"]
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy, 0 to 1 (multilabel: texts with all classes right), or R² for regression, as in scikit-learn.
+
+        Args:
+            sample_weight: how much each text counts, (texts,); None: all alike.
+        """
+        if sample_weight is None:
+            found = self.evaluate(X, y)
+            return found["r2"] if self.model_.target.kind == "regression" else found["accuracy"]
+        outputs, values, _ = self._judged(X, y, None, None)
+        weights = checked_weights(sample_weight, len(values))
+        return weighted_score(self.model_.target.kind, outputs, values, weights)
 
     def explain(self, text: str | Mapping[str, str], *, target: Any = None, steps: int = 32) -> Explanation:
         """Which words moved the decision on one text.

@@ -38,6 +38,7 @@ from .._words import shown
 from ..batches.targets import Target
 from ..model.devices import named_device
 from ..model.layers import build_classifier
+from ..model.precision import computing_in, resolve
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
 from ..results.folder import identity_of
@@ -62,9 +63,10 @@ CHUNK_TEXTS, CHUNK_CHARS = 4096, 4_000_000
 class TextModel:
     """Classifiers of one or both directions over the same words, ready to predict.
 
-    The models compute in fp32 whatever they were trained in, so that a text's probabilities don't depend on the
-    machine's number formats. Any number of threads may share one: they compute one after another, since an LSTM keeps
-    its state in its module.
+    The models compute in fp32 whatever they were trained in, unless another `precision` is asked for: so a text's
+    probabilities depend neither on the machine's number formats nor on the texts beside it, and are those of `learner`
+    and `export`. Any number of threads may share one: they compute one after another, since an LSTM keeps its state in
+    its module.
 
     Args:
         config: what the outputs mean, and what splits the texts.
@@ -73,6 +75,9 @@ class TextModel:
         metrics: what they reached, as run.json has it.
         device: where they compute; None: the best there is.
         int8: on a CPU, their LSTMs multiply 8-bit integers: faster and smaller, for predictions only (see int8.py).
+        precision: 'fp32'; 'bf16' or, on GPUs, 'fp16': faster where the hardware multiplies it, and a probability
+            changes in its third digit (of a large model in the second), a little with the texts beside it too; 'auto':
+            what is fast here.
 
     Attributes:
         models: direction -> fastai classifier module on `device`, in evaluation mode.
@@ -84,13 +89,24 @@ class TextModel:
 
     def __init__(self, config: Config, recipe: Recipe, classifiers: dict[str, Classifier], *,
                  metrics: dict[str, Any] | None = None, device: str | torch.device | None = None,
-                 int8: bool = False) -> None:
+                 int8: bool = False, precision: str = "fp32") -> None:
         self.config, self.recipe, self.metrics, self.int8 = config, recipe, metrics or {}, int8
         self._said_unknown = False
         self.device = named_device("cpu" if device is None and int8 else device)
+        self.precision = self._resolved(precision)
         self.vocab = next(iter(classifiers.values())).vocab
         self._one_at_a_time = threading.RLock()
         self.models = {direction: self._build(saved) for direction, saved in classifiers.items()}
+
+    def _resolved(self, precision: str) -> str:
+        """The type that is meant on this device: 'fp32', 'bf16' or 'fp16'."""
+        if self.int8:
+            if precision not in ("fp32", "auto"):
+                raise UlmfitError(f"a model in int8 doesn't compute in {precision}", field="precision",
+                                  found=precision, advice="leave out `precision=`, or `int8=`")
+            return "fp32"
+        fast = self.recipe.fast or self.device.type != "cpu"
+        return resolve(precision if fast or precision != "auto" else "fp32", self.device)
 
     @property
     def target(self) -> Target:
@@ -117,7 +133,7 @@ class TextModel:
         return {name: value for name, value in vars(self).items() if name != "_one_at_a_time"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _one_at_a_time=threading.RLock())
+        vars(self).update({"precision": "fp32", **state}, _one_at_a_time=threading.RLock())
 
     # Predicting
 
@@ -126,22 +142,27 @@ class TextModel:
         split = tokenize(texts, self.config.lang, n_workers=1) if len(texts) else []
         return [self.vocab.encode(tokens) for tokens in split]
 
-    def outputs_of_ids(self, ids: Sequence[Sequence[int]], direction: str) -> np.ndarray:
+    def outputs_of_ids(self, ids: Sequence[Sequence[int]], direction: str, *, precision: str | None = None
+                       ) -> np.ndarray:
         """One direction's probabilities (or numbers) of numbered texts, float32 (texts, outputs)."""
-        with self._one_at_a_time:
+        kind = self.precision if precision is None else self._resolved(precision)
+        with self._one_at_a_time, computing_in(kind, self.models[direction], self.device):
             return predict_rows(self.models[direction], ids, np.arange(len(ids)), direction=direction, bptt=self.bptt,
                                 device=self.device, target=self.target)
 
-    def outputs(self, texts: Sequence[str]) -> np.ndarray:
+    def outputs(self, texts: Sequence[str], *, precision: str | None = None) -> np.ndarray:
         """Probabilities of texts, or numbers for regression, both directions averaged.
+
+        Args:
+            precision: as of the model; None: the model's.
 
         Returns:
             float64 (texts, outputs), in the order of the texts; columns as `target.classes`. NaN for an empty text.
         """
-        parts = list(self.stream(texts))
+        parts = list(self.stream(texts, precision=precision))
         return np.concatenate(parts) if parts else np.empty((0, self.target.n_out))
 
-    def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
+    def stream(self, texts: Iterable[Any], *, precision: str | None = None) -> Iterator[np.ndarray]:
         """The outputs of any number of texts in their order, in bounded memory.
 
         Yields:
@@ -151,17 +172,17 @@ class TextModel:
             filled = [row for row, text in enumerate(chunk) if text.strip()]
             found = np.full((len(chunk), self.target.n_out), np.nan)
             if filled:
-                found[filled] = self._of_words(self.numbers([chunk[row] for row in filled]))
+                found[filled] = self._of_words(self.numbers([chunk[row] for row in filled]), precision)
             yield found
 
-    def _of_words(self, ids: list[list[int]]) -> np.ndarray:
+    def _of_words(self, ids: list[list[int]], precision: str | None) -> np.ndarray:
         """The outputs of numbered texts, both directions averaged, float64 (texts, outputs)."""
         unknown, words = sum(text.count(UNK) for text in ids), sum(len(text) - 1 for text in ids)  # each has xxbos
         if unknown > words / 2 and not self._said_unknown:
             self._said_unknown = True
             log.warning("%.0f %% of the words of these texts are unknown to the model: are they of another language or "
                         "field, or not the texts?", 100 * unknown / words)
-        outputs = {d: self.outputs_of_ids(ids, d).astype(np.float64) for d in self.models}
+        outputs = {d: self.outputs_of_ids(ids, d, precision=precision).astype(np.float64) for d in self.models}
         return mean_over_directions(outputs, self.target.kind)
 
     def explain(self, text: str, *, towards: str | None = None, steps: int = 32) -> Explanation:
@@ -238,7 +259,8 @@ class TextModel:
                 *(path.name for path in folder.glob("classifier_*.safetensors"))}
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | torch.device | None = None, int8: bool = False) -> TextModel:
+    def load(cls, folder: str | Path, *, device: str | torch.device | None = None, int8: bool = False,
+             precision: str = "fp32") -> TextModel:
         """Read a saved model or a finished run folder; reads JSON and safetensors and executes nothing.
 
         Raises:
@@ -264,7 +286,7 @@ class TextModel:
             raise UlmfitError(f"{folder}: expected config.json (a saved model) or run.json (a finished run), found "
                               f"{found}")
         classifiers = {direction: _read_classifier(folder, direction, config) for direction in config.directions}
-        made = cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8)
+        made = cls(config, recipe, classifiers, metrics=metrics, device=device, int8=int8, precision=precision)
         own = [f"classifier_{direction}.safetensors" for direction in config.directions]
         refuse_damaged(folder, digests, record, (*own, "vocab.json", "recipe.json", "metrics.json", PIECES_FILE))
         return made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
 
 from .._errors import UlmfitError
@@ -82,3 +84,8 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
             f"{path}: expected a checkpoint, found a damaged file ({str(error)[:120]}); delete it and run again: the "
             "run goes on from the last finished phase"
         ) from error
+
+
+def digest_of_array(values: np.ndarray) -> str:
+    """16 hexadecimal digits of a hash of an array's numbers."""
+    return hashlib.blake2b(np.ascontiguousarray(values, dtype=np.float64).tobytes(), digest_size=8).hexdigest()

@@ -287,7 +287,8 @@ def has_begun(path: Path, run: dict[str, Any]) -> bool:
 
 
 IDENTITY = {"lang": "the language that splits the texts", "pieces": "the SentencePiece model",
-            "kind": "the kind of labels", "label_delim": "what separates labels", "weights": "the starting weights"}
+            "kind": "the kind of labels", "label_delim": "what separates labels", "weights": "the starting weights",
+            "sample_weight": "the weights of the texts (a digest)"}
 """What a run depends on besides its recipe and its texts, as run.json has it under 'identity'."""
 
 
@@ -310,9 +311,9 @@ def refuse_other_identity(path: Path, run: dict[str, Any], ours: dict[str, Any])
 def identity_of(path: Path, run: dict[str, Any]) -> dict[str, Any]:
     """What run.json says under 'identity', or what can be known of it where an earlier version wrote the folder."""
     if isinstance(run.get("identity"), dict):
-        return run["identity"]
+        return {"sample_weight": None, **run["identity"]}
     labels = run["data"].get("labels") or {}
-    known: dict[str, Any] = {"kind": labels["kind"]} if "kind" in labels else {}
+    known: dict[str, Any] = {"sample_weight": None, **({"kind": labels["kind"]} if "kind" in labels else {})}
     if (path / "config.json").exists():
         lang = read_checked(path / "config.json", CONFIG).get("lang")
         known |= {"lang": lang} if isinstance(lang, str) and not lang.endswith(".model") else {}

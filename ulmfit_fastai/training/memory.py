@@ -134,6 +134,7 @@ class SplitBatches:
         """Leave nothing of a step that failed."""
         learn = self.learn
         learn.pred = learn.loss = learn.loss_grad = None
+        learn.part = 0, 1
         learn.rnn.raw_out = learn.rnn.out = None
         for amp in learn._grab_cbs(MixedPrecision):
             if torch.is_autocast_enabled("cuda"):  # an error leaves it on, for whatever is computed next
@@ -151,12 +152,13 @@ class SplitBatches:
         before = [] if self.classifies else self._hidden_of(len(x))
         done: list[tuple[Tensor, Any, list[list[Tensor]]]] = []
         for part in range(n):
-            learn.xb, learn.yb = (rows_of(x, part, n),), tuple(y[part::n] for y in yb)
+            learn.xb, learn.yb, learn.part = (rows_of(x, part, n),), tuple(y[part::n] for y in yb), (part, n)
             if before:
                 set_hidden_state(learn, [[one[:, part::n] for one in layer] for layer in before])
             loss = self._backward(share_of(learn.loss_func, learn.yb[0], yb[0]))
             done.append((loss, learn.pred, [] if self.classifies else hidden_state(learn)))
-        learn.xb, learn.yb, learn.loss = (x,), yb, torch.stack([loss for loss, _, _ in done]).sum()
+        learn.xb, learn.yb, learn.part = (x,), yb, (0, 1)
+        learn.loss = torch.stack([loss for loss, _, _ in done]).sum()
         if self.classifies:
             learn.pred = dealt_back([pred.detach() for _, pred, _ in done])
         else:

@@ -28,6 +28,7 @@ from .callbacks import derived_seed
 from .estimate import Plan
 from .prepare import Prepared, pretraining_left, some_rows
 from .processes import processes
+from .sample_weights import SampleWeights
 from .session import Conditions
 from .starting import OpenedWeights
 from .work import Work
@@ -71,17 +72,20 @@ class Run(Work):
     def build_classifier(self, direction: str, encoder: LMWeights | None) -> TextLearner:
         """The classifier's Learner; its encoder is random where there is none to start from."""
         phase, rows = self.recipe.classifier, self.data.splits
+        chosen = some_rows(rows.train, phase.max_docs, self.recipe.seed)
         dls = classifier_dataloaders(
-            self.data.ids, self.data.targets, train=some_rows(rows.train, phase.max_docs, self.recipe.seed),
+            self.data.ids, self.data.targets, train=chosen,
             valid=some_rows(rows.valid, phase.valid_docs, self.recipe.seed), direction=direction,
             bs=phase.bs, bptt=phase.bptt, device=self.device,
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
         )
+        weighs = [SampleWeights(self.data.sample_weight[chosen])] if self.data.sample_weight is not None else []
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
                                   loss_func=self.data.targets.target.loss(self.recipe.class_weights, self.device),
-                                  compute_dtype=dtype, cbs=precision_callbacks(self.recipe.precision, self.device))
+                                  compute_dtype=dtype, cbs=[*precision_callbacks(self.recipe.precision, self.device),
+                                                           *weighs])
 
     # Phases
 

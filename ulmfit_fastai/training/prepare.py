@@ -28,6 +28,7 @@ class Prepared:
     ids: TokenIds
     targets: Targets  # the label of each row as the classifier learns it
     general: GeneralText | None = None  # what stage 1 reads, in a vocabulary of its own
+    sample_weight: np.ndarray | None = None  # how much each row counts in the classifier's loss
 
 
 VALIDATION_SEED = 0

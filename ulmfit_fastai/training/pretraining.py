@@ -128,7 +128,15 @@ def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: 
                 reading: Reading = WHOLE, evaluate: Sequence[str | Path] = (), resume: bool = True) -> Path:
     """What `pretrain` does, from a corpus in numbers: a recipe as `pretraining` makes it, in its directions."""
     folder = RunFolder(out)
-    recorded = _recorded(out, recipe, reading, resume=resume)
+    try:
+        return _pretrain(text, recipe, folder, conditions, reading=reading, evaluate=evaluate, resume=resume)
+    finally:
+        folder.release()
+
+
+def _pretrain(text: GeneralText, recipe: Recipe, folder: RunFolder, conditions: Conditions, *, reading: Reading,
+              evaluate: Sequence[str | Path], resume: bool) -> Path:
+    recorded = _recorded(folder.path, recipe, reading, resume=resume)
     folder.open(_header(text, reading, recorded, conditions), resume=resume)
     if is_model(text.lang) and Path(text.lang).resolve() != (folder.path / PIECES_FILE).resolve():
         shutil.copy(text.lang, folder.path / PIECES_FILE)

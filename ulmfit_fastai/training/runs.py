@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fastai.learner import Learner
 
@@ -19,6 +20,7 @@ from ..batches.targets import kind_of
 from ..model.precision import resolve
 from ..model.pretrained import content_of
 from ..recipe.recipe import Recipe
+from ..results.checkpoint import digest_of_array
 from ..results.environment import command_line, describe_device, versions
 from ..results.folder import ANOTHER_PLACE, RunFolder, RunMismatch, refuse_other_identity
 from ..texts.dataset import Dataset
@@ -52,6 +54,7 @@ class Order:
     until: str | None
     opened: OpenedWeights
     lang: str = "en"
+    sample_weight: np.ndarray | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -60,7 +63,8 @@ class Order:
         weights = {d: content_of(recipe.weights, d) for d in recipe.directions if d not in self.lm_from}
         return {"lang": PIECES_FILE if pieces else self.lang, "pieces": model_digest(self.lang) if pieces else None,
                 "kind": kind_of(classes=bool(data.classes), several=bool(data.label_delim)),
-                "label_delim": data.label_delim, "weights": {d: found for d, found in weights.items() if found}}
+                "label_delim": data.label_delim, "weights": {d: found for d, found in weights.items() if found},
+                "sample_weight": None if self.sample_weight is None else digest_of_array(self.sample_weight)}
 
     def compare(self) -> None:
         """RunMismatch where the folder holds another run."""
@@ -103,6 +107,7 @@ def run(
     lang: str = "en",
     parallel: bool | None = None,
     cbs: Any = None,
+    sample_weight: np.ndarray | None = None,
 ) -> Path:
     """Run a recipe on a dataset and leave everything in the folder `out`.
 
@@ -131,6 +136,8 @@ def run(
         parallel: train both directions at once on a CPU, each in a process with half of the threads; None: where there
             are cores for it and enough to do. With the same number of threads the numbers are the same.
         cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
+        sample_weight: how much each row's text counts in the classifier's loss, float64 (rows of `dataset`,), 0 or
+            more; only their ratios matter. None: all alike. The language model and what is measured don't know of it.
 
     Returns:
         The path of the run folder.
@@ -145,14 +152,21 @@ def run(
                                progress=progress, cache=cache, parallel=parallel, cbs=cbs)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
-                  opened or OpenedWeights(), lang)
+                  opened or OpenedWeights(), lang, sample_weight)
+    try:
+        return _run(order, baseline, resume=resume, dry_run=dry_run, plan=plan)
+    finally:
+        order.folder.release()
+
+
+def _run(order: Order, baseline: Baseline | None, *, resume: bool, dry_run: bool, plan: bool) -> Path:
     general = _look_ahead(order, resume=resume)
     if dry_run and resume:
         order.compare()
     if not dry_run and _open(order, general, resume=resume):
         return order.folder.path
     work = _prepare(order, general)
-    if dry_run or (conditions.progress and plan):
+    if dry_run or (order.conditions.progress and plan):
         work.plan = plan_of(work, skip=_not_planned(order))
         log.info("%s", work.plan)
     if not dry_run:
@@ -231,7 +245,7 @@ def _prepare(order: Order, general: GeneralText | None) -> Run:
     conditions = order.conditions
     with processes().first():
         data = prepare(order.recipe, order.dataset, ids=order.ids, cache=conditions.cache, progress=conditions.progress)
-    data.general = general
+    data.general, data.sample_weight = general, order.sample_weight
     return Run(order.recipe, data, order.folder, conditions, until=order.until, opened=order.opened)
 
 
@@ -257,8 +271,10 @@ def _train(work: Run, header: dict[str, Any], baseline: Baseline | None) -> None
 
 def refuse_another_run(recipe: Recipe, dataset: Dataset, out: str | Path, *, lang: str = "en") -> None:
     """RunMismatch where the folder `out` holds another run than `run` with these arguments would make."""
-    Order(recipe, dataset, RunFolder(out), Conditions.of(progress=False), None, None, {}, None, OpenedWeights(),
-          lang).compare()
+    order = Order(recipe, dataset, RunFolder(out), Conditions.of(progress=False), None, None, {}, None, OpenedWeights(),
+                  lang)
+    identity = {name: value for name, value in order.identity.items() if name != "sample_weight"}  # not asked for here
+    order.folder.compare({**order.header, "identity": identity})
 
 
 def plan_run(recipe: Recipe, dataset: Dataset, *, corpus: Corpus | None = None, ids: TokenIds | None = None,
