@@ -240,7 +240,7 @@ class PhaseRecorder(Recorder):
 def _read_back(losses: list[Any]) -> list[float]:
     """Losses as numbers; those of the epoch, which wait on the device, in one transfer."""
     first = next((i for i, loss in enumerate(losses) if isinstance(loss, Tensor)), len(losses))
-    return losses[:first] + (torch.stack(losses[first:]).tolist() if first < len(losses) else [])
+    return losses[:first] + (torch.stack(losses[first:]).cpu().tolist() if first < len(losses) else [])
 
 
 def record_file(folder: Path, phase: str, direction: str) -> Path:
