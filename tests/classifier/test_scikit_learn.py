@@ -197,7 +197,7 @@ def test_scores_agree_with_predictions(model):
 
 
 def test_a_certain_model_has_finite_scores(model, monkeypatch):
-    monkeypatch.setattr(model, "_outputs", lambda *_: np.array([[0.0, 1.0], [1.0, 0.0]]))
+    monkeypatch.setattr(model, "_outputs", lambda *_, **__: np.array([[0.0, 1.0], [1.0, 0.0]]))
     scores = model.decision_function(["a", "b"])
     assert np.isfinite(scores).all() and scores[0] == -scores[1] > 30
     assert np.isfinite(model.predict_log_proba(["a", "b"])).all()
