@@ -11,7 +11,7 @@ demo:  ## the whole method on synthetic reviews, minutes, offline
 
 test:  ## the tests, as CI runs them
 	@bash .ci/environment $(VENV) test,lint,docs,parquet,zstd
-	$(python) -m pytest -n 2
+	$(python) -m pytest -n 2 --dist worksteal
 
 test-oldest:  ## a quick set of tests on Python 3.10 and the oldest versions that the ranges allow, in .venv-oldest
 	@bash .ci/versions oldest
