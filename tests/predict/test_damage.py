@@ -65,11 +65,22 @@ def test_a_damaged_language_model_is_no_start_for_others(folder):
         pretrained.load(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "run.json"])
+def test_a_letter_changed_in_a_record_is_seen(folder, name):
+    text = (folder / name).read_text()
+    assert '"en"' in text
+    (folder / name).write_text(text.replace('"en"', '"de"', 1))
+    if name == "run.json":
+        (folder / "config.json").unlink()
+    with pytest.raises(UlmfitError, match=f"{name} is damaged, or was changed"):
+        ULMFiT.load(folder)
+
+
 def test_models_without_digests_still_load(folder):
     expected = ULMFiT.load(folder).predict_proba(TEXTS)
     for name in ("config.json", "run.json"):
         values = read_json(folder / name)
-        for later in ("digests", "identity"):
+        for later in ("digests", "digest", "identity"):
             values.pop(later, None)
         write_json_atomic(folder / name, values)
     np.testing.assert_array_equal(ULMFiT.load(folder).predict_proba(TEXTS), expected)

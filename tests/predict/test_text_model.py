@@ -14,7 +14,7 @@ from fastai.learner import load_learner
 from some_texts import reviews, tiny
 
 from ulmfit_fastai import ULMFiT
-from ulmfit_fastai._files import read_json, write_json_atomic
+from ulmfit_fastai._files import read_json, sealed, write_json_atomic
 from ulmfit_fastai.batches.targets import Target
 from ulmfit_fastai.predict.config import Config
 from ulmfit_fastai.predict.text_model import TextModel, chunks
@@ -171,7 +171,8 @@ def test_what_is_no_model_is_refused_in_words(tmp_path, folder):
     ("recipe.json", {"max_vocab": "many"}, "max_vocab"),
 ])
 def test_files_of_another_model_are_refused(folder, name, change, said):
-    write_json_atomic(folder / name, {**read_json(folder / name), **change})
+    values = {**read_json(folder / name), **change}
+    write_json_atomic(folder / name, sealed(values) if name == "config.json" else values)
     with pytest.raises(ValueError, match=said):
         ULMFiT.load(folder)
 

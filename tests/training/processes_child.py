@@ -45,6 +45,13 @@ class Notes(Callback):
         self.losses: list[float] = []
         self.read: list[Any] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is remembered: a resumed training is noted from where it goes on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
     def after_batch(self) -> None:
         if self.learn.training:
             loader, x = self.learn.dls.train, self.learn.xb[0]
