@@ -268,7 +268,8 @@ class Other:
             while self.process.poll() is None and not conditions.budget.over():
                 time.sleep(0.2)
                 bar.show(0, self.words)
-        self.listener.join(timeout=5)
+        if self.process.poll() is not None:  # its last words
+            self.listener.join(timeout=5)
 
     def stop(self) -> None:
         """End it in good order, with its state written; no matter how this process ends, that is what it does."""
