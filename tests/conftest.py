@@ -34,6 +34,17 @@ def tiny_imdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_imdb_layout(synthetic_reviews(n_train=60, n_test=30, n_unsup=40), tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch counts with one thread, so that sums have one order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def tables_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """fastai prints its tables instead of handing them to IPython, whether IPython is installed or not."""

@@ -13,8 +13,8 @@ from statistics import fmean, stdev
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.stats import spearmanr
+from stops import StopAt
 
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.experiments import grid, label_curves, main_results
@@ -35,17 +35,10 @@ from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import from_frame
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import runs, session, work
-from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.prepare import rows_for
 from ulmfit_fastai.training.sharing import adopt_language_model, language_model_recipe
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -252,18 +245,6 @@ def test_killed_between_two_runs_it_goes_on_to_the_same_table(table7, reviews, o
     monkeypatch.undo()
     whole = ablate("table7", reviews, out=tmp_path, rows=rows, **options)
     assert whole.finished and whole.errors == {row: table.errors[row] for row in rows}
-
-
-class StopAt(Budget):
-    """A budget that is over once it was asked `n` times."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.n = n
-
-    def over(self):
-        self.n -= 1
-        return self.stopped or self.n < 0
 
 
 @pytest.mark.parametrize("n", [2, 12])  # in the language model; in the classifier

@@ -15,6 +15,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import Recorder
 from matplotlib.figure import Figure
 from some_texts import reviews, tiny
+from stops import StopAt
 
 from ulmfit_fastai import ULMFiT, pretrain, reproduce
 from ulmfit_fastai.recipe.presets import preset
@@ -22,7 +23,6 @@ from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import runs, session
 from ulmfit_fastai.training.beside import as_callbacks, memory_of, read_record, record_file
-from ulmfit_fastai.training.callbacks import Budget
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +70,6 @@ class Stops(Callback):
     def after_epoch(self):
         if self.learn.epoch == 1:
             raise CancelFitException
-
-
-class StopAt(Budget):
-    """A budget that is over once it was asked `n` times."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.n = n
-
-    def over(self):
-        self.n -= 1
-        return self.stopped or self.n < 0
 
 
 def train(recipe, texts, out, cache, *cbs):

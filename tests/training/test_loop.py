@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
+from stops import StopAt
 
 from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.model.learners import group_table, set_trainable
@@ -250,18 +251,6 @@ def same(a, b):
     assert a[0] == b[0]
     for one, other in zip(a[1:], b[1:]):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
-
-
-class StopAt(Budget):
-    """A budget that is over once it was asked `n` times: a deadline at a known batch."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.n = n
-
-    def over(self):
-        self.n -= 1
-        return self.stopped or self.n < 0
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stops import StopAt
 
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.model import pretrained
@@ -21,7 +22,6 @@ from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens.store import TokenStore
 from ulmfit_fastai.training import pretraining, runs, session
-from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.corpus import general_text
 from ulmfit_fastai.training.pretraining import perplexity
 from ulmfit_fastai.training.pretraining import pretrain as pretrain_corpus
@@ -121,18 +121,6 @@ def test_in_a_smaller_vocabulary_the_other_words_count_as_one(cache):
                           for words in (None, list(vocab)[:20], vocab))
     assert same["perplexity"] == pytest.approx(own["perplexity"], rel=1e-5)
     assert smaller["perplexity"] < own["perplexity"] and smaller["unknown"] > own["unknown"] + 0.05
-
-
-class StopAt(Budget):
-    """A budget that is over once it was asked `n` times: a deadline at a known batch."""
-
-    def __init__(self, n):
-        super().__init__()
-        self.n = n
-
-    def over(self):
-        self.n -= 1
-        return self.stopped or self.n < 0
 
 
 def test_pretraining_stopped_at_a_batch_goes_on_to_the_same_weights(jsonl, cache, tmp_path, monkeypatch):

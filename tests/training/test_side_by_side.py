@@ -24,47 +24,41 @@ from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import side_by_side
 from ulmfit_fastai.training.estimate import Plan
+from ulmfit_fastai.training.prepare import prepare
 from ulmfit_fastai.training.runs import run
 from ulmfit_fastai.training.session import Conditions
 
-RECIPE = preset("tiny").replace(**{"directions": ("forward", "backward"), "precision": "fp32",
-                                   "lm.stages.-1.epochs": 2})
+RECIPE = preset("tiny").replace(**{"directions": ("forward", "backward"), "precision": "fp32", "weights": "pretrain",
+                                   "pretrain.bs": 4, "lm.stages.-1.epochs": 2})
+CORPUS = synthetic_reviews(n_train=2, n_test=2, n_unsup=30, seed=2).df["text"].tolist()
 REVIEWS = synthetic_reviews(n_train=90, n_test=30, n_unsup=40, seed=1)
 CODE = """
 import sys; sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
-from test_side_by_side import RECIPE, REVIEWS, run
-run(RECIPE, REVIEWS, {out!r}, device="cpu", progress=False, parallel=True, checkpoint_every=0.2)
+from test_side_by_side import CORPUS, RECIPE, REVIEWS, run
+run(RECIPE, REVIEWS, {out!r}, corpus=CORPUS, device="cpu", progress=False, parallel=True, checkpoint_every=0.2)
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def one_after_the_other(tmp_path_factory) -> Path:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    out = run(RECIPE, REVIEWS, tmp_path_factory.mktemp("a") / "run", device="cpu", progress=False, parallel=False)
-    torch.set_num_threads(before)
-    return out
+def one_after_the_other(tmp_path_factory, one_thread) -> Path:
+    return run(RECIPE, REVIEWS, tmp_path_factory.mktemp("a") / "run", corpus=CORPUS, device="cpu", progress=False,
+               parallel=False)
 
 
 def at_once(out: Path, **more) -> Path:
     how = {"parallel": True, "checkpoint_every": 0.2, **more}
-    return run(RECIPE, REVIEWS, out, device="cpu", progress=False, **how)
+    return run(RECIPE, REVIEWS, out, corpus=CORPUS, device="cpu", progress=False, **how)
 
 
 def assert_the_same(out: Path, expected: Path) -> None:
     names = sorted(path.name for path in expected.iterdir() if path.name not in ("run.json", "history.csv"))
     assert sorted(path.name for path in out.iterdir() if path.name not in ("run.json", "history.csv")) == names
     state = [str(path.relative_to(expected)) for path in (expected / "state").glob("*.np[yz]")]
-    assert len(state) == 8 and "state/recorder_lm_backward.npz" in state
+    assert len(state) == 10 and "state/recorder_lm_backward.npz" in state
     for name in [*names, *state]:
         if (expected / name).is_file():
             assert (out / name).read_bytes() == (expected / name).read_bytes(), name
@@ -74,7 +68,8 @@ def assert_the_same(out: Path, expected: Path) -> None:
     for name in ("metrics", "status", "data", "recipe_hash"):
         assert one[name] == other[name], name
     assert {**one["digests"], "history.csv": ""} == {**other["digests"], "history.csv": ""}
-    assert one.get("weights") == other.get("weights") and sorted(one["phases_done"]) == sorted(other["phases_done"])
+    assert set(one["weights"]) == {"forward", "backward"} and one["weights"] == other["weights"]
+    assert sorted(one["phases_done"]) == sorted(other["phases_done"])
     assert [(s["direction"], s["phase"], s["epochs_done"], s["status"]) for s in one["stages"]] == [
         (s["direction"], s["phase"], s["epochs_done"], s["status"]) for s in other["stages"]]
     assert set(one["seconds"]) == set(other["seconds"])
@@ -159,7 +154,7 @@ def test_a_direction_moves_between_folders_once_however_often_it_is_cut_short(on
     source, part = RunFolder(whole).read(), RunFolder(whole / "state" / "backward")
     part.run = {**read_json(whole / "run.json"), "stages": [], "phases_done": [], "digests": {}, "weights": {}}
     side_by_side.hand_over("backward", source, part)
-    assert not list(whole.glob("*_backward.safetensors")) and len(list(part.path.glob("*_backward.safetensors"))) == 2
+    assert not list(whole.glob("*_backward.safetensors")) and len(list(part.path.glob("*_backward.safetensors"))) == 3
     os.replace(part.path / "lm_backward.safetensors", whole / "lm_backward.safetensors")  # killed at this moment
     for _ in range(2):
         side_by_side.hand_over("backward", RunFolder(part.path).read(), source)
@@ -171,14 +166,29 @@ def test_a_direction_moves_between_folders_once_however_often_it_is_cut_short(on
 
 @pytest.mark.parametrize(("asked", "threads", "tokens", "device", "expected"), [
     (None, 2, 10**9, "cpu", True), (None, 1, 10**9, "cpu", False), (None, 2, 1000, "cpu", False),
-    (True, 1, 1000, "cpu", True), (False, 2, 10**9, "cpu", False), (True, 2, 10**9, "meta", False)])
+    (None, 2, 10**9, "meta", False), (True, 1, 1000, "cpu", True), (False, 2, 10**9, "cpu", False)])
 def test_two_processes_are_taken_where_they_are_faster(asked, threads, tokens, device, expected, monkeypatch):
     monkeypatch.setattr(side_by_side, "_tokens", lambda recipe, data: tokens)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(side_by_side, "cores", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     conditions = Conditions(torch.device(device), parallel=asked)
     assert side_by_side.is_worth_it(RECIPE, None, conditions) == expected
-    assert not side_by_side.is_worth_it(RECIPE.replace(directions=("forward",)), None, conditions)
+
+
+@pytest.mark.parametrize(("directions", "device"), [(("forward",), "cpu"), (("forward", "backward"), "meta")])
+def test_both_at_once_are_had_or_refused(directions, device):
+    recipe = RECIPE.replace(directions=directions)
+    assert not side_by_side.can(recipe, Conditions(torch.device(device)))
+    with pytest.raises(UlmfitError, match="expected two directions and a CPU, found forward"):
+        side_by_side.refuse_one_at_a_time(recipe, Conditions(torch.device(device), parallel=True))
+    side_by_side.refuse_one_at_a_time(recipe, Conditions(torch.device(device)))
+
+
+def test_work_is_counted_in_tokens_also_when_stage_1_is_done(tmp_path):
+    data = prepare(RECIPE, REVIEWS, cache=tmp_path, progress=False)
+    rows, epochs = data.splits, RECIPE.classifier.epochs
+    expected = 2 * data.ids.lengths[rows.lm_train].sum() + epochs * data.ids.lengths[rows.train].sum()
+    assert side_by_side._tokens(RECIPE, data) == expected
 
 
 def test_callbacks_see_one_training(tmp_path):

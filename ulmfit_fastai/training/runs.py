@@ -34,7 +34,7 @@ from .prepare import prepare, pretraining_left, read_general
 from .processes import processes
 from .session import Conditions, alone, session
 from .sharing import adopt_language_model, language_model_in
-from .side_by_side import fewer_threads, is_worth_it, train_directions
+from .side_by_side import fewer_threads, is_worth_it, refuse_one_at_a_time, train_directions
 from .starting import OpenedWeights
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ def run(
     """
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache, parallel=parallel, cbs=cbs)
+    refuse_one_at_a_time(recipe, conditions)
     processes().same(recipe=recipe.hash, texts=dataset.fingerprint)
     order = Order(recipe, dataset, RunFolder(processes().place(out)), conditions, corpus, ids, lm_from or {}, until,
                   opened or OpenedWeights(), lang, sample_weight)

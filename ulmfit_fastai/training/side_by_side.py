@@ -29,6 +29,7 @@ from .._errors import UlmfitError
 from .._progress import Bar
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder
+from ..tokens.stream import cores
 from .beside import record_file
 from .phases import Run
 from .prepare import Prepared
@@ -62,12 +63,19 @@ class Job:
 
 
 def is_worth_it(recipe: Recipe, data: Prepared, conditions: Conditions) -> bool:
-    """Whether two processes are the faster way: a CPU with two cores and threads to share, and hours rather than
+    """Whether two processes are the faster way: a CPU with two cores and threads to share, and minutes rather than
     seconds of work."""
     if conditions.parallel is not None:
-        return conditions.parallel and can(recipe, conditions)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return can(recipe, conditions) and min(cores, torch.get_num_threads()) > 1 and _tokens(recipe, data) > WORTH
+        return conditions.parallel
+    return can(recipe, conditions) and min(cores(), torch.get_num_threads()) > 1 and _tokens(recipe, data) > WORTH
+
+
+def refuse_one_at_a_time(recipe: Recipe, conditions: Conditions) -> None:
+    """UlmfitError where both directions at once are asked for and can't be had."""
+    if conditions.parallel and not can(recipe, conditions):
+        raise UlmfitError(f"both directions at once: expected two directions and a CPU, found "
+                          f"{' and '.join(recipe.directions)} on {conditions.device}", field="parallel",
+                          advice="leave out `parallel=`")
 
 
 def can(recipe: Recipe, conditions: Conditions) -> bool:
@@ -78,11 +86,11 @@ def can(recipe: Recipe, conditions: Conditions) -> bool:
 
 def _tokens(recipe: Recipe, data: Prepared) -> float:
     rows = {"lm": (data.ids, data.splits.lm_train), "classifier": (data.ids, data.splits.train)}
-    if data.general is not None:
+    if data.general is not None:  # it isn't read again once stage 1 is done
         rows["pretrain"] = data.general.ids, data.general.train
     total = 0.0
-    for name in recipe.phases:
-        phase, (ids, chosen) = recipe.phase(name), rows[name]
+    for name, (ids, chosen) in rows.items():
+        phase = recipe.phase(name)
         if phase is not None and len(chosen):
             share = min(1.0, (phase.max_docs or len(chosen)) / len(chosen))
             total += float(ids.lengths[chosen].sum()) * share * sum(stage.epochs for stage in phase.stages)
