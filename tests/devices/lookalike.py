@@ -136,6 +136,16 @@ def _line() -> str:
     return "?"
 
 
+def _moment() -> str:
+    """Whether a training step is at work: not the checkpoint or the look for NaN of some steps only."""
+    stack = traceback.extract_stack()
+    running = {frame.name for frame in stack}
+    if "one_batch" not in running or running & {"_write", "_stop_on_nan"}:
+        return ""
+    scaled = any(frame.filename.endswith("grad_scaler.py") for frame in stack)
+    return " in a step, for torch's scaled loss" if scaled else " in a step"
+
+
 class Lookalike:
     """The device, while it is at work as a context.
 
@@ -154,7 +164,7 @@ class Lookalike:
         self.waits: Counter[str] = Counter()
 
     def wait(self, what: str) -> None:
-        self.waits[f"{what} {_line()}"] += 1
+        self.waits[f"{what} {_line()}{_moment()}"] += 1
 
     # An op
 
