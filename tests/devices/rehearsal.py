@@ -27,6 +27,7 @@ if KIND:
 import numpy as np
 import torch
 from fastai.callback import fp16
+from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.text.all import *  # noqa: F403  before the device is at work, as a user has it
 
 from benchmarks.gpu import jobs as gpu_jobs
@@ -114,10 +115,13 @@ def several_labels_and_numbers(out: Path) -> Any:
 
 
 def variants(out: Path) -> Any:
-    """Class weights, early stopping, fastai's own layers, sampled words in the loss."""
+    """Class weights, early stopping, fastai's own layers, sampled words in the loss; weighed texts and a callback."""
     every = {"class_weights": (1.0, 3.0)}, {"classifier.early_stopping": 1, "classifier.stages.-1.epochs": 3}, \
         {"fast": False}, {"lm.sampled_words": 50}
-    return [fitted(**changes).fit(TEXTS, LABELS).predict_proba(TEXTS[:9]).tolist() for changes in every]
+    models = [fitted(**changes).fit(TEXTS, LABELS) for changes in every]
+    weighed = ULMFiT(still(n_labels=None), device=WHERE, progress=False, cbs=EarlyStoppingCallback(patience=9))
+    models.append(weighed.fit(TEXTS, LABELS, sample_weight=[1 + i % 3 for i in range(60)]))
+    return [model.predict_proba(TEXTS[:9]).tolist() for model in models]
 
 
 def pretraining(out: Path) -> Any:
