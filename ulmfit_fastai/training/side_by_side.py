@@ -29,7 +29,7 @@ from .._errors import UlmfitError
 from .._progress import Bar
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder
-from .beside import record_file
+from ..results.recorder import record_file
 from .phases import Run
 from .prepare import Prepared
 from .processes import processes
