@@ -95,24 +95,24 @@ def _errors_drawn(names: Sequence[str], results: Sequence[Result]) -> list[Marku
 
 
 def _losses(names: Sequence[str], results: Sequence[Result]) -> list[tuple[str, Markup]]:
-    """Validation losses of each phase and direction, of the first runs that have it."""
-    cards = []
+    """Validation losses of each phase and direction, of the first runs."""
+    cards, order = [], names[:MOST_LINES]
+    more = f", the first {MOST_LINES} runs" if len(names) > MOST_LINES else ""
     for phase in figures.PHASES:
         for direction in ("forward", "backward"):
-            found = {}
-            for name, result in zip(names, results):
-                history = result.history
-                rows = history[(history["phase"] == phase) & (history["direction"] == direction)]
-                if len(rows):
-                    found[name] = rows
+            every = {name: _epochs(result, phase, direction) for name, result in zip(order, results)}
+            found = {name: rows for name, rows in every.items() if len(rows)}
             if found:
-                shown = dict(list(found.items())[:MOST_LINES])
                 ends = "; ".join(f"{name} ends at {number(rows['valid_loss'].iloc[-1], 3)}"
-                                 for name, rows in shown.items())
-                more = f", the first {MOST_LINES} runs" if len(found) > MOST_LINES else ""
-                drawn = several_losses_figure(shown, phase, palette=IN_PAGE)
+                                 for name, rows in found.items())
+                drawn = several_losses_figure(found, phase, order, palette=IN_PAGE)
                 cards.append((f"{direction}{more}", figure_html(drawn, f"losses-{phase}-{direction}", alt=ends)))
     return cards
+
+
+def _epochs(result: Result, phase: str, direction: str) -> pd.DataFrame:
+    history = result.history
+    return history[(history["phase"] == phase) & (history["direction"] == direction)]
 
 
 def _recipes(results: Sequence[Result]) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,8 +154,7 @@ def steps_figure(records: Mapping[str, Mapping[str, Any]], phase: str, *, perple
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(FuncFormatter(thousands))
-        of = "text" if phase == "classifier" else "word"
-        axes.set_ylabel("perplexity" if perplexity else f"loss (nats a {of})")
+        axes.set_ylabel("perplexity" if perplexity else "loss" if phase == "classifier" else "loss (nats a word)")
         axes.set_xlabel("training step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(thousands))
@@ -179,16 +178,16 @@ def _draw_steps(axes: Axes, record: Mapping[str, Any], shape: Any, palette: Pale
                   markersize=4, label=f"held out{suffix}", zorder=3)
 
 
-def several_losses_figure(histories: Mapping[str, pd.DataFrame], phase: str, *, palette: Palette = LIGHT,
-                          size: tuple[float, float] = (4.6, 3.0)) -> Figure:
-    """Validation loss per epoch of several runs, a line a run."""
+def several_losses_figure(histories: Mapping[str, pd.DataFrame], phase: str, order: Sequence[str], *,
+                          palette: Palette = LIGHT, size: tuple[float, float] = (4.6, 3.0)) -> Figure:
+    """Validation loss per epoch of several runs, a line a run; `order` gives each name its colour in all drawings."""
     with style():
         figure = Shown(figsize=size, layout="constrained")
         axes = figure.subplots()
-        for number, (name, rows) in enumerate(histories.items()):
+        for name, rows in histories.items():
             values = pd.to_numeric(rows["valid_loss"], errors="coerce").to_numpy(float)
             axes.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3.2, label=shortened(name, 24),
-                      **_line(palette, number, max(2, len(histories))))
+                      **_line(palette, order.index(name), max(2, len(order))))
         axes.set_title(show_name(phase), color=palette.ink)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation loss")
