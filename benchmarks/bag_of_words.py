@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from ulmfit_fastai._files import read_json, write_json_atomic
-from ulmfit_fastai.experiments.baselines import nbsvm_baseline, nbsvm_scores, tfidf_baseline
+from ulmfit_fastai.experiments.baselines import nbsvm_baseline, nbsvm_scores
 from ulmfit_fastai.results.environment import now, versions
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.imdb import load_imdb
 from ulmfit_fastai.texts.splits import split_validation
+from ulmfit_fastai.training.baseline import tfidf_baseline
 
 log = logging.getLogger("bag_of_words")
 Record = dict[str, Any]

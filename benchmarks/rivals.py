@@ -27,10 +27,11 @@ import torch
 
 from benchmarks.bag_of_words import training_rows
 from ulmfit_fastai._files import read_json, write_json_atomic
-from ulmfit_fastai.experiments.baselines import nbsvm_baseline, tfidf_baseline
+from ulmfit_fastai.experiments.baselines import nbsvm_baseline
 from ulmfit_fastai.results.environment import command_line, describe_device, now, versions
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.sources import load_task
+from ulmfit_fastai.training.baseline import tfidf_baseline
 
 log = logging.getLogger("rivals")
 Record = dict[str, Any]

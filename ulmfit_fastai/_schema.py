@@ -49,7 +49,8 @@ SESSION = {"started?": TEXT, "seconds?": NUMBER, "device?": {str: object}, "vers
 RUN = {
     "schema": object, "status?": str, "task?": TEXT, "recipe?": (RECIPE_OF_RUN, type(None)), "recipe_hash?": TEXT,
     "seeds?": [int], "started?": TEXT, "finished?": TEXT, "data?": DATA, "stages?": [STAGE], "metrics?": METRICS,
-    "baselines?": [{"name": str, "error": NUMBER, "n?": int}], "warnings?": [str], "sessions?": [SESSION],
+    "baselines?": [{"name": str, "error?": NUMBER, "mae?": NUMBER, "n?": int}], "warnings?": [str],
+    "sessions?": [SESSION],
     "versions?": {str: TEXT}, "device?": {"type?": TEXT, "name?": TEXT}, "command?": (str, [str], type(None)),
     "weights?": ({str: {"name?": TEXT}}, type(None)), "phases_done?": [str], "seconds?": {str: NUMBER}, "until?": TEXT,
     "identity?": {"lang?": TEXT, "pieces?": TEXT, "kind?": TEXT, "label_delim?": TEXT, "weights?": {str: TEXT}},

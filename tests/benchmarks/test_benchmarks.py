@@ -25,6 +25,7 @@ from ulmfit_fastai.recipe.parts import Model
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.tokens.ids import TokenIds
+from ulmfit_fastai.training.baseline import tfidf_baseline
 
 CPU = torch.device("cpu")
 
@@ -235,7 +236,7 @@ def test_bags_of_words_from_counts_are_the_baselines(tmp_path):
     for one in found["records"]:
         train = bag_of_words.training_rows(reviews, one["labels"], one["seed"])
         assert len(train) == one["n_train"] == one["labels"] and one["n"] == 80
-        baseline = {"TF-IDF(1,2) + logistic regression": baselines.tfidf_baseline,
+        baseline = {"TF-IDF(1,2) + logistic regression": tfidf_baseline,
                     "NB-SVM(1,2)": baselines.nbsvm_baseline}.get(one["name"])
         if baseline is not None:
             assert one["error"] == pytest.approx(baseline(reviews, train, reviews.rows("test"))["error"])

@@ -78,7 +78,7 @@ def test_the_model_says_what_it_was_trained_on(trained):
     config = ULMFiT.load(trained / "model").model_.config
     assert config.text == ("review",) and config.label == "mood" and config.target.classes == ("bad", "good", "meh")
     assert config.data["counts"] == {"train": 33, "test": 0, "unsup": 1}
-    assert "validation error" in (trained / "model" / "report.html").read_text()
+    assert "held-out error" in (trained / "model" / "report.html").read_text()
     assert json.loads((trained / "model" / "run.json").read_text())["data"]["source"] == "reviews.csv"
     assert "row 33 (counted from 0) of column review is empty: left out" in (trained / "model" / "run.json").read_text()
 

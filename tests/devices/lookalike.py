@@ -137,10 +137,10 @@ def _line() -> str:
 
 
 def _moment() -> str:
-    """Whether a training step is at work: not the checkpoint or the look for NaN of some steps only."""
+    """Whether a training step is at work: not a checkpoint, its taking up, or the look for NaN of some steps only."""
     stack = traceback.extract_stack()
     running = {frame.name for frame in stack}
-    if "one_batch" not in running or running & {"_write", "_stop_on_nan"}:
+    if "one_batch" not in running or running & {"_write", "_restore", "_stop_on_nan"}:
         return ""
     scaled = any(frame.filename.endswith("grad_scaler.py") for frame in stack)
     return " in a step, for torch's scaled loss" if scaled else " in a step"

@@ -19,7 +19,7 @@ from stops import StopAt
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.experiments import grid, label_curves, main_results
 from ulmfit_fastai.experiments.ablation_table import AblationTable, spearman
-from ulmfit_fastai.experiments.baselines import log_count_ratio, nbsvm_baseline, tfidf_baseline
+from ulmfit_fastai.experiments.baselines import log_count_ratio, nbsvm_baseline
 from ulmfit_fastai.experiments.epoch_curves import figure4
 from ulmfit_fastai.experiments.grid import plan_grid
 from ulmfit_fastai.experiments.label_curves import lowshot
@@ -35,6 +35,7 @@ from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import from_frame
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import runs, session, work
+from ulmfit_fastai.training.baseline import tfidf_baseline
 from ulmfit_fastai.training.prepare import rows_for
 from ulmfit_fastai.training.sharing import adopt_language_model, language_model_recipe
 

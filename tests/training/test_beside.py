@@ -19,10 +19,11 @@ from stops import StopAt
 
 from ulmfit_fastai import ULMFiT, pretrain, reproduce
 from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.recorder import read_record, record_file
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import runs, session
-from ulmfit_fastai.training.beside import as_callbacks, memory_of, read_record, record_file
+from ulmfit_fastai.training.beside import as_callbacks, memory_of
 
 
 @pytest.fixture(scope="module")

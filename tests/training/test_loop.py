@@ -19,7 +19,6 @@ import torch
 from fastai.callback.core import Callback
 from stops import StopAt
 
-from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.model.learners import group_table, set_trainable
 from ulmfit_fastai.recipe.freezing import chain_thaw, gradual
 from ulmfit_fastai.recipe.presets import preset
@@ -28,6 +27,7 @@ from ulmfit_fastai.recipe.schedules import cosine, one_cycle, stlr
 from ulmfit_fastai.results.folder import RunFolder, RunMismatch
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import estimate, progress, runs, session
+from ulmfit_fastai.training.baseline import tfidf_baseline
 from ulmfit_fastai.training.callbacks import Budget, derived_seed
 from ulmfit_fastai.training.loop import PhaseFit
 from ulmfit_fastai.training.session import Conditions

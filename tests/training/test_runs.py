@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from ulmfit_fastai.experiments.baselines import tfidf_baseline
 from ulmfit_fastai.experiments.reproduction import reproduce
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.weights import LMWeights
@@ -19,6 +18,7 @@ from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.results.record import seconds_of
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.baseline import tfidf_baseline
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import prepare
 from ulmfit_fastai.training.runs import run

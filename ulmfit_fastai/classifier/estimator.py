@@ -23,12 +23,13 @@ from ..predict.text_model import TextModel
 from ..recipe.presets import PRESETS
 from ..recipe.recipe import Recipe
 from ..texts.dataset import from_frame
+from ..training.baseline import tfidf_baseline
 from ..training.prepare import rows_for
 from ..training.processes import join
 from ..training.runs import plan_run, refuse_another_run, run
 from ..training.starting import OpenedWeights
 from .doubts import unknown_words
-from .fitted import Work, records_of, refuse_unfinished, trained_model
+from .fitted import Work, records_of, refuse_unfinished, report_of, trained_model
 from .frames import as_frame
 from .labels import aligned, read_labels
 from .settings import Settings
@@ -70,7 +71,7 @@ class ULMFiT(Settings):
         drop_missing: leave out rows without text and use those without label for the language model, instead of
             refusing them.
         out: the run folder, kept, from which `fit` goes on after an interruption; it is a saved model too, once
-            finished. None: a temporary one.
+            finished, and holds `report.html`, which shows some of the held-out texts. None: a temporary one.
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which `fit` stops in good order; needs `out`, to go on from.
         random_state: seed of everything random; None: the recipe's, 0 in every preset.
@@ -79,6 +80,8 @@ class ULMFiT(Settings):
         cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
         lm: a folder of `fit_language_model`, whose language model is taken as it is, with its words, instead of
             fine-tuning one in each fit: one for a whole search or cross-validation.
+        baseline: where there is an `out`, train a bag of words on the same labels too, so that the report says what the
+            easy way gives.
 
     Attributes:
         classes_: the classes in the order of the probabilities, (classes,); not there for regression. Like all that
@@ -113,6 +116,7 @@ class ULMFiT(Settings):
         progress: bool = True,
         cbs: Any = None,
         lm: str | Path | None = None,
+        baseline: bool = True,
     ) -> None:
         self.preset = preset
         self.weights = weights
@@ -133,6 +137,7 @@ class ULMFiT(Settings):
         self.progress = progress
         self.cbs = cbs
         self.lm = lm
+        self.baseline = baseline
 
     # Training
 
@@ -173,12 +178,14 @@ class ULMFiT(Settings):
             folder = Path(temporary) / "run" if self.out is None else expanded(self.out)
             folder = run(work.recipe, work.dataset, folder, ids=work.ids, device=self.device, progress=self.progress,
                          time_budget=self.time_budget, resume=self.resume, opened=work.opened,
-                         lang=self.lang, cbs=self.cbs, sample_weight=weights)
+                         lang=self.lang, cbs=self.cbs, sample_weight=weights,
+                         baseline=tfidf_baseline if self.baseline and self.out is not None else None)
             self._take(trained_model(folder, work, device=self.device, kept=self.out is not None))
             self._data, self._records = (work.dataset, work.ids), records_of(folder, work.config.directions)
             if self.out is not None:
                 self.model_.describe(folder, card=model_card(self.model_, name=folder.resolve().name,
                                                               run_folder=True))
+                report_of(folder, work.dataset)
         return self
 
     def fit_language_model(self, X: Any, out: str | Path, *, text: Any = None) -> Path:

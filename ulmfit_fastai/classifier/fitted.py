@@ -14,9 +14,10 @@ from ..model.weights import Classifier
 from ..predict.config import Config, about
 from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
+from ..results.recorder import read_record, record_file
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
-from ..training.beside import read_record, record_file
+from ..training.processes import processes
 from ..training.session import Stopped
 from ..training.starting import OpenedWeights
 
@@ -66,3 +67,14 @@ def trained_model(folder: Path, work: Work, *, device: str | None, kept: bool) -
     classifiers = {direction: Classifier.load(folder / f"classifier_{direction}.safetensors",
                                               vocab=folder / "vocab.json") for direction in config.directions}
     return TextModel(config, work.recipe, classifiers, metrics=done["metrics"], device=device)
+
+
+def report_of(folder: Path, dataset: Dataset) -> None:
+    """Write the run's report, with texts of this dataset; once, since the same fit again changes nothing."""
+    page = folder / "report.html"
+    done = page.exists() and page.stat().st_mtime >= (folder / "run.json").stat().st_mtime
+    if done or not processes().leads:
+        return
+    from ..report.report import write_report  # matplotlib, only where it is needed
+
+    write_report(folder, dataset=dataset)

@@ -37,6 +37,7 @@ class Settings(Trained):
     progress: bool
     cbs: Any
     lm: str | Path | None
+    baseline: bool
 
     def _store(self, dataset: Dataset, temporary: Path) -> TokenStore:
         """The texts' tokens; without `out`, nothing of them stays on the disk."""

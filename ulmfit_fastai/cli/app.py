@@ -73,9 +73,10 @@ COMMANDS = (
     Command("cache", cache, (option("--clear", action="store_true", help="remove them"),)),
     Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
     Command("report", report, (
-        option("run", metavar="RUN", help="run folder"),
+        option("runs", nargs="+", metavar="RUN", help="run folder; several are compared on one page"),
         option("--texts", nargs="?", const="", metavar="PATH",
-               help="show texts too, from the run's data in PATH (default: fastai's cache)"))),
+               help="show texts too, from the run's data in PATH (default: fastai's cache)"),
+        option("--out", metavar="FILE", help="the page of several runs (default: comparison.html)"))),
     Command("recipe", recipe, (
         option("names", nargs="*", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
         option("--json", action="store_true", help="as JSON, to be edited and given as --preset"),

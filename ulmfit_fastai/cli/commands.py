@@ -121,28 +121,42 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write the HTML report of a run again.
+    """Write the HTML report of a run again, or one page that compares several.
 
-    One page that opens offline: the result beside the paper, rates, losses, confusion, time and memory. A finished run
-    has one already; this makes it anew, also for a run that was stopped.
+    One page that opens offline: the result, beside the paper where that has one, rates, losses, where it errs, time and
+    memory. A finished run has one already; this makes it anew, also for a run that was stopped.
 
-    With --texts it shows the most confident mistakes with the words that led to them: a page to keep to yourself.
+    With --texts it shows the most confident mistakes with the words that led to them: a page to keep to yourself. A
+    report of your own texts, as `train` writes it, has them; made anew it is without, to be passed on.
+
+    Several runs: their errors with intervals, their losses, where their recipes differ, and their seconds, on the page
+    --out.
 
     examples:
       ulmfit-fastai report runs/imdb
       ulmfit-fastai report runs/imdb --texts
+      ulmfit-fastai report model-a model-b --out comparison.html
     """
     from ..report.report import write_report
 
-    dataset = None
+    if len(args.runs) > 1:
+        from ..report.several_runs import write_comparison
+
+        if args.texts is not None:
+            raise UlmfitError("--texts shows those of one run: give one, or leave it out", field="texts")
+        say(f"comparison: {write_comparison(args.runs, args.out or 'comparison.html').resolve()}")
+        return 0
+    if args.out is not None:
+        raise UlmfitError("--out is the page of several runs; one run's is its report.html", field="out")
+    run, dataset = args.runs[0], None
     if args.texts is not None:
         from ..results.result import Result
         from ..texts.imdb import load_imdb
         from ..texts.sources import load_task
 
-        task, path = Result.load(args.run).task, args.texts or None  # whether they are the run's is checked below
+        task, path = Result.load(run).task, args.texts or None  # whether they are the run's is checked below
         dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
-    say(f"report: {write_report(args.run, dataset=dataset, show_texts=True if dataset else None)}")
+    say(f"report: {write_report(run, dataset=dataset, show_texts=True if dataset else None)}")
     return 0
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
 from .._files import expanded
-from .._processes import leads
 from .._progress import Bar
 from .options import (
     DEVICE,
@@ -64,8 +63,10 @@ def train(args: argparse.Namespace) -> int:
     (--task regression), or several classes with a mark between them (--label-delim). The language model reads all texts
     first, those of --unlabelled too. A part of the labelled texts is held out to measure the result (--valid).
 
-    FOLDER then is the model: weights, words and settings without any code, a model card (README.md), and the record of
-    the run. Interrupted, or at the end of the time budget, the same command goes on where it stopped.
+    FOLDER then is the model: weights, words and settings without any code, a model card (README.md), the record of the
+    run, and report.html: where the model errs, beside a bag of words on the same labels. The report shows some of the
+    held-out texts; `ulmfit-fastai report FOLDER` writes it without. Interrupted, or at the end of the time budget, the
+    same command goes on where it stopped.
 
     The presets few-labels and quick suit a CPU, fastai a GPU; they are fitted to how many texts there are. --dry-run
     says how long it would take here.
@@ -102,12 +103,8 @@ def train(args: argparse.Namespace) -> int:
     except Unfinished as stopped:
         say(stopped.in_shell_words)
         return STOPPED
-    report = ""
-    if model.model_.target.kind == "single" and leads():
-        from ..report.report import write_report
-
-        report = f"report: {write_report(args.out).resolve()}\n"
-    say(f"held-out texts: {model.held_out()}\nmodel: {Path(args.out).resolve()}\n{report}\nnow:\n"
+    out = expanded(args.out).resolve()
+    say(f"held-out texts: {model.held_out()}\nmodel: {out}\nreport: {out / 'report.html'}\n\nnow:\n"
           f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
           f"  ulmfit-fastai evaluate {args.out} FILE\n"
           f"  ulmfit-fastai explain {args.out} \"a text\"")
@@ -223,7 +220,7 @@ def estimator(args: argparse.Namespace, options: dict[str, Any]) -> ULMFiT:
                   class_weight=weights_of(args.class_weight), epochs=args.epochs, lm_epochs=args.lm_epochs,
                   settings=options or None, validation_fraction=args.valid, drop_missing=args.drop_missing,
                   out=args.out, resume=not args.no_resume, time_budget=args.time_budget, random_state=seed,
-                  device=args.device)
+                  device=args.device, baseline=not args.no_baseline)
 
 
 def weights_of(given: list[str] | None) -> str | dict[str, float] | None:
@@ -300,6 +297,7 @@ TEXTS = (
                help="share of the labelled texts held out (default: the recipe's, 0.1 in every preset)"),
         option("--drop-missing", action="store_true",
                help="leave out rows without text, and use those without label for the language model only"),
+        option("--no-baseline", action="store_true", help="leave the bag of words out"),
         option("--lang", default="en", metavar="CODE",
                help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
         *LAYOUT, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),

@@ -28,11 +28,12 @@ from ..results.comparison import title_of
 from ..results.intervals import interval
 from ..texts.dataset import Dataset
 from ..texts.sources import load_task
+from ..training.baseline import tfidf_baseline
 from ..training.corpus import Corpus
 from ..training.prepare import rows_for
 from .ablation_table import SCHEMA
 from .base import base_recipe, refuse_early
-from .baselines import nbsvm_baseline, tfidf_baseline
+from .baselines import nbsvm_baseline
 from .figures import labels_figure, save_figure
 from .grid import Cell, GridPlan, distinct, plan_grid, result_of, run_grid
 from .label_points import SOME, lowshot_cells, point_cells, varied

@@ -15,11 +15,11 @@ from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..texts.sources import load_task
 from ..texts.synthetic import synthetic_reviews
+from ..training.baseline import tfidf_baseline
 from ..training.corpus import Corpus
 from ..training.processes import join, processes
 from ..training.runs import refuse_other_models, run
 from .base import refuse_early
-from .baselines import tfidf_baseline
 
 log = logging.getLogger(__name__)
 

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from ..results import figures
 from ..results.result import Result
+from .mistakes import Mistakes, Wrong, told
 from .page import IN_PAGE, figure_html, share
+from .ranked import ranked
 
 if TYPE_CHECKING:
-    from ..predict.explanation import Explanation
     from .words import Explain
 
-LONG_TEXT = 900  # characters of a text that are shown before the reader has to open the rest
 FEW_CLASSES = 4  # up to which the confusion matrix fits half the page's width
 MANY_CLASSES = 20  # beyond, the confusion matrix is no longer read as a whole: the worst pairs are listed
-
-
-class Mistake(NamedTuple):
-    id: str
-    label: str
-    predicted: str
-    sure: str
-    shown: Markup
-    hidden: Markup
-    """What of a long text is seen when the reader opens it."""
-    length: int
 
 
 def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain: Explain | None) -> dict[str, Any]:
@@ -38,18 +25,22 @@ def where_it_errs(result: Result, texts: dict[str, str] | None, n: int, explain:
     if not result.probs:
         return {}
     counts, many = result.confusion(), len(result.classes) > MANY_CLASSES
-    wrong = [row for _, row in result.mistakes(n).iterrows()]
-    why = [explain(texts.get(row["id"], ""), row["predicted"]) if explain and texts is not None else None
-           for row in wrong]
     return {
         **_calibration(result), "disagreement": _disagreement(result) if len(result.directions) > 1 else None,
         "few_classes": len(result.classes) <= FEW_CLASSES,
         "matrix": [] if many else _matrix(counts), "worst_pairs": _worst_pairs(counts) if many else [],
         "per_class": [(name, *(share(row[key]) for key in ("precision", "recall", "f1")), f"{int(row['n']):,}")
                       for name, row in result.per_class().iterrows()],
-        "with_texts": texts is not None, "explained": any(why),
-        "mistakes": [_mistake(row, (texts or {}).get(row["id"], ""), one) for row, one in zip(wrong, why, strict=True)],
+        **ranked(result), "mistakes": _mistakes(result, texts, n, explain),
     }
+
+
+def _mistakes(result: Result, texts: dict[str, str] | None, n: int, explain: Explain | None) -> Mistakes | None:
+    wrong = [Wrong(row["id"], row["label"], row["predicted"], f"{100 * row['confidence']:.2f} %", row["predicted"])
+             for _, row in result.mistakes(n).iterrows()]
+    return told("Most confident mistakes", "The wrong answers the classifier was surest of: hard cases, and sometimes "
+                "wrong labels.", "Words in blue spoke for the answer given, words in orange against it; dotted ones "
+                "the classifier doesn't know.", ("id", "label", "predicted", "probability"), wrong, texts, explain)
 
 
 def _calibration(result: Result) -> dict[str, Any]:
@@ -59,7 +50,7 @@ def _calibration(result: Result) -> dict[str, Any]:
     # Mean confidence minus accuracy.
     gap = float(((table["confidence"] - table["accuracy"]) * table["n"]).sum() / max(table["n"].sum(), 1))
     return {"calibration_error": error, "reliability": figure_html(drawing, "calibration", alt=alt),
-            "sure": "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"}
+            "modesty": "too sure of itself" if gap > 0.005 else "too modest" if gap < -0.005 else "about right"}
 
 
 def _disagreement(result: Result) -> tuple[float, int]:
@@ -84,23 +75,3 @@ def _worst_pairs(counts: pd.DataFrame, most: int = 15) -> list[tuple[str, str, s
     numbers = counts.to_numpy(np.int64)
     wrong = sorted(((int(numbers[i, j]), i, j) for i, j in np.argwhere(numbers) if i != j), reverse=True)
     return [(counts.index[i], counts.columns[j], f"{n:,}") for n, i, j in wrong[:most]]
-
-
-def _mistake(row: pd.Series, full: str, why: Explanation | None) -> Mistake:
-    """A wrong answer with its text, of which a long one's end is hidden at first."""
-    if len(full) <= LONG_TEXT:
-        shown, hidden = (Markup(why.marked()) if why else _lines(full)), Markup()
-    elif why:
-        words = int(np.searchsorted(np.cumsum([len(word.before + word.text) for word in why.words]), LONG_TEXT))
-        shown, hidden = Markup(why.marked(last=words)), Markup(why.marked(first=words))
-    else:
-        cut = full.rfind(" ", 0, LONG_TEXT)
-        cut = cut if cut > LONG_TEXT // 2 else LONG_TEXT
-        shown, hidden = _lines(full[:cut]), _lines(full[cut:])
-    return Mistake(row["id"], row["label"], row["predicted"], f"{100 * row['confidence']:.2f} %", shown, hidden,
-                   len(full))
-
-
-def _lines(raw: str) -> Markup:
-    """A text made safe, with the one tag that IMDb's reviews hold, <br />, taken as what it means."""
-    return Markup("<br>").join(re.split(r"(?:\s*<br\s*/?>)+\s*|\n+", raw))

@@ -37,7 +37,7 @@ def _templates() -> Environment:
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                             trim_blocks=True, lstrip_blocks=True)
     templates.filters |= {"number": number, "share": share, "thousands": "{:,}".format, "duration": duration,
-                          "phase_name": show_name}
+                          "phase_name": show_name, "short": "{:.4g}".format}
     return templates
 
 

@@ -15,10 +15,11 @@ from .._files import write_text_atomic
 from .._words import duration, without_secrets
 from ..paper import TASKS
 from ..results import figures
-from ..results.comparison import NAMES, title_of
+from ..results.comparison import NAMES, meets_the_paper, title_of
 from ..results.result import Result
 from .errors import where_it_errs
-from .page import IN_PAGE, figure_html, render
+from .page import IN_PAGE, figure_html, number, render
+from .several_classes import mean_error_interval, of_numbers, of_several_classes
 from .training import cost, curves, device_of
 
 if TYPE_CHECKING:
@@ -63,10 +64,15 @@ def report_html(result: Result, *, texts: dict[str, str] | None = None, mistakes
         explain: (text, class) -> the words that led there, as an `Explanation`.
     """
     recipe, readable = _recipe(result)
+    asked, own = (texts, mistakes, explain), not meets_the_paper(result)
+    held = result.held_out
     return render("page.html.jinja", result=result, title=title_of(result.task), names=NAMES,
+                  own=own, where="held-out" if own and result.evaluated == "validation" else result.evaluated,
+                  off=mean_error_interval(held) if held is not None and held.kind == "regression" else None,
                   main=result.scores[result.headline] if result.headline else None, epochs=_progress(result),
                   tiles=_tiles(result), among=_comparison(result), **curves(result),
-                  errs=where_it_errs(result, texts, mistakes, explain), **cost(result), facts=_facts(result),
+                  errs=where_it_errs(result, *asked), several=of_several_classes(result, *asked),
+                  numbers=of_numbers(result, *asked), **cost(result), facts=_facts(result),
                   raw=recipe, readable=readable)
 
 
@@ -89,18 +95,26 @@ def _tiles(result: Result) -> list[tuple[str, str]]:
     """The smaller numbers beside the big one."""
     if result.headline is None:
         return []
-    tiles = [(NAMES[name], f"{result.errors[name]:.2f} %") for name in result.directions if name != result.headline]
+    main = result.scores[result.headline]
+    tiles = [(NAMES[name], _main_number(result.scores[name])) for name in result.directions if name != result.headline]
     verdict = result.verdict
     if verdict.paper is not None:
         where = verdict.paper.where.split(",")[0]
         derived = ", derived for one direction" if verdict.paper.mark == "D" else ""
-        tiles.append((f"the paper, {where}{derived}", f"{verdict.paper.value:g} %"))
+        tiles.append((f"error in the paper, {where}{derived}", f"{verdict.paper.value:g} %"))
     for record in (result.run.get("baselines") or [])[:2]:
-        tiles.append((f"{record['name']}, same labels", f"{record['error']:.2f} %"))
-    tiles.append(("macro F1", f"{result.scores[result.headline]['macro_f1']:.4f}"))
+        tiles.append((f"{record['name']}, same labels", _main_number(record)))
+    tiles += [(title, number(main[name], 4)) for name, title in (("macro_f1", "macro F1"), ("micro_f1", "micro F1"),
+                                                                 ("r2", "R²")) if main.get(name) is not None]
+    tiles += [("root mean squared error", f"{main['rmse']:.4g}")] if "rmse" in main else []
     if result.seconds:
         tiles.append(("the whole run", duration(result.seconds)))
     return tiles
+
+
+def _main_number(scores: dict[str, Any]) -> str:
+    """The error, of numbers the mean absolute error."""
+    return f"{scores['error']:.2f} %" if "error" in scores else f"{scores['mae']:.4g}"
 
 
 def _comparison(result: Result) -> dict[str, Any]:
@@ -142,6 +156,8 @@ def _recipe(result: Result) -> tuple[str, str | None]:
 def _protocol(result: Result) -> str:
     if result.protocol == "tutorial":
         return "tutorial: test texts in the language model's training, the test set as validation set"
+    if result.held_out is not None and not meets_the_paper(result):
+        return "clean: the held-out texts come out of the labelled ones, and nothing is trained on them"
     return "clean: no test text is seen before the end, validation texts come out of the training set"
 
 

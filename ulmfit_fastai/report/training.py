@@ -10,6 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..results import figures
+from ..results.curve_figures import steps_figure
+from ..results.recorder import read_record, record_file
 from ..results.result import Result
 from .page import IN_PAGE, figure_html, number, share
 
@@ -18,7 +20,8 @@ def curves(result: Result) -> dict[str, Any]:
     """What training.html.jinja shows: drawings of rates and losses, with headings, and every epoch's numbers."""
     present = set(result.rates["phase"]) | set(result.history["phase"])
     phases = [phase for phase in figures.PHASES if phase in present]
-    return {"rates": _rates(result.rates, phases), "losses": _losses(result.history, phases),
+    return {"rates": _rates(result.rates, phases), "losses": _losses(result, phases),
+            "by_step": any(_records(result, phase) for phase in phases),
             "history": _epochs(result.history)}
 
 
@@ -30,10 +33,42 @@ def _rates(rates: pd.DataFrame, phases: list[str]) -> list[tuple[str, Markup]]:
             if len(rows := part[part["phase"] == phase])]
 
 
-def _losses(history: pd.DataFrame, phases: list[str]) -> list[tuple[str, Markup]]:
-    draw = partial(figures.losses_figure, palette=IN_PAGE, size=(4.6, 2.7), title="")
-    return [(figures.show_name(phase), figure_html(draw(rows, phase), f"losses-{phase}", alt=_losses_in_words(rows)))
-            for phase in phases if len(rows := history[history["phase"] == phase])]
+def _losses(result: Result, phases: list[str]) -> list[tuple[str, Markup]]:
+    """By step where the folder has what the Recorder saw, with a language model's perplexity; otherwise by epoch."""
+    draw, cards = partial(figures.losses_figure, palette=IN_PAGE, size=(4.6, 2.7), title=""), []
+    for phase in phases:
+        rows = result.history[result.history["phase"] == phase]
+        records, heading = _records(result, phase), figures.show_name(phase)
+        if records:
+            cards.append((heading, _steps(result, records, phase, _losses_in_words(rows))))
+            if phase != "classifier":
+                cards.append((f"{heading}: perplexity", _steps(result, records, phase, _perplexity_in_words(rows),
+                                                               perplexity=True)))
+        elif len(rows):
+            cards.append((heading, figure_html(draw(rows, phase), f"losses-{phase}", alt=_losses_in_words(rows))))
+    return cards
+
+
+def _records(result: Result, phase: str) -> dict[str, dict[str, Any]]:
+    """Direction -> what the Recorder saw of a finished phase."""
+    directions = dict.fromkeys(result.history.loc[result.history["phase"] == phase, "direction"])
+    found = {direction: read_record(record_file(result.folder, phase, direction)) for direction in directions}
+    return {direction: record for direction, record in found.items() if record is not None}
+
+
+def _steps(result: Result, records: dict[str, dict[str, Any]], phase: str, alt: str, *,
+           perplexity: bool = False) -> Markup:
+    # Among a sample of the words the loss is lower: no perplexity of the texts.
+    sampled = ((result.recipe_dict.get(phase) or {}).get("sampled_words")) is not None
+    figure = steps_figure(records, phase, perplexity=perplexity, training=not (perplexity and sampled), palette=IN_PAGE)
+    return figure_html(figure, f"{'perplexity' if perplexity else 'steps'}-{phase}", alt=alt)
+
+
+def _perplexity_in_words(part: pd.DataFrame) -> str:
+    """Where each direction's perplexity ended."""
+    ends = [(direction, pd.to_numeric(rows["valid_loss"], errors="coerce").dropna())
+            for direction, rows in part.groupby("direction", sort=False)]
+    return "; ".join(f"{d}: perplexity {np.exp(v.iloc[-1]):.1f}" for d, v in ends if len(v)) or "perplexity"
 
 
 def _distinct_rates(rates: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

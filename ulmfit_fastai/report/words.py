@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 SECONDS = 90.0
 """After so long no further text is explained: at the paper's size a review takes half a minute of a CPU."""
 
-Explain = Callable[[str, str], Explanation | None]
-"""(text, class) -> why the text was given that class, or None when it is not to be explained."""
+Explain = Callable[[str, str | None], Explanation | None]
+"""(text, class) -> why the text was given that class, or a number (class None); None when it is not to be explained."""
 
 
 def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
@@ -36,7 +36,7 @@ def explainer(result: Result, *, seconds: float = SECONDS) -> Explain | None:
         module.requires_grad_(False)
     until = time.monotonic() + seconds
 
-    def why(text: str, target: str) -> Explanation | None:
+    def why(text: str, target: str | None) -> Explanation | None:
         if time.monotonic() > until or not text.strip():
             return None
         return model.explain(text, towards=target, steps=16)  # for shades, exact enough

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from .. import paper
+from .evaluation import Evaluation
 from .intervals import interval
 from .verdict import Outcome, Verdict, reference
 
@@ -24,6 +25,8 @@ class Shown(Outcome, Protocol):
 
     @property
     def status(self) -> str: ...
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]: ...
     @property
     def errors(self) -> dict[str, float]: ...
     @property
@@ -42,7 +45,12 @@ class Shown(Outcome, Protocol):
 
 def title_of(task: str) -> str:
     """The data set's name as people write it."""
-    return paper.TASKS[task].title if task in paper.TASKS else task
+    return paper.TASKS[task].title if task in paper.TASKS else "your own texts" if task == "custom" else task
+
+
+def meets_the_paper(result: Shown) -> bool:
+    """Whether the paper has anything to say of such a run: it has of its own data sets, and not of anyone's own."""
+    return result.task in paper.TASKS
 
 
 def comparison(result: Shown) -> pd.DataFrame:
@@ -54,7 +62,7 @@ def comparison(result: Shown) -> pd.DataFrame:
 def rows_of(result: Shown) -> list[tuple[Any, ...]]:
     """The rows of `comparison`, in COLUMNS' order."""
     rows = [_ours(result, name) for name in reversed(result.errors)]
-    rows += [_baseline(record) for record in result.run.get("baselines") or []]
+    rows += [_baseline(record) for record in result.run.get("baselines") or [] if "error" in record]
     if result.evaluated == "test" and not result.data.get("synthetic"):
         rows += _elsewhere(result)
     return rows
@@ -95,6 +103,9 @@ def _elsewhere(result: Shown) -> list[tuple[Any, ...]]:
 
 def headline(result: Shown) -> str:
     """The result in one line: '5.36 % test error on IMDb (95 % interval 5.09 to 5.65), forward'."""
+    if result.headline is not None and not result.errors:
+        said = Evaluation.summary_of(result.scores[result.headline])
+        return f"{said} of {title_of(result.task)}, {NAMES[result.headline]}"
     if result.error is None or result.interval is None or result.headline is None:
         return f"{title_of(result.task)}: no error yet, the run is not finished (status: {result.status})"
     low, high = result.interval
@@ -114,7 +125,7 @@ def as_text(result: Shown) -> str:
     cells = _cells(result)
     width = max((len(what) for what, *_ in cells), default=0)
     lines += [f"  {what:<{width}}  {error:>6} %  {interval}".rstrip() for what, error, interval, _ in cells]
-    if result.error is not None:
+    if result.error is not None and meets_the_paper(result):
         lines.append(str(result.verdict))
     lines += [f"! {caveat}" for caveat in result.caveats]
     lines.append(f"{result.folder}")
@@ -132,7 +143,7 @@ def as_html(result: Shown) -> str:
             f'<td style="text-align:left">{interval}</td></tr>' for what, error, interval, kind in cells)
         parts.append(f'<table><thead><tr><th style="text-align:left"></th><th>error, %</th>'
                      f'<th style="text-align:left">95 % interval</th></tr></thead><tbody>{body}</tbody></table>')
-    if result.error is not None:
+    if result.error is not None and meets_the_paper(result):
         verdict = result.verdict
         parts.append(f"<p><strong>{escape(verdict.status)}</strong>: {escape(verdict.text)}</p>")
     parts += [f'<p style="border-left:4px solid #d08700;padding-left:.6em">{escape(caveat)}</p>'

@@ -24,8 +24,18 @@ def write_predictions(
 ) -> Path:
     """Write predictions.csv, whole or not at all: id, label, predicted, averaged and per-direction probabilities.
 
-    Rows stay in the caller's order. `labels` are class numbers or names, -1 or None where unknown. Columns:
-    id, label, predicted (names), prob_<class> (averaged), then <direction>_prob_<class>.
+    Its rows are those of `predictions_frame`, which takes the same.
+    """
+    frame = predictions_frame(ids, labels, classes, probs_by_direction)
+    return write_text_atomic(path, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+
+
+def predictions_frame(ids: Sequence, labels: Sequence | np.ndarray, classes: Sequence[str],
+                      probs_by_direction: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A row a text, in the caller's order.
+
+    `labels` are class numbers or names, -1 or None where unknown. Columns: id, label, predicted (names), prob_<class>
+    (averaged), then <direction>_prob_<class>.
     """
     classes = [str(name) for name in classes]
     averaged = average(probs_by_direction)
@@ -43,8 +53,7 @@ def write_predictions(
     columns.update({f"prob_{name}": averaged[:, i] for i, name in enumerate(classes)})
     for direction, probs in probs_by_direction.items():
         columns.update({f"{direction}_prob_{name}": np.asarray(probs)[:, i] for i, name in enumerate(classes)})
-    text = pd.DataFrame(columns).to_csv(index=False, float_format="%.8g", lineterminator="\n")
-    return write_text_atomic(path, text)
+    return pd.DataFrame(columns)
 
 
 def read_predictions(path: str | os.PathLike) -> tuple[pd.DataFrame, list[str], dict[str, np.ndarray]]:

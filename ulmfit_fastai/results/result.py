@@ -16,9 +16,10 @@ from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import Recipe
 from . import comparison, verdict
 from .folder import HISTORY, RATES
+from .held_out import HeldOut, read_held_out
 from .intervals import wilson_interval
 from .metrics import average, calibration_table, confusion_counts, error_metrics, scores_per_class
-from .predictions import read_predictions
+from .predictions import predictions_frame, read_predictions
 from .record import check_predictions, evaluates_test, read_run, read_table, scores_of, seconds_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class Result:
     folder: Path
     run: dict[str, Any]
     predictions: pd.DataFrame | None = None
-    """id, label, predicted, prob_<class>, <direction>_prob_<class>: one row a test text, in the order of the set"""
+    """id, label, predicted, prob_<class>, <direction>_prob_<class>: one row a test text, in the order of the set; of a
+    run of your own texts, one a text that was held out. None where a text may have several classes, or has a number."""
     classes: tuple[str, ...] = ()
     probs: dict[str, np.ndarray] = field(default_factory=dict)
     """direction -> (texts, classes)"""
@@ -45,6 +47,8 @@ class Result:
     """one row an epoch"""
     rates: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(RATES)))
     """learning rate of every layer group, sampled over the steps"""
+    held_out: HeldOut | None = None
+    """of a run that leaves the test set alone, as those of your own texts do: labels and predictions, of any kind"""
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Result:
@@ -64,7 +68,12 @@ class Result:
         elif run["status"] == "finished" and scores_of(run) and evaluates_test(run):
             raise UlmfitError(f"{folder}: run.json says the run is finished, but predictions.csv is missing. "
                               "Restore the file, or run the same command again.")
+        held_out = read_held_out(folder, run)
+        if held_out is not None and held_out.kind == "single":
+            classes, probs = list(held_out.classes), held_out.by_direction
+            predictions = predictions_frame(held_out.ids, held_out.truth, classes, probs)
         return cls(folder=folder, run=run, predictions=predictions, classes=tuple(classes), probs=probs,
+                   held_out=held_out,
                    history=read_table(folder / "history.csv", HISTORY),
                    rates=read_table(folder / "rates.csv", RATES))
 
@@ -79,6 +88,11 @@ class Result:
     def task(self) -> str:
         """The paper's name of the data set, or the name of yours."""
         return self.run.get("task") or self.data.get("name", "custom")
+
+    @property
+    def kind(self) -> str:
+        """'single' (one class a text), 'multi' (any number of them) or 'regression' (a number)."""
+        return (self.data.get("labels") or {}).get("kind", "single")
 
     @property
     def data(self) -> dict[str, Any]:
@@ -135,30 +149,36 @@ class Result:
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """error (%), n, wrong, macro_f1, loss of each direction, and of 'averaged' when there are two."""
+        """error (%), n, wrong, macro_f1, loss of each direction, and of 'averaged' when there are two.
+
+        Of numbers mae, rmse, r2 and n.
+        """
         return scores_of(self.run)
 
     @property
     def errors(self) -> dict[str, float]:
-        """Error in % (of the test set, see `evaluated`) of each direction, and 'averaged' when there are two."""
-        return {name: metrics["error"] for name, metrics in self.scores.items()}
+        """Error in % (of the test set, see `evaluated`) of each direction, and 'averaged' when there are two.
+
+        Empty where labels are numbers: see `scores`.
+        """
+        return {name: metrics["error"] for name, metrics in self.scores.items() if "error" in metrics}
 
     @property
     def headline(self) -> str | None:
-        """Which of `errors` is the result: 'averaged' with two directions, else the one; None before there is any."""
+        """Which of `scores` is the result: 'averaged' with two directions, else the one; None before there is any."""
         if self.status != "finished":
             return None
-        return "averaged" if "averaged" in self.errors else next(iter(self.errors), None)
+        return "averaged" if "averaged" in self.scores else next(iter(self.scores), None)
 
     @property
     def error(self) -> float | None:
-        """Error in %: both directions averaged, or the only one; None while the run is unfinished."""
-        return self.errors[self.headline] if self.headline else None
+        """Error in %: both directions averaged, or the only one; None while the run is unfinished, and for numbers."""
+        return self.errors.get(self.headline) if self.headline else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of `error` in % (Wilson): sampling of the test set only, not the spread over seeds."""
-        return self.interval_of(self.headline) if self.headline else None
+        return self.interval_of(self.headline) if self.headline and self.errors else None
 
     def interval_of(self, name: str) -> tuple[float, float]:
         """95 % interval in % of one of `errors`."""

@@ -211,6 +211,9 @@ def check(*results: Outcome) -> Verdict:
     """
     if not results:
         raise UlmfitError("check expects at least one Result.")
+    if all(result.run.get("status") == "finished" and result.error is None for result in results):
+        return Verdict("no claim", f"{', '.join(str(result.folder) for result in results)}: measured by no error rate, "
+                       "so there is nothing of the paper's to compare with.", None, None, None)
     without = [str(result.folder) for result in results if result.error is None]
     if without:
         return Verdict("no claim", f"{', '.join(without)}: not finished, so there is no error to compare yet. The "

@@ -7,9 +7,7 @@ A callback keeps its memory: what its `state_dict` gives, or its attributes of p
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,7 @@ from fastai.learner import AvgSmoothLoss, Learner, Recorder, ValueMetric
 from torch import Tensor
 
 from .._errors import UlmfitError
-from .._files import atomic_file, disk_full_is_said
 from .callbacks import EpochSums, Position
-
-log = logging.getLogger(__name__)
 
 ONLY_WATCH = {
     "fastai.callback.progress.ProgressCallback", "fastai.callback.progress.ShowGraphCallback",
@@ -241,32 +236,6 @@ def _read_back(losses: list[Any]) -> list[float]:
     """Losses as numbers; those of the epoch, which wait on the device, in one transfer."""
     first = next((i for i, loss in enumerate(losses) if isinstance(loss, Tensor)), len(losses))
     return losses[:first] + (torch.stack(losses[first:]).cpu().tolist() if first < len(losses) else [])
-
-
-def record_file(folder: Path, phase: str, direction: str) -> Path:
-    """Where a run folder keeps what was recorded of a finished phase."""
-    return folder / "state" / f"recorder_{phase}_{direction}.npz"
-
-
-def save_record(path: Path, state: dict[str, Any]) -> None:
-    """Write what a Recorder recorded, whole or not at all."""
-    values = np.array(state["values"], dtype=np.float64)  # None, where there is no such number, becomes NaN
-    with disk_full_is_said(path), atomic_file(path) as file:
-        np.savez_compressed(file, losses=np.float32(state["losses"]), lrs=np.float64(state["lrs"]),
-                            moms=np.float64(state["moms"]), iters=np.int64(state["iters"]), values=values,
-                            names=np.array(state["names"], dtype=str))
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What `save_record` wrote; None where it isn't there or can't be read: no number depends on it."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path) as found:
-            return {name: found[name].tolist() for name in ("losses", "lrs", "moms", "iters", "values", "names")}
-    except Exception as error:  # numpy raises many types for a damaged file
-        log.warning("%s can't be read (%s): the Recorder stays empty", path, error)
-        return None
 
 
 def show_record(learn: Learner, record: dict[str, Any]) -> None:

@@ -23,14 +23,13 @@ from ..recipe.parts import Phase
 from ..results.checkpoint import load_state, random_state, save_state, set_random_state
 from ..results.environment import peak_memory_mb
 from ..results.folder import ANOTHER_PLACE, RunFolder
+from ..results.recorder import record_file, save_record
 from .beside import (
     InPlace,
     Memories,
     PhaseRecorder,
     Reminder,
     note_callbacks,
-    record_file,
-    save_record,
     warn,
 )
 from .callbacks import (

@@ -21,6 +21,7 @@ from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..results.environment import now
 from ..results.folder import RunFolder
+from ..results.held_out import TRUTH, write_truth
 from ..results.metrics import mean_over_directions, metrics_of
 from ..results.predictions import write_predictions
 from ..texts.dataset import Dataset
@@ -35,7 +36,7 @@ from .work import Work
 
 Baseline = Callable[[Dataset, np.ndarray, np.ndarray], dict[str, Any]]
 """Something simpler on the same rows, for comparison: (data set, rows to train on, test rows) -> a record with 'name',
-'error' (%), 'n' and whatever else it has to say, as `experiments.baselines.tfidf_baseline`."""
+'error' (%), 'n' and whatever else it has to say, as `baseline.tfidf_baseline`."""
 
 
 class Run(Work):
@@ -52,6 +53,11 @@ class Run(Work):
     def test_rows(self) -> np.ndarray:
         """The rows that the run ends on; none for recipes that must leave the test set alone (the paper's analyses)."""
         return self.data.splits.test if self.recipe.evaluate == "test" else self.data.splits.test[:0]
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The rows that the run's error is of: the test's, or the validation part's where the test is left alone."""
+        return self.test_rows if self.recipe.evaluate == "test" else self.data.splits.valid
 
     # Learners
 
@@ -205,11 +211,11 @@ class Run(Work):
     def finish(self, *, baseline: Baseline | None = None) -> None:
         """Measure what was predicted, and beside it something simpler; the run is finished then."""
         self.folder.run["metrics"] = self.measure()
-        if baseline is not None and len(self.test_rows) and not self.folder.run["baselines"]:
+        if baseline is not None and len(self.measured) and not self.folder.run["baselines"]:
             self.compare_with(baseline)
         self.folder.run["status"], self.folder.run["finished"], self.folder.run["until"] = "finished", now(), self.until
         self.folder.save_tables()
-        self.folder.note_digests("predictions.csv", "history.csv", "rates.csv")
+        self.folder.note_digests("predictions.csv", "history.csv", "rates.csv", TRUTH)
         self.folder.save()
 
     def measure(self) -> dict[str, Any]:
@@ -226,6 +232,8 @@ class Run(Work):
             found = {d: metrics_of(targets.target.kind, o, targets.truth(rows)) for d, o in every.items()}
             if part == "validation":
                 metrics["validation"] = found
+                if not len(self.test_rows):  # then these are what the run ends on
+                    write_truth(self.folder.path, dataset.df["id"].iloc[rows].tolist(), targets.truth(rows))
             else:
                 metrics.update(found)
                 ids = dataset.df["id"].iloc[rows].tolist()
@@ -238,8 +246,8 @@ class Run(Work):
         rows = self.data.splits
         train = some_rows(rows.train, self.recipe.classifier.max_docs, self.recipe.seed)
         if self.recipe.n_labels is None:  # a bag of words needs no texts held out: all labels, as the run has them
-            train = np.setdiff1d(np.union1d(train, rows.valid), self.test_rows)  # 'tutorial' validates on the test
+            train = np.setdiff1d(np.union1d(train, rows.valid), self.measured)  # 'tutorial' validates on the test
         try:
-            self.folder.run["baselines"] = [baseline(self.data.dataset, train, self.test_rows)]
+            self.folder.run["baselines"] = [baseline(self.data.dataset, train, self.measured)]
         except ValueError as error:  # texts without a word that it counts: the run is none the worse
             self.folder.run["warnings"].append(f"the TF-IDF baseline could not be made: {error}")

@@ -29,8 +29,8 @@ from .._errors import UlmfitError
 from .._progress import Bar
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder
+from ..results.recorder import record_file
 from ..tokens.stream import cores
-from .beside import record_file
 from .phases import Run
 from .prepare import Prepared
 from .processes import processes
