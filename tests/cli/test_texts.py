@@ -169,7 +169,8 @@ def test_int8_is_an_option(trained, capsys):
 
 def test_an_explanation_is_a_page_too_and_json(trained, tmp_path, capsys):
     page = tmp_path / "why.html"
-    assert main(["explain", str(trained / "model"), "a dreadful film & <i>more</i>", "--html", str(page), "--json"]) == 0
+    text = "a dreadful film & <i>more</i>"
+    assert main(["explain", str(trained / "model"), text, "--html", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "dreadful" in [word["text"] for word in found["words"]] and set(found["outputs"]) == {"bad", "good", "meh"}
     html = page.read_text(encoding="utf-8")
