@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
 from .options import DIRECTIONS, STOPPED, given, overrides, say
 from .records import refuse_plan_as_json, show, tell
+
+if TYPE_CHECKING:
+    from ..recipe.documentation import Field
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -171,8 +174,8 @@ def recipe(args: argparse.Namespace) -> int:
     from ..recipe.find import find_recipe
 
     if args.fields:
-        lines = fields(args.names, args.task)
-        tell(args, "\n".join(lines), lines)
+        listed = fields(args.names, args.task)
+        tell(args, "\n".join(map(str, listed)), listed)
         return 0
     if len(args.names) == 3 and args.names[0] == "diff":
         first, second = (find_recipe(name, args.task) for name in args.names[1:])
@@ -195,8 +198,8 @@ def short(value: Any, most: int = 50) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def fields(names: list[str], task: str) -> list[str]:
-    """Every field that --set takes, a line each: of all recipes, of one, or of `pretrain`."""
+def fields(names: list[str], task: str) -> list[Field]:
+    """Every field that --set takes: of all recipes, of one, or of `pretrain`."""
     from ..recipe.documentation import documented, documented_arguments
     from ..recipe.find import find_recipe
 
