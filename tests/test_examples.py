@@ -35,7 +35,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
     *(ROOT / name for name in ("README.md", "PYPI.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "gpu" / "README.md",
     ROOT / "ulmfit_fastai" / "data" / "README.md")}
-ELSEWHERE = {"docs/serving.md"}  # behind a real server: test_serving.py
+ELSEWHERE = {"docs/serving.md", "docs/hub.md"}  # behind a server: test_serving.py, predict/test_hub.py
 SMALLER = {  # nothing is downloaded, and an epoch is enough
     "docs/devices.md": {"/content/drive/MyDrive": "drive"},
     "docs/coming-from-fastai.md": {

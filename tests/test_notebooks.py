@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -83,6 +84,77 @@ def test_its_outputs_are_there_from_this_very_code_on_real_texts(notebook):
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1)), f"not every cell was executed, in order: {again}"
     assert outputs(notebook), f"there are no outputs: {again}"
+
+
+@pytest.fixture
+def colab(path, tmp_path, monkeypatch):
+    """Run the first cell as Colab does, in an empty folder; what is installed is only noted.
+
+    Returns what runs it, with SOURCE changed and pip's exit code given, and gives what was installed.
+    """
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    first = code(nbformat.read(path, as_version=4))[0].replace("/content/drive/MyDrive", str(tmp_path / "drive"))
+
+    def run(source: str = "", exit_code: int = 0) -> list[str]:
+        installed: list[str] = []
+        monkeypatch.setattr("subprocess.run", lambda command: installed.append(command[-1]) or SimpleNamespace(
+            returncode=exit_code))
+        exec(first.replace('SOURCE = ""', f"SOURCE = {source!r}"), {})
+        return installed
+
+    return run
+
+
+def test_in_an_empty_folder_its_first_cell_says_what_to_put_there(colab):
+    with pytest.raises(SystemExit, match="put its wheel .* or a clone .* or its address into SOURCE"):
+        colab()
+
+
+def test_an_installed_package_is_enough_for_its_first_cell(colab, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert colab() == [] and capsys.readouterr().out == f"runs go to {Path.cwd() / 'runs'}\n"
+
+
+def test_its_first_cell_installs_the_newest_wheel_beside_it(colab):
+    for version in ("0.1.0", "0.2.0"):
+        Path(f"ulmfit_fastai-{version}-py3-none-any.whl").touch()
+    assert colab() == [str(Path.cwd() / "ulmfit_fastai-0.2.0-py3-none-any.whl")]
+
+
+def test_its_first_cell_installs_a_clone_and_imports_from_it(colab):
+    (Path("mine") / "ulmfit_fastai").mkdir(parents=True)
+    (Path("mine") / "ulmfit_fastai" / "_version.py").touch()
+    clone = str(Path.cwd() / "mine")
+    assert colab() == [clone] and sys.path[0] == clone
+    assert colab("mine") == [clone]
+
+
+def test_its_first_cell_takes_an_address_and_says_in_words_that_pip_failed(colab):
+    assert colab("git+https://host/name") == ["git+https://host/name"]
+    with pytest.raises(SystemExit, match="is SOURCE right"):
+        colab("git+https://host/name", exit_code=1)
+
+
+def test_runs_go_where_they_outlive_the_machine_and_a_wheel_may_lie_there(colab, tmp_path):
+    (tmp_path / "drive").mkdir()
+    wheel = tmp_path / "drive" / "ulmfit_fastai-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    assert colab() == [str(wheel)] and Path.cwd() == tmp_path / "drive" / "ulmfit-fastai"
+
+
+def test_how_it_is_installed_and_where_names_and_results_lie_make_no_outputs_stale(notebook):
+    before = notebooks.code_hash(notebook)
+    first, second, *_ = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    first.source = first.source.replace("ulmfit_fastai-*.whl", "*.whl")
+    second.source = re.sub("^RESULTS = .*$", "RESULTS = elsewhere", second.source, flags=re.M)
+    second.source = "from ulmfit_fastai.elsewhere import name\n" + second.source
+    assert notebooks.code_hash(notebook) == before
+    second.source += "\nSMALL = False"
+    assert notebooks.code_hash(notebook) != before
 
 
 def test_changed_code_is_noticed(notebook):

@@ -80,7 +80,7 @@ def test_what_is_imported_is_asked_for(config):
         assert libraries_imported(path) <= known, path.name
 
 
-@pytest.mark.parametrize("section", ["install_requires", "test", "lint", "docs", "release", "parquet", "zstd",
+@pytest.mark.parametrize("section", ["install_requires", "test", "lint", "docs", "release", "parquet", "zstd", "hub",
                                      "sentencepiece"])
 def test_each_dependency_is_pinned_within_its_range(config, section):
     text = config["options"][section] if section in config["options"] else config["options.extras_require"][section]

@@ -51,7 +51,7 @@ def _joined(message: str, advice: str) -> str:
     return f"{message}; {advice}" if message and advice else message or advice
 
 
-_OPTIONS = {"base": "preset", "directions": "direction", "train": "train-part", "validation_fraction": "valid"}
+_OPTIONS = {"base": "preset", "directions": "direction", "train": "train-part", "validation_fraction": "valid-share"}
 """Where the command line has another word than Python."""
 
 

@@ -6,7 +6,8 @@ import html
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from ._words import duration
 log = logging.getLogger(__name__)
 
 SCREEN_EVERY = 1.0  # seconds between two drawings
+hidden = False
+"""Whether no bar shows itself on a screen: `without_bars` says so."""
 beside = ""
 """What another process that works for the same run is at; every bar says it after its own words."""
 reporter: Callable[[str, float | None, str], None] | None = None
@@ -77,9 +80,22 @@ class _Face(Protocol):
     def close(self) -> None: ...
 
 
-def _face(label: str, share: float | None, log_every: float) -> _Face:
+@contextmanager
+def without_bars(wanted: bool = True) -> Iterator[None]:
+    """No bars while this lasts, whoever makes them; `wanted=False` changes nothing."""
+    global hidden
+    before, hidden = hidden, hidden or wanted
+    try:
+        yield
+    finally:
+        hidden = before
+
+
+def _face(label: str, share: float | None, log_every: float) -> _Face | None:
     if reporter is not None:
         return _Reported(label, reporter)
+    if hidden:
+        return None
     if in_notebook():
         return _Notebook(label, share)
     return _Terminal(label, share) if sys.stderr is not None and sys.stderr.isatty() else _Log(label, log_every)

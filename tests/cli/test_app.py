@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -16,9 +19,12 @@ import torch
 from fake_run import write_fake_run
 
 import ulmfit_fastai
+from ulmfit_fastai import _progress
+from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai.cli import app as cli
 from ulmfit_fastai.cli import doctor
 from ulmfit_fastai.cli.app import COMMANDS, build_parser, main
+from ulmfit_fastai.cli.help import fill
 from ulmfit_fastai.cli.options import seconds, setting
 
 NAMES = [command.name for command in COMMANDS]
@@ -69,7 +75,8 @@ def test_each_command_explains_itself_with_examples_that_parse(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
-    lines = capsys.readouterr().out.split("examples:")[1].split("options:")[0].splitlines()
+    whole = capsys.readouterr().out.split("examples:")[1].split("options:")[0].replace("\\\n", "")
+    lines = whole.split("positional arguments:")[0].splitlines()
     examples = [shlex.split(line.split(">")[0]) for line in lines if line.strip().startswith("ulmfit-fastai")]
     assert examples
     for example in examples:
@@ -86,6 +93,59 @@ def test_help_of_imdb_lists_exactly_the_presets_there_are():
 def test_version_is_the_packages():
     answer = python("-m", "ulmfit_fastai", "--version", check=True)
     assert answer.stdout.strip() == f"ulmfit-fastai {ulmfit_fastai.__version__}"
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_help_is_as_wide_as_the_terminal_and_its_examples_can_be_pasted(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name in ("train", "imdb"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        prose = capsys.readouterr().out
+        described = prose.split("\n\n", 1)[1].split("options:")[0]
+        assert max(map(len, described.splitlines())) <= min(columns, 100)
+        assert "  --" in prose and all(line == "" or line.strip() for line in described.splitlines())
+        for line in described.split("examples:")[1].replace("\\\n", "").splitlines():
+            assert not line.strip().startswith("--")
+
+
+def test_a_list_keeps_its_columns_and_a_paragraph_loses_its_line_ends():
+    text = "a paragraph\nof two lines\n\nnames:\n  one    what it is, in words\n  ulmfit-fastai a --b 'c d' --e f"
+    assert fill(text, 24).splitlines() == [
+        "a paragraph of two lines", "", "names:", "  one    what it is, in", "         words", "  ulmfit-fastai a \\",
+        "      --b 'c d' --e f"]
+
+
+def test_an_option_means_the_same_in_every_command():
+    seen = {}
+    for command in COMMANDS:
+        for item in command.options:
+            if not item.flags[0].startswith("--") or item.flags[0] in ("--task", "--out", "--text", "--set"):
+                continue  # the task of the paper or of a table; a folder or a file; one column or several
+            meaning = item.settings.get("metavar"), item.settings.get("action"), item.settings.get("type")
+            assert seen.setdefault(item.flags[0], meaning) == meaning, (command.name, item.flags[0])
+    assert seen["--valid"][0] == "PATH" and seen["--valid-share"][0] == "SHARE"
+
+
+def test_every_command_with_a_result_gives_it_as_json_and_every_one_that_trains_takes_weights():
+    options = {command.name: {flag for item in command.options for flag in item.flags} for command in COMMANDS}
+    assert {name for name, flags in options.items() if "--json" not in flags} == {"completion"}
+    trains = {name for name, flags in options.items() if "--set" in flags}
+    assert trains == {"imdb", "train", "reproduce", "ablate", "lowshot", "figure4", "pretrain"}
+    assert all("--weights" in options[name] for name in trains)
+
+
+@pytest.mark.parametrize(("typed", "expected"), [
+    ("ulmfit-fastai pre", "predict pretrain"), ("ulmfit-fastai imdb --direction b", "backward both"),
+    ("ulmfit-fastai explain model --ht", "--html"), ("ulmfit-fastai completion z", "zsh"),
+    ("ulmfit-fastai imdb --data x", "")])
+def test_a_shell_completes_commands_options_and_values(typed, expected, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    words = typed.split()
+    ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _ulmfit_fastai; echo ${{COMPREPLY[@]}}"
+    found = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, timeout=60)
+    assert (found.stdout.strip(), found.stderr) == (expected, "")
 
 
 # ----------------------------------------------------------------------------------------------------------- arguments
@@ -147,6 +207,8 @@ def test_pretrain_hands_on_everything_that_was_typed(fake_module, tmp_path, caps
         "out": "there", "device": "cpu", "time_budget": 28800.0, "resume": False, "lang": "en", "tokenizer": "spacy",
         "seed": 2, "epochs": 3})]
     assert capsys.readouterr().out == f"language model, stopped: {tmp_path}\n"
+    assert main([*typed.split(), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["status"] == "stopped"
 
 
 @pytest.mark.parametrize("status, code", [("finished", 0), ("stopped", 3)])
@@ -173,6 +235,51 @@ def test_the_path_of_the_report_is_shown_at_the_end(fake_module, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == ["error 12.0 %", f"report: {tmp_path / 'report.html'}"]
 
 
+@pytest.mark.parametrize(("typed", "level", "bars"), [
+    ((), "INFO", True), (("-q",), "WARNING", False), (("-v",), "DEBUG", True), (("--no-progress",), "INFO", False),
+    (("-q", "--dry-run"), "INFO", False)])
+def test_how_much_is_said_while_running(fake_module, typed, level, bars, capsys):
+    seen = []
+
+    def run(*args, **settings):
+        seen.append((logging.getLevelName(logging.getLogger("ulmfit_fastai").level), not _progress.hidden))
+
+    fake_module("experiments.reproduction", reproduce_imdb=run)
+    assert main(["imdb", *typed]) == 0
+    assert seen == [(level, bars)] and not _progress.hidden
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_bar_that_is_hidden_draws_nothing(hidden, caplog):
+    caplog.set_level(logging.INFO, "ulmfit_fastai")
+    with _progress.without_bars(hidden):
+        bar = _progress.Bar("work", 2.0, log_every=0.0)
+        bar.show(1.0)
+        bar.close()
+    assert (caplog.messages == []) == hidden
+
+
+def test_weights_are_a_setting_and_are_not_given_twice(reproduced, capsys):
+    assert main(["imdb", "--weights", "runs/mine"]) == 0
+    assert reproduced[0][1]["weights"] == "runs/mine"
+    assert main(["imdb", "--weights", "a", "--set", "weights=b"]) == 2
+    assert "weights is given twice" in capsys.readouterr().err
+
+
+def test_a_runs_numbers_come_as_json(fake_module, tmp_path, capsys):
+    from ulmfit_fastai.results.result import Result
+
+    folder = write_fake_run(tmp_path / "run", curves=False)
+    fake_module("experiments.reproduction", reproduce_imdb=lambda *args, **settings: Result.load(folder))
+    assert main(["imdb", "--json", "--out", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["error"] == Result.load(folder).error and found["verdict"]["status"] and found["folder"] == str(folder)
+    assert main(["imdb", "--json", "--dry-run"]) == 2
+    assert "leave out --json" in capsys.readouterr().err
+    main(["check", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)[0]["runs"] == [str(folder)]
+
+
 # -------------------------------------------------------------------------------------------------------------- errors
 def fails_with(fake_module, error: BaseException) -> None:
     def fail(*args, **settings):
@@ -182,11 +289,20 @@ def fails_with(fake_module, error: BaseException) -> None:
 
 
 def test_a_users_error_is_one_message_and_exit_code_2(fake_module, capsys):
-    fails_with(fake_module, ValueError("expected 25,000 reviews, found 24,999"))
+    fails_with(fake_module, UlmfitError("expected 25,000 reviews, found 24,999"))
     assert main(["imdb"]) == 2
     shown = capsys.readouterr()
-    assert shown.err == "ulmfit-fastai: expected 25,000 reviews, found 24,999\n(--traceback shows where)\n"
+    assert shown.err == "ulmfit-fastai: expected 25,000 reviews, found 24,999\n"
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(("error", "hint"), [
+    (UlmfitError("no"), False), (FileNotFoundError(2, "no such file", "x"), False), (MemoryError(), False),
+    (ValueError("of a library"), True), (KeyError("x"), True), (RuntimeError("a fault"), True)])
+def test_where_it_is_in_the_program_is_offered_for_faults_of_the_program_only(fake_module, capsys, error, hint):
+    fails_with(fake_module, error)
+    assert main(["imdb"]) == 2
+    assert ("--traceback" in capsys.readouterr().err) == hint
 
 
 def test_a_file_that_cannot_be_read_is_named(fake_module, capsys):
@@ -334,7 +450,7 @@ def test_doctor_changes_nothing(home):
 def test_doctor_sees_data_in_the_cache_and_says_where_to_put_what_is_missing(home, silent_network):
     before = doctor.diagnose()
     line = found(before, "Data and weights", "imdb: ")
-    assert line.status == doctor.MISSING and not before.healthy
+    assert line.status == doctor.MISSING and before.ready_for("texts") and not before.ready_for("imdb")
     assert str(home / "archive" / "imdb.tgz") in line.advice and "https://" in line.advice
     (home / "data" / "imdb" / "train").mkdir(parents=True)
     for direction in ("fwd", "bwd"):
@@ -400,6 +516,10 @@ def test_doctor_finds_a_missing_and_an_unsuitable_package(home, monkeypatch):
 def test_doctors_exit_code_is_its_verdict(monkeypatch, capsys):
     sick = doctor.Diagnosis({"Device": [doctor.Line(doctor.PROBLEM, "none")]})
     well = doctor.Diagnosis({"Device": [doctor.Line(doctor.OK, "cpu")]})
+    short = doctor.Diagnosis({"Data": [doctor.Line(doctor.MISSING, "imdb")]})
+    monkeypatch.setattr(doctor, "diagnose", lambda network: short)
+    assert main(["doctor", "--json"]) == 0 and json.loads(capsys.readouterr().out)["ready"]
+    assert main(["doctor", "--for", "imdb"]) == 1
     monkeypatch.setattr(doctor, "diagnose", lambda network: sick)
     assert main(["doctor"]) == 1
     assert "not ready" in capsys.readouterr().out
@@ -415,6 +535,17 @@ def test_a_section_that_cannot_be_looked_at_is_a_line_and_not_a_crash(home, monk
     monkeypatch.setattr(doctor, "_device", broken)
     diagnosis = doctor.diagnose(network=False)
     assert "driver too old" in found(diagnosis, "Device", "found out").text and diagnosis.sections["Memory and disk"]
+
+
+def test_hosts_that_hang_hold_the_doctor_up_no_longer_than_its_limit(home, monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr(doctor, "unreachable", lambda url: never.wait(60))
+    monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
+    started = time.monotonic()
+    answers = doctor._asked_hosts()()
+    assert time.monotonic() - started < 20 and len(answers) > 1
+    assert set(answers.values()) == {"no answer in 0.2 s"}
+    never.set()
 
 
 def test_a_host_that_does_not_answer_is_told_in_words():

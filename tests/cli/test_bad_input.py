@@ -56,8 +56,9 @@ DOORS = [
       for given in ("rot13", "hex", "base64", "klingon", "undefined", "")),
     *((name, "--out", "") for name in ("train", "pretrain", "imdb", "reproduce", "lowshot", "ablate", "figure4")),
     *(("train", *given) for given in (
-        ("--epochs", "x"), ("--epochs", "-1"), ("--valid", "nan"), ("--valid", "2"), ("--lang", "zz"), ("--lang", ""),
-        ("--lang", "../../x.model"), ("--weights", "/nope"), ("--weights", "~nouser/x"), ("--preset", "~nouser/x.json"),
+        ("--epochs", "x"), ("--epochs", "-1"), ("--valid-share", "nan"), ("--valid-share", "2"),
+        ("--lang", "zz"), ("--lang", ""), ("--lang", "../../x.model"), ("--weights", "/nope"),
+        ("--weights", "~nouser/x"), ("--preset", "~nouser/x.json"),
         ("--preset", "nope"), ("--preset", ""), ("--class-weight", "x"), ("--class-weight", "good=nan"),
         ("--class-weight", "nope=3"), ("--text", "nope"), ("--text", "label"), ("--label", "nope"),
         ("--unlabelled", "/nope"), ("--set", "class_weights=[1]"), ("--time-budget", "soon"))),
@@ -389,4 +390,5 @@ def test_every_command_is_tried(capsys):
         tables = 3 * (len(TABLES) + len(ODD)) - 2
         print(f" {len(DOORS)} wrong arguments, {tables} bad tables, {len(STRANGE)} labels", end="")
     commands = next(action for action in build_parser()._actions if action.choices).choices
-    assert {*COMMANDS} | {"check", "average", "doctor", "report", "recipe", "cache"} == {*commands}
+    assert {*COMMANDS} | {"check", "average", "doctor", "report", "recipe", "cache", "generate", "info",
+                          "completion"} == {*commands}

@@ -117,6 +117,8 @@ def test_all_fields_are_listed_with_type_default_and_line(capsys):
     assert "classifier.bs  (a whole number; 64)\n    Texts, or streams" in shown and "model.lm_dropouts.embed" in shown
     assert main(["recipe", "tiny", "--fields"]) == 0
     assert "classifier.stages.3.lr  (a number; 0.01)" in capsys.readouterr().out
+    assert main(["recipe", "tiny", "--fields", "--json"]) == 0
+    assert {"name", "kind", "value", "line"} == set(json.loads(capsys.readouterr().out)[0])
     assert main(["recipe", "--fields", "pretrain"]) == 0
     assert "limit_words  (a whole number or None; None)" in capsys.readouterr().out
 

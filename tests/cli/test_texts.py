@@ -6,6 +6,8 @@ import csv
 import gzip
 import itertools
 import json
+import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -165,6 +167,41 @@ def test_int8_is_an_option(trained, capsys):
     assert 0 < np.abs(results[0] - results[1]).max() < 0.02
 
 
+def test_an_explanation_is_a_page_too_and_json(trained, tmp_path, capsys):
+    page = tmp_path / "why.html"
+    text = "a dreadful film & <i>more</i>"
+    assert main(["explain", str(trained / "model"), text, "--html", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "dreadful" in [word["text"] for word in found["words"]] and set(found["outputs"]) == {"bad", "good", "meh"}
+    html = page.read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>") and "dreadful" in html and "<i>" not in html
+
+
+def test_rows_go_to_the_screen_as_json_lines_too(trained, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("id,review\n1,A wonderful film.\n2,\n")
+    assert main(["predict", str(trained / "model"), str(tmp_path / "in.csv"), "--json"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["review"] == "A wonderful film." and first["predicted"] in ("bad", "good", "meh")
+    assert main(["predict", str(trained / "model"), str(tmp_path / "in.csv"), "--json", "--out",
+                 str(tmp_path / "out.csv")]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 2, "without_text": 1, "out": str(tmp_path / "out.csv")}
+
+
+def test_info_says_what_a_model_is_and_notices_another_file(trained, tmp_path, capsys):
+    assert main(["info", str(trained / "model"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    config = ULMFiT.load(trained / "model").model_.config
+    assert found["classes"] == ["bad", "good", "meh"] and found["language"] == "en" and found["text"] == ["review"]
+    assert found["digests"] == config.digests and found["trained_on"]["fingerprint"] == config.data["fingerprint"]
+    assert found["files"]["classifier_forward.safetensors"] > 1000
+    assert main(["info", str(trained / "model")]) == 0
+    assert re.search(r"classes +bad, good, meh\n", shown := capsys.readouterr().out) and "what its record says" in shown
+    shutil.copytree(trained / "model", tmp_path / "copy")
+    (tmp_path / "copy" / "metrics.json").write_text("{}")
+    assert main(["info", str(tmp_path / "copy")]) == 2
+    assert "metrics.json is damaged" in capsys.readouterr().err
+
+
 def test_explain_shows_the_words(trained, capsys):
     assert main(["explain", str(trained / "model"), "a dreadful film", "--target", "bad"]) == 0
     assert "dreadful" in capsys.readouterr().out
@@ -210,8 +247,8 @@ def test_a_dry_run_leaves_nothing(tmp_path, capsys):
     (["train", "{csv}", "--text", "review", "--label", "mood", "--out", "{tmp}/x"], "is empty.*--drop-missing"),
     (["train", "{csv}", "--text", "review", "--label", "id", "--drop-missing", "--out", "{tmp}/x"],
      "are they classes.*for numbers give --task regression"),
-    (["train", "{csv}", "--text", "review", "--label", "mood", "--drop-missing", "--valid", "0.9", "--out", "{tmp}/x"],
-     "at most 0.5, found 0.9; give another --valid"),
+    (["train", "{csv}", "--text", "review", "--label", "mood", "--drop-missing", "--valid-share", "0.9",
+      "--out", "{tmp}/x"], "at most 0.5, found 0.9; give another --valid-share"),
     (["train", "{tmp}/no.csv", "--out", "{tmp}/x"], "no such file or folder"),
     (["train", "{csv}", "--text", "review", "--label", "mood", "--drop-missing", "--class-weight", "heavy",
       "--out", "{tmp}/x"], "expects balanced, or CLASS=NUMBER"),
@@ -221,6 +258,9 @@ def test_a_dry_run_leaves_nothing(tmp_path, capsys):
     (["predict", "{model}", "{model}/README.md"], "cannot tell the format"),
     (["evaluate", "{model}", "{csv}", "--label", "id"], "none of the model's classes"),
     (["explain", "{model}", "  "], "at least one word|empty"),
+    (["explain", "{model}", "good", "--html", ""], "--html is empty"),
+    (["info", "{tmp}"], "expected config.json .a saved model. or run.json"),
+    (["info", "{tmp}/no"], "is no folder"),
 ])
 def test_a_mistake_is_answered_in_one_message(trained, tmp_path, capsys, command, said):
     import re

@@ -18,6 +18,7 @@ import pandas as pd
 from .._errors import UlmfitError
 from .._files import expanded
 from ..predict.config import Config
+from ..predict.hub import fetch
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
 from ..recipe.presets import PRESETS
@@ -291,6 +292,26 @@ class ULMFiT(Settings):
         loaded._take(model)
         loaded._records = records_of(expanded(folder), config.directions)
         return loaded
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, token: str | bool | None = None,
+                        device: str | None = None, int8: bool = False, precision: str = "fp32") -> ULMFiT:
+        """Read a model from Hugging Face's hub, or from a folder, which `load` does.
+
+        Needs the extra `hub`. Files are kept in the hub's cache; like `load`, it executes nothing that is in them.
+
+        Args:
+            name: 'user/name', as given to `push_to_hub`; or a folder that is there.
+            revision: a branch, a tag or a commit; None: the newest.
+            token: for a private one; None: the one that `hf auth login` kept.
+            device, int8, precision: as in `load`.
+
+        Raises:
+            UlmfitError: the model can't be had, the extra is not installed, or what was fetched is no model.
+        """
+        there = expanded(name)
+        folder = there if there.is_dir() else fetch(str(name), revision=revision, token=token)
+        return cls.load(folder, device=device, int8=int8, precision=precision)
 
     # As scikit-learn sees it
 

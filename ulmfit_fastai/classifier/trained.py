@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from sklearn.utils.metaestimators import available_if
 
 from .._errors import UlmfitError
 from ..batches.targets import TASKS
+from ..predict.hub import library, push
 from ..predict.model_card import model_card
 from ..predict.text_model import TextModel
 from ..recipe.recipe import Recipe
@@ -274,6 +276,36 @@ class Trained(BaseEstimator):
         model = self._model()
         card = model_card(model, name=Path(folder).resolve().name, license=license if licence is None else licence)
         return model.save(folder, card=card)
+
+    def push_to_hub(self, name: str, *, private: bool | None = None, token: str | bool | None = None,
+                    message: str | None = None, license: str = "unknown", base_model: str | None = None,
+                    datasets: Sequence[str] = ()) -> str:
+        """Upload the model to Hugging Face's hub: the folder that `save` writes, with results in its card.
+
+        Needs the extra `hub`. It holds no texts; look at the card before others do.
+
+        Args:
+            name: 'user/name'; the repository is made if it isn't there.
+            private: whether only you can see it; None: as your account has it.
+            token: one that may write; None: the one that `hf auth login` kept.
+            message: what the commit says.
+            license: as in `save`.
+            base_model: the language model it came from, by its name on the hub.
+            datasets: what it was trained on, by names on the hub; those of the paper are known.
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            UlmfitError: the hub refuses, the extra is not installed, or the model is in int8.
+        """
+        model = self._model()
+        library()
+        card = model_card(model, name=name.rpartition("/")[2], license=license, base_model=base_model,
+                          datasets=datasets)
+        with tempfile.TemporaryDirectory(prefix="ulmfit-") as temporary:
+            folder = model.save(Path(temporary) / "model", card=card)
+            return push(folder, name, private=private, token=token, message=message)
 
     def export(self, path: str | Path, *, direction: str | None = None) -> Path:
         """Write one direction as fastai's own pickle, for `load_learner`.

@@ -21,17 +21,22 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from .._errors import UlmfitError
 from .._processes import leads, several
+from .._progress import without_bars
 from .._version import __version__
 from .._words import visible
 from .cache import cache
 from .commands import average, check, demo, doctor, imdb, pretrain, recipe, report
+from .completion import COMPLETION
 from .experiments import EXPERIMENTS
+from .help import Help
+from .models import MODELS
 from .options import (
     COMMON,
     CORPUS,
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
+    JSON,
     LM_FROM,
     NO_RESUME,
     PARALLEL,
@@ -41,6 +46,7 @@ from .options import (
     SET,
     TASK,
     TIME_BUDGET,
+    WEIGHTS,
     Command,
     encoding,
     option,
@@ -54,29 +60,33 @@ TOGETHER = ("demo", "imdb", "reproduce", "train", "pretrain")
 """The commands that several processes run together."""
 
 COMMANDS = (
-    Command("demo", demo, (out("runs/demo"), DEVICE)),
+    Command("demo", demo, (out("runs/demo"), DEVICE, JSON)),
     Command("imdb", imdb, (
         option("--preset", default="fastai", metavar="NAME", help=f"{PRESET_HELP} (default: %(default)s)"),
         option("--data", metavar="PATH", help="IMDb, as a folder or .tgz, in fastai's or Stanford's layout (default: "
                                               "fastai's cache, or its download of 144 MB)"),
         CORPUS, out("runs/imdb"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
-        LM_FROM, DEVICE, PARALLEL, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        WEIGHTS, LM_FROM, DEVICE, PARALLEL, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET, JSON)),
     *TEXTS,
+    *MODELS,
     *EXPERIMENTS,
-    Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"),)),
+    Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"), JSON)),
     Command("average", average, (
         option("runs", nargs=2, metavar="RUN", help="run folder of one direction"),
         option("--out", default="runs/both", metavar="FOLDER",
                help="folder for the averaged predictions and their report: a new one, or an average to be made anew "
-                    "(default: %(default)s)"))),
-    Command("cache", cache, (option("--clear", action="store_true", help="remove them"),)),
-    Command("doctor", doctor, (option("--offline", action="store_true", help="don't try the network"),)),
+                    "(default: %(default)s)"), JSON)),
+    Command("cache", cache, (option("--clear", action="store_true", help="remove them"), JSON)),
+    Command("doctor", doctor, (
+        option("--for", dest="purpose", choices=("texts", "imdb"), default="texts",
+               help="what the exit code is about: the demo and your own texts, or `imdb` (default: %(default)s)"),
+        option("--offline", action="store_true", help="don't try the network"), JSON)),
     Command("report", report, (
         option("runs", nargs="+", metavar="RUN", help="run folder; several are compared on one page"),
         option("--texts", nargs="?", const="", metavar="PATH",
                help="show texts too, from the run's data in PATH (default: fastai's cache)"),
-        option("--out", metavar="FILE", help="the page of several runs (default: comparison.html)"))),
+        option("--out", metavar="FILE", help="the page of several runs (default: comparison.html)"), JSON)),
     Command("recipe", recipe, (
         option("names", nargs="*", metavar="NAME", help="one recipe, or `diff` and two"), TASK,
         option("--json", action="store_true", help="as JSON, to be edited and given as --preset"),
@@ -96,7 +106,8 @@ COMMANDS = (
         option("--valid", metavar="PATH", help="texts to measure perplexity on (default: a part of the corpus)"),
         option("--evaluate", metavar="PATH", action="append", default=[],
                help="more texts whose perplexity is measured at the end; may be given several times"),
-        out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, PRETRAIN_SET)),
+        out("runs/pretrain"), WEIGHTS, DEVICE, TIME_BUDGET, NO_RESUME, SEED, PRETRAIN_SET, JSON)),
+    COMPLETION,
 )
 
 
@@ -107,26 +118,26 @@ def build_parser(commands: Sequence[Command] = COMMANDS) -> argparse.ArgumentPar
         commands: a row a command; the first line of its function's docstring is its help.
 
     Returns:
-        A parser whose result has `run_command`, the function of the command that was given.
+        A parser whose result has `run_command`, the function of the command that was given, and itself as `parser`.
     """
     parser = argparse.ArgumentParser(
-        prog="ulmfit-fastai", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="ulmfit-fastai", formatter_class=Help,
         description="ULMFiT (Howard & Ruder 2018) on fastai v2: from texts to a result checked against the paper.",
         epilog="start here:\n  ulmfit-fastai demo      everything once, on synthetic reviews\n"
                "  ulmfit-fastai doctor    is this machine ready?\n\n"
                "exit codes: 0 done, 1 short of what was asked, 2 wrong input, 3 stopped by the time budget (the same "
-               "command\ngoes on), 130 interrupted\n\n"
+               "command goes on), 130 interrupted\n\n"
                "`ulmfit-fastai COMMAND --help` explains a command, with examples; `ulmfit-fastai recipe --fields` "
-               "lists\nall that --set takes.")
+               "lists all that --set takes.")
     parser.add_argument("--version", action="version", version=f"ulmfit-fastai {__version__}")
     lines = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     for command in commands:
         summary, _, details = inspect.cleandoc(command.run.__doc__ or "").partition("\n")
         line = lines.add_parser(command.name, help=summary, description=f"{summary}\n{details}".strip(),
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+                                formatter_class=Help)
         for item in (*command.options, *COMMON):
             line.add_argument(*item.flags, **item.settings)
-        line.set_defaults(run_command=command.run)
+        line.set_defaults(run_command=command.run, parser=parser)
     return parser
 
 
@@ -137,13 +148,14 @@ class _Visible(logging.Formatter):
         return "\n".join(map(visible, super().format(record).split("\n")))
 
 
-def set_up_logging(verbose: bool) -> None:
-    """Send the package's log to stderr, as plain lines."""
+def set_up_logging(args: argparse.Namespace) -> None:
+    """Send the package's log to stderr, as plain lines; a plan that was asked for is no noise."""
+    quiet = args.quiet and not getattr(args, "dry_run", False)
     handler = logging.StreamHandler()
     handler.setFormatter(_Visible("%(message)s"))
     package_logger = logging.getLogger(__package__.partition(".")[0])
     package_logger.handlers = [handler]
-    package_logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package_logger.setLevel(logging.DEBUG if args.verbose else logging.WARNING if quiet else logging.INFO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,7 +178,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    set_up_logging(args.verbose)
+    set_up_logging(args)
+    with without_bars(args.quiet or args.no_progress):
+        return _guarded(args)
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """The command's exit code; what goes wrong is said in one message."""
     try:
         refuse_empty(args)
         if several() and args.command not in TOGETHER:
@@ -185,8 +203,13 @@ def _run(args: argparse.Namespace) -> int:
         if args.traceback:
             raise
         if not several() or speaks():
-            print(f"ulmfit-fastai: {visible(describe(error))}\n(--traceback shows where)", file=sys.stderr)
+            hint = "" if isinstance(error, TO_PUT_RIGHT) else "\n(--traceback shows where)"
+            print(f"ulmfit-fastai: {visible(describe(error))}{hint}", file=sys.stderr)
         return 2
+
+
+TO_PUT_RIGHT = (UlmfitError, OSError, MemoryError)
+"""What the user can put right by what is said; of anything else it helps to know where in the program it is."""
 
 
 def speaks() -> bool:
@@ -207,7 +230,7 @@ def prepare_streams() -> None:
 
 
 PATHS = ("out", "data", "corpus", "lm_from", "file", "model", "run", "preset", "weights", "lang", "unlabelled",
-         "valid", "train_part", "rows", "kinds", "labels", "label")
+         "valid", "train_part", "rows", "kinds", "labels", "label", "html")
 """Arguments that an empty word, as of a variable that isn't set, is not taken for."""
 
 

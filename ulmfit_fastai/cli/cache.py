@@ -6,10 +6,11 @@ import argparse
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from .._files import read_json
 from .._words import megabytes
-from .options import say
+from .records import tell
 
 
 def cache(args: argparse.Namespace) -> int:
@@ -28,13 +29,21 @@ def cache(args: argparse.Namespace) -> int:
     root = cache_root()
     found = sorted(path for path in root.iterdir() if path.name != ".lock") if root.is_dir() else []
     sizes = {path: size_of(path) for path in found}
-    for path in found:
-        say(f"{path.name:<28} {megabytes(sizes[path]):>10}  {documents(path):>16}  "
-            f"{time.strftime('%Y-%m-%d', time.localtime(path.lstat().st_mtime))}")
-        if args.clear:
+    caches = [{"name": path.name, "bytes": sizes[path], "texts": documents(path),
+               "written": time.strftime("%Y-%m-%d", time.localtime(path.lstat().st_mtime))} for path in found]
+    if args.clear:
+        for path in found:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    say(f"{root}: {len(found)} token caches, {megabytes(sum(sizes.values()))}{', cleared' if args.clear else ''}")
+    tell(args, "\n".join([*map(in_words, caches), f"{root}: {len(found)} token caches, "
+                          f"{megabytes(sum(sizes.values()))}{', cleared' if args.clear else ''}"]),
+         {"folder": root, "caches": caches, "cleared": args.clear})
     return 0
+
+
+def in_words(cache: dict[str, Any]) -> str:
+    """A cache in a line."""
+    texts = "" if cache["texts"] is None else f"{cache['texts']:,} texts"
+    return f"{cache['name']:<28} {megabytes(cache['bytes']):>10}  {texts:>16}  {cache['written']}"
 
 
 def size_of(path: Path) -> int:
@@ -43,9 +52,9 @@ def size_of(path: Path) -> int:
     return sum(file.lstat().st_size for file in inside)
 
 
-def documents(path: Path) -> str:
-    """How many texts a token store says it holds; nothing for what is none, or is damaged."""
+def documents(path: Path) -> int | None:
+    """How many texts a token store says it holds; None for what is none, or is damaged."""
     try:
-        return f"{read_json(path / 'meta.json')['documents']:,} texts"
+        return int(read_json(path / "meta.json")["documents"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return None

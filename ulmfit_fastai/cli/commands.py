@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
-from .options import DIRECTIONS, STOPPED, given, overrides, say, show
+from .options import DIRECTIONS, STOPPED, given, overrides, say
+from .records import refuse_plan_as_json, show, tell
+
+if TYPE_CHECKING:
+    from ..recipe.documentation import Field
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -24,7 +28,7 @@ def demo(args: argparse.Namespace) -> int:
     """
     from ..experiments.reproduction import demo as run_demo
 
-    return show(run_demo(out=args.out, device=args.device), args.out)
+    return show(args, run_demo(out=args.out, device=args.device), args.out)
 
 
 def imdb(args: argparse.Namespace) -> int:
@@ -53,12 +57,13 @@ def imdb(args: argparse.Namespace) -> int:
       ulmfit-fastai imdb --preset quick --lm-from runs/imdb --set classifier.optimizer.wd=0.1 --out runs/more-decay
     """
     settings = overrides(args)  # refused before the heavy imports
+    refuse_plan_as_json(args)
     from ..experiments.reproduction import reproduce_imdb
 
     result = reproduce_imdb(args.preset, data=args.data, corpus=args.corpus, out=args.out,
                             lm_from=args.lm_from, device=args.device, resume=not args.no_resume,
                             time_budget=args.time_budget, dry_run=args.dry_run, parallel=args.parallel, **settings)
-    return show(result, args.out)
+    return show(args, result, args.out)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -79,8 +84,9 @@ def check(args: argparse.Namespace) -> int:
     folders = {Path(run).resolve(): run for run in reversed(args.runs)}  # one named twice is still one run
     experiments = experiments_of([Result.load(run) for run in reversed(folders.values())])
     verdicts = [compare(*results) for results in experiments]
-    for results, verdict in zip(experiments, verdicts):
-        say(f"{', '.join(str(result.folder) for result in results)}\n  {verdict}")
+    said = [([str(result.folder) for result in results], verdict) for results, verdict in zip(experiments, verdicts)]
+    tell(args, "\n".join(f"{', '.join(runs)}\n  {verdict}" for runs, verdict in said),
+         [{"runs": runs, "verdict": verdict} for runs, verdict in said])
     return max(verdict.exit_code for verdict in verdicts)
 
 
@@ -99,7 +105,7 @@ def average(args: argparse.Namespace) -> int:
 
     result = average_runs(args.runs, args.out)
     write_report(args.out)
-    return show(result, args.out)
+    return show(args, result, args.out)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -107,17 +113,20 @@ def doctor(args: argparse.Namespace) -> int:
 
     Versions beside the ranges the package is meant for; device and precision; memory and disk; what is in the caches;
     which hosts answer; and for whatever is missing, where to get it and where to put it. Changes nothing. Exit code 1
-    if something stands in the way of a run.
+    if something stands in the way of the demo and of your own texts; with --for imdb, of the paper's experiment too.
 
     examples:
       ulmfit-fastai doctor
-      ulmfit-fastai doctor --offline
+      ulmfit-fastai doctor --for imdb
+      ulmfit-fastai doctor --offline --json
     """
     from .doctor import diagnose
 
     diagnosis = diagnose(network=not args.offline)
-    say(diagnosis.text)
-    return 0 if diagnosis.healthy else 1
+    ready = diagnosis.ready_for(args.purpose)
+    tell(args, diagnosis.text, {"ready": ready, "for": args.purpose, "verdict": diagnosis.verdict,
+                                "sections": diagnosis.sections})
+    return 0 if ready else 1
 
 
 def report(args: argparse.Namespace) -> int:
@@ -144,7 +153,8 @@ def report(args: argparse.Namespace) -> int:
 
         if args.texts is not None:
             raise UlmfitError("--texts shows those of one run: give one, or leave it out", field="texts")
-        say(f"comparison: {write_comparison(args.runs, args.out or 'comparison.html').resolve()}")
+        page = write_comparison(args.runs, args.out or "comparison.html").resolve()
+        tell(args, f"comparison: {page}", {"comparison": str(page)})
         return 0
     if args.out is not None:
         raise UlmfitError("--out is the page of several runs; one run's is its report.html", field="out")
@@ -156,7 +166,8 @@ def report(args: argparse.Namespace) -> int:
 
         task, path = Result.load(run).task, args.texts or None  # whether they are the run's is checked below
         dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
-    say(f"report: {write_report(run, dataset=dataset, show_texts=True if dataset else None)}")
+    page = write_report(run, dataset=dataset, show_texts=True if dataset else None)
+    tell(args, f"report: {page}", {"report": str(page)})
     return 0
 
 
@@ -178,15 +189,16 @@ def recipe(args: argparse.Namespace) -> int:
     from ..recipe.find import find_recipe
 
     if args.fields:
-        return fields(args.names, args.task)
+        listed = fields(args.names, args.task)
+        tell(args, "\n".join(map(str, listed)), listed)
+        return 0
     if len(args.names) == 3 and args.names[0] == "diff":
         first, second = (find_recipe(name, args.task) for name in args.names[1:])
         rows = [(field, short(a), short(b)) for field, a, b in first.diff(second)]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
-        for field, a, b in rows:
-            say(f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}")
-        if not rows:
-            say("no difference")
+        lines = [f"{field:<{widths[0]}}  {a:<{widths[1]}}  ->  {b}" for field, a, b in rows]
+        tell(args, "\n".join(lines or ["no difference"]),
+             [{"field": field, "first": a, "second": b} for field, a, b in first.diff(second)])
         return 0
     if len(args.names) != 1 or args.names[0] == "diff":
         raise UlmfitError("expected `recipe NAME` or `recipe diff NAME NAME`, found: recipe " + " ".join(args.names))
@@ -201,18 +213,16 @@ def short(value: Any, most: int = 50) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def fields(names: list[str], task: str) -> int:
-    """Print every field that --set takes: of all recipes, of one, or of `pretrain`."""
+def fields(names: list[str], task: str) -> list[Field]:
+    """Every field that --set takes: of all recipes, of one, or of `pretrain`."""
     from ..recipe.documentation import documented, documented_arguments
     from ..recipe.find import find_recipe
 
     if names == ["pretrain"]:
         from ..training.stage_one import Reading, pretraining
 
-        say(*documented_arguments(pretraining), *documented(Reading), sep="\n")
-    else:
-        say(*(documented(given=find_recipe(names[0], task)) if names else documented()), sep="\n")
-    return 0
+        return [*documented_arguments(pretraining), *documented(Reading)]
+    return [*(documented(given=find_recipe(names[0], task)) if names else documented())]
 
 
 def pretrain(args: argparse.Namespace) -> int:
@@ -240,7 +250,9 @@ def pretrain(args: argparse.Namespace) -> int:
     folder = run_pretraining(args.corpus, out=args.out, valid=args.valid, evaluate=args.evaluate,
                              time_budget=args.time_budget, device=args.device, resume=not args.no_resume, **settings)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for direction, texts in run.get("samples", {}).items():
-        say(f"what the {direction} model writes:", *(f"  {text}" for text in texts), sep="\n")
-    say(f"language model, {run['status']}: {folder.resolve()}")
+    lines = [line for direction, texts in run.get("samples", {}).items()
+             for line in (f"what the {direction} model writes:", *(f"  {text}" for text in texts))]
+    tell(args, "\n".join([*lines, f"language model, {run['status']}: {folder.resolve()}"]),
+         {"status": run["status"], "folder": str(folder.resolve()), "metrics": run.get("metrics", {}),
+          "samples": run.get("samples", {})})
     return STOPPED if run["status"] == "stopped" else 0

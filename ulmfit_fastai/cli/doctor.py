@@ -9,9 +9,10 @@ import configparser
 import os
 import platform
 import shutil
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -22,7 +23,7 @@ from .._version import __version__
 OK, NOTE = "ok", "note"
 PROBLEM = "PROBLEM"  # stands in the way of every run
 MISSING = "missing"  # stands in the way of `ulmfit-fastai imdb`; the demo and one's own texts do without
-TIMEOUT = 4.0  # seconds for a host to answer
+TIMEOUT = 1.5  # seconds for all hosts together to answer: looking up a name may hang far longer without a network
 FREE_DISK_GB = 3.0  # for the data unpacked, its token store, and a full-size run folder with the state of its optimiser
 FREE_MEMORY_GB = 6.0  # stock fastai's classifier at full size peaked at 5.8 GB on a CPU
 
@@ -38,16 +39,16 @@ class Line:
 
 @dataclass
 class Diagnosis:
-    """All findings by section; `healthy` if nothing stands in the way of a run."""
+    """All findings by section; `ready_for` says what nothing stands in the way of."""
 
     sections: dict[str, list[Line]] = field(default_factory=dict)
 
     def count(self, status: str) -> int:
         return sum(line.status == status for lines in self.sections.values() for line in lines)
 
-    @property
-    def healthy(self) -> bool:
-        return not self.count(PROBLEM) and not self.count(MISSING)
+    def ready_for(self, purpose: str) -> bool:
+        """Whether 'texts' (the demo and one's own), or 'imdb', can run."""
+        return not self.count(PROBLEM) and (purpose == "texts" or not self.count(MISSING))
 
     @property
     def verdict(self) -> str:
@@ -88,11 +89,11 @@ class Asset:
 
 def diagnose(*, network: bool = True) -> Diagnosis:
     """Look at everything. `network=False` leaves the hosts alone."""
-    diagnosis = Diagnosis()
+    diagnosis, answers = Diagnosis(), _asked_hosts() if network else None
     diagnosis.sections["Installed"] = list(_guarded(_versions))
     diagnosis.sections["Device"] = list(_guarded(_device))
     diagnosis.sections["Memory and disk"] = list(_guarded(_room))
-    hosts = _guarded_hosts() if network else None
+    hosts = answers() if answers else None
     diagnosis.sections["Data and weights"] = list(_guarded(lambda: _assets(hosts)))
     diagnosis.sections["Caches"] = list(_guarded(_caches))
     diagnosis.sections["Network"] = [Line(NOTE, "not tried")] if hosts is None else [
@@ -241,14 +242,33 @@ def _caches() -> Iterator[Line]:
             yield Line(OK, f"{name}: {folder}, nothing there yet")
 
 
-def _guarded_hosts() -> dict[str, str | None]:
-    """Host -> None where it answers, else why not. One small request to each, all at once."""
+def _asked_hosts() -> Callable[[], dict[str, str | None]]:
+    """Ask all hosts at once, one small request each, and go on.
+
+    Returns:
+        What gives host -> None where it answers, else why not; at most `TIMEOUT` seconds after the question.
+    """
     try:
         urls = {_host(asset.url): asset.url for asset in known_assets()}
-    except Exception as error:  # fastai is missing or broken: the section above says so
-        return {"hosts": f"not known ({type(error).__name__}: {error})"}
-    with ThreadPoolExecutor(len(urls)) as pool:
-        return dict(zip(urls, pool.map(unreachable, urls.values())))
+    except Exception as error:  # fastai is missing or broken: another section says so
+        unknown: dict[str, str | None] = {"hosts": f"not known ({type(error).__name__}: {error})"}
+        return lambda: unknown
+    found: dict[str, str | None] = {}
+
+    def ask(host: str) -> None:
+        found[host] = unreachable(urls[host])
+
+    end = time.monotonic() + TIMEOUT
+    asked = {host: threading.Thread(target=ask, args=(host,), daemon=True) for host in urls}
+    for thread in asked.values():
+        thread.start()
+
+    def answers() -> dict[str, str | None]:
+        for thread in asked.values():
+            thread.join(max(end - time.monotonic(), 0.0))
+        return {host: found.get(host, f"no answer in {TIMEOUT:g} s") for host in urls}
+
+    return answers
 
 
 def unreachable(url: str) -> str | None:

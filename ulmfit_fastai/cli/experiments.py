@@ -13,6 +13,7 @@ from .options import (
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
+    JSON,
     LM_FROM,
     NO_RESUME,
     PARALLEL,
@@ -21,12 +22,12 @@ from .options import (
     SET,
     STOPPED,
     TIME_BUDGET,
+    WEIGHTS,
     Command,
     option,
     overrides,
-    say,
-    show,
 )
+from .records import refuse_plan_as_json, show, tell
 
 TASK = option("--task", choices=tuple(TASKS), default="imdb", help="data set (default: %(default)s)")
 DATA = option("--data", metavar="PATH",
@@ -61,6 +62,7 @@ def reproduce(args: argparse.Namespace) -> int:
       ulmfit-fastai reproduce ag --data ag_news/ --no-verify --train-part train_subset
       ulmfit-fastai reproduce all --data data/ --time-budget 8h
     """
+    refuse_plan_as_json(args)
     options = {"corpus": args.corpus, "device": args.device, "parallel": args.parallel, "resume": not args.no_resume,
                "time_budget": args.time_budget, "dry_run": args.dry_run, **overrides(args)}
     if len(args.tasks) == 1 and args.tasks != ["all"]:
@@ -69,14 +71,14 @@ def reproduce(args: argparse.Namespace) -> int:
         task = args.tasks[0]
         options |= {"lm_from": args.lm_from, "out": args.out or f"runs/{task}", "verify": not args.no_verify,
                     "train": args.train_part}
-        return show(run_task(task, args.preset, data=args.data, **options), options["out"])
+        return show(args, run_task(task, args.preset, data=args.data, **options), options["out"])
     if args.no_verify or args.train_part or args.lm_from:
         raise UlmfitError("--no-verify, --train-part and --lm-from are for one data set: give one TASK.")
     from ..experiments.main_results import reproduce_all
 
     tasks = None if "all" in args.tasks else args.tasks
     results = reproduce_all(tasks, args.preset, data=args.data, out=args.out or "runs", **options)
-    say(results)
+    tell(args, results, {"rows": results.rows, "folder": results.folder})
     return results.exit_code
 
 
@@ -99,7 +101,7 @@ def ablate(args: argparse.Namespace) -> int:
     from ..experiments.tables import ablate as run_table
 
     rows = args.rows.split(",") if args.rows else None
-    return shown(run_table(args.table, args.task, rows=rows, **settings))
+    return shown(args, run_table(args.table, args.task, rows=rows, **settings))
 
 
 def lowshot(args: argparse.Namespace) -> int:
@@ -123,8 +125,8 @@ def lowshot(args: argparse.Namespace) -> int:
     kinds = args.kinds.split(",") if args.kinds else LOW_SHOT
     from ..experiments.label_curves import lowshot as run_curves
 
-    return shown(run_curves(args.task, labels, kinds=kinds, baselines=not args.no_baselines,
-                            most_texts=args.most_texts, training=args.training, **settings))
+    return shown(args, run_curves(args.task, labels, kinds=kinds, baselines=not args.no_baselines,
+                                  most_texts=args.most_texts, training=args.training, **settings))
 
 
 def figure4(args: argparse.Namespace) -> int:
@@ -139,12 +141,12 @@ def figure4(args: argparse.Namespace) -> int:
     settings = common(args)  # refused before the heavy imports
     from ..experiments.epoch_curves import figure4 as run_figure
 
-    return shown(run_figure(args.task, **settings))
+    return shown(args, run_figure(args.task, **settings))
 
 
-def shown(experiment: Any) -> int:
+def shown(args: argparse.Namespace, experiment: Any) -> int:
     """Print an experiment or its plan; returns the exit code, which says whether runs are missing."""
-    say(experiment)
+    tell(args, experiment, experiment)
     return STOPPED if getattr(experiment, "missing", None) else 0
 
 
@@ -158,7 +160,7 @@ def whole_number(text: str) -> int:
 
 _DIRECTION = option("--direction", choices=DIRECTIONS,
                     help="language models to use (default: forward, as in the paper)")
-_EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET)
+_EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, WEIGHTS, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET, JSON)
 EXPERIMENTS = (
     Command("reproduce", reproduce, (
         option("tasks", nargs="+", choices=(*TASKS, "all"), metavar="TASK", help="one data set, several, or all"),
@@ -167,7 +169,7 @@ EXPERIMENTS = (
         option("--out", metavar="FOLDER", help="run folder; with several data sets, the folder that holds one for each "
                                                "(default: runs/TASK; with several, runs)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the recipe's)"),
-        LM_FROM, DEVICE, PARALLEL, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        WEIGHTS, LM_FROM, DEVICE, PARALLEL, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET, JSON)),
     Command("ablate", ablate, (
         option("table", choices=tuple(ROWS), metavar="TABLE", help=", ".join(ROWS)), TASK,
         option("--rows", metavar="A,B", help="some of the table's rows (default: all)"),

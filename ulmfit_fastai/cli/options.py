@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
@@ -110,16 +109,23 @@ NO_HEADER = option("--no-header", action="store_true", help="the first row of CS
                                                             "called 0, 1, ...")
 FORMAT = option("--format", choices=("csv", "tsv", "jsonl", "json", "parquet", "txt"),
                 help="format of FILE where its name doesn't tell it, as that of standard input (FILE -)")
+WEIGHTS = option("--weights", metavar="NAME",
+                 help="language model to start from: wiki-small, wt103 (downloaded if need be), none, a run folder or "
+                      "a weights file (default: the recipe's)")
+JSON = option("--json", action="store_true", help="the result as JSON")
 COMMON = (
     option("-v", "--verbose", action="store_true", help="say more while running"),
+    option("-q", "--quiet", action="store_true", help="say only what is wrong, and the result"),
+    option("--no-progress", action="store_true", help="show no progress bars"),
     option("--traceback", action="store_true", help="show the Python traceback of an error"),
 )
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields that `--set`, `--seed` and `--direction` change, by name; one given twice, in two ways, is refused."""
-    seed, direction = getattr(args, "seed", None), getattr(args, "direction", None)
-    changed: dict[str, Any] = {} if seed is None else {"seed": seed}
+    """Fields that `--set`, `--seed`, `--weights` and `--direction` change; one given in two ways is refused."""
+    direction = getattr(args, "direction", None)
+    changed: dict[str, Any] = {name: value for name in ("seed", "weights")
+                               if (value := getattr(args, name, None)) is not None}
     changed |= {} if direction is None else {"directions": DIRECTIONS[direction]}
     for name, value in args.settings:
         value = tuple(value) if name == "directions" and isinstance(value, list) else value
@@ -157,14 +163,3 @@ STOPPED = 3
 def say(*words: Any, sep: str = " ") -> None:
     """Print words for people, without the control characters that names in their data may hold."""
     print("\n".join(map(visible, sep.join(map(str, words)).split("\n"))))
-
-
-def show(result: Any, folder: str) -> int:
-    """Print a result and the path of its report; returns the exit code."""
-    if result is None:  # a dry run has none
-        return 0
-    say(result)
-    page = Path(folder) / "report.html"
-    if page.is_file():
-        say(f"report: {page.resolve()}")
-    return STOPPED if getattr(result, "status", "finished") == "stopped" else 0

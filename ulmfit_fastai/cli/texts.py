@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._errors import UlmfitError
-from .._files import expanded
+from .._files import expanded, write_text_atomic
 from .._progress import Bar
 from .options import (
     DEVICE,
     DIRECTIONS,
     DRY_RUN,
     FORMAT,
+    JSON,
     NO_HEADER,
     NO_RESUME,
     SEED,
@@ -32,6 +32,7 @@ from .options import (
     overrides,
     say,
 )
+from .records import record_of, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def train(args: argparse.Namespace) -> int:
 
     FILE is CSV, TSV, JSON lines (.jsonl) or Parquet, plain or compressed. A label is a class, or a number
     (--task regression), or several classes with a mark between them (--label-delim). The language model reads all texts
-    first, those of --unlabelled too. A part of the labelled texts is held out to measure the result (--valid).
+    first, those of --unlabelled too. A part of the labelled texts is held out to measure the result (--valid-share).
 
     FOLDER then is the model: weights, words and settings without any code, a model card (README.md), the record of the
     run, and report.html: where the model errs, beside a bag of words on the same labels. The report shows some of the
@@ -97,17 +98,20 @@ def train(args: argparse.Namespace) -> int:
     columns: dict[str, Any] = {"text": text, "label": label, "unlabelled": unlabelled_of(args.unlabelled, text, layout)}
     try:
         if args.dry_run:
-            say(model.plan(frame, **columns))
+            plan = model.plan(frame, **columns)
+            tell(args, plan, {"stages": plan.stages, "seconds": plan.seconds} if args.json else None)
             return 0
         model.fit(frame, **columns)
     except Unfinished as stopped:
-        say(stopped.in_shell_words)
+        tell(args, stopped.in_shell_words, {"status": "stopped", "model": Path(args.out).resolve()})
         return STOPPED
-    out = expanded(args.out).resolve()
-    say(f"held-out texts: {model.held_out()}\nmodel: {out}\nreport: {out / 'report.html'}\n\nnow:\n"
-          f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv\n"
-          f"  ulmfit-fastai evaluate {args.out} FILE\n"
-          f"  ulmfit-fastai explain {args.out} \"a text\"")
+    place = expanded(args.out).resolve()
+    page = place / "report.html"
+    tell(args, "\n".join([
+        f"held-out texts: {model.held_out()}", f"model: {place}", f"report: {page}", "",
+        "now:", f"  ulmfit-fastai predict {args.out} FILE --out predicted.csv",
+        f"  ulmfit-fastai evaluate {args.out} FILE", f"  ulmfit-fastai explain {args.out} \"a text\""]),
+        {"status": "finished", "held_out": model.metrics_, "model": place, "report": page})
     return 0
 
 
@@ -117,7 +121,7 @@ def predict(args: argparse.Namespace) -> int:
     FILE is CSV, TSV, JSON lines (.jsonl), Parquet or plain text (.txt, a text a line), also compressed, and of any
     size. The rows come out in their order, with the columns `predicted` and, for each class, `prob_CLASS`. A row
     without text stays, with nothing predicted. The format of --out is told by its name; without it, CSV goes to the
-    screen.
+    screen, or with --json JSON lines.
 
     examples:
       ulmfit-fastai predict model new.csv --out predicted.csv
@@ -138,7 +142,7 @@ def predict(args: argparse.Namespace) -> int:
     model = ULMFiT.load(args.model, device=args.device, int8=args.int8, precision=args.precision)
     reader = TableReader(reader.path, layout=layout_of(args, model.model_.config.encoding), content=reader.content)
     done, empty, beside_rows = 0, 0, out is None and sys.stdout.isatty()
-    with (TableWriter(args.out) as writer,
+    with (TableWriter(args.out, lines=args.json) as writer,
           closing(Bar("predicting", 1.0, log_every=60.0, shown=not beside_rows)) as bar):
         for frame in reader:
             added, missing = predicted_columns(model, frame, args.text, strict=args.strict)
@@ -151,7 +155,8 @@ def predict(args: argparse.Namespace) -> int:
     if empty:
         log.warning("%s without text: nothing is predicted for %s", rows(empty), "it" if empty == 1 else "them")
     if args.out:
-        say(f"{rows(done)}: {Path(args.out).resolve()}")
+        place = Path(args.out).resolve()
+        tell(args, f"{rows(done)}: {place}", {"rows": done, "without_text": empty, "out": place})
     return 0
 
 
@@ -193,21 +198,31 @@ def evaluate(args: argparse.Namespace) -> int:
     frame[label] = pd_series(typed(frame[label], delim, target.task, known=True), frame)
     frame = with_text_and_label(model, frame, text, label)
     found = model.evaluate(frame, text=text, label=label)
-    say(json.dumps(found.to_dict(), indent=2) if args.json else found)
+    tell(args, found, found)
     return 0
 
 
 def explain(args: argparse.Namespace) -> int:
     """Show which words of a text moved the decision, in colour.
 
+    --html writes a page to keep or to send: it holds the text. --json gives each word with its score.
+
     examples:
       ulmfit-fastai explain model "not as bad as I feared"
+      ulmfit-fastai explain model "not as bad as I feared" --html why.html
       ulmfit-fastai explain model "not as bad as I feared" --target pos
     """
     from ..classifier.estimator import ULMFiT
 
     found = ULMFiT.load(args.model, device=args.device).explain(args.text_given, target=args.target)
-    print(found.to_ansi(colour=sys.stdout.isatty()))
+    if args.html:
+        write_text_atomic(expanded(args.html), found.to_html())
+    if args.json:
+        tell(args, None, {**record_of(found), "html": args.html})
+    else:
+        print(found.to_ansi(colour=sys.stdout.isatty()))
+        if args.html:
+            say(f"page: {expanded(args.html).resolve()}")
     return 0
 
 
@@ -216,6 +231,8 @@ def estimator(args: argparse.Namespace, options: dict[str, Any]) -> ULMFiT:
     from ..classifier.estimator import ULMFiT
 
     seed, directions = options.pop("seed", None), options.pop("directions")
+    if args.weights is not None:  # the model takes their sizes, which the field of the recipe alone would not do
+        del options["weights"]
     return ULMFiT(args.preset, weights=args.weights, directions=directions, task=args.task, lang=args.lang,
                   class_weight=weights_of(args.class_weight), epochs=args.epochs, lm_epochs=args.lm_epochs,
                   settings=options or None, validation_fraction=args.valid, drop_missing=args.drop_missing,
@@ -293,26 +310,27 @@ TEXTS = (
         option("--class-weight", nargs="+", metavar="W", help="balanced, or CLASS=NUMBER ..."),
         option("--epochs", type=int, metavar="N", help="of the classifier's last stage (default: the preset's)"),
         option("--lm-epochs", type=int, metavar="N", help="of the language model; 0: don't fine-tune it"),
-        option("--valid", type=float, metavar="SHARE",
+        option("--valid-share", dest="valid", type=float, metavar="SHARE",
                help="share of the labelled texts held out (default: the recipe's, 0.1 in every preset)"),
         option("--drop-missing", action="store_true",
                help="leave out rows without text, and use those without label for the language model only"),
         option("--no-baseline", action="store_true", help="leave the bag of words out"),
         option("--lang", default="en", metavar="CODE",
                help="language of the texts, or the SentencePiece model of --weights (default: %(default)s)"),
-        *LAYOUT, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET)),
+        *LAYOUT, DEVICE, TIME_BUDGET, DRY_RUN, NO_RESUME, SEED, SET, JSON)),
     Command("predict", predict, (
         MODEL, option("file", metavar="FILE", help=f"{TABLE}, or .txt"), TEXT,
         option("--out", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet (default: CSV to the screen)"),
         option("--strict", action="store_true", help="refuse rows without text instead of leaving them without "
                                                        "prediction"),
-        INT8, PRECISION, *LAYOUT, DEVICE)),
+        INT8, PRECISION, *LAYOUT, DEVICE, JSON)),
     Command("evaluate", evaluate, (
         MODEL, option("file", metavar="FILE", help=TABLE), TEXT,
         option("--label", metavar="COLUMN", help="column of the labels (default: the model's own)"),
         option("--label-delim", metavar="MARK", help="what separates several classes (default: as in training, or ;)"),
-        option("--json", action="store_true", help="the numbers as JSON"), INT8, PRECISION, *LAYOUT, DEVICE)),
+        JSON, INT8, PRECISION, *LAYOUT, DEVICE)),
     Command("explain", explain, (
         MODEL, option("text_given", metavar="TEXT", help="the text, in quotes"),
-        option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"), DEVICE)),
+        option("--target", metavar="CLASS", help="the class to explain (default: the one predicted)"),
+        option("--html", metavar="FILE", help="write a page of it too"), DEVICE, JSON)),
 )

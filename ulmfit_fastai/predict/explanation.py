@@ -129,6 +129,13 @@ class Explanation:
                 f'<div style="margin-bottom:.4em"><b>{escape(self.summary)}</b></div>'
                 f'<div style="margin-bottom:.5em;font-size:.85em">{key}</div><div>{self.marked()}</div></div>')
 
+    def to_html(self) -> str:
+        """A page of its own, which opens offline."""
+        return ('<!DOCTYPE html>\n<html><head><meta charset="utf-8">'
+                '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+                f'<title>{escape(self.summary)}</title><style>body{{font:1rem/1.5 system-ui,sans-serif;margin:2rem}}'
+                f'</style></head>\n<body>{self._repr_html_()}</body></html>\n')
+
     def to_ansi(self, *, colour: bool = True) -> str:
         """For a shell: the decision, then the text with coloured words.
 

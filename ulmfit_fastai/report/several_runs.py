@@ -157,7 +157,7 @@ def _pairs(names: Sequence[str], results: Sequence[Result]) -> list[tuple[str, .
     from scipy.stats import binomtest
 
     right = {name: _right(result) for name, result in zip(names, results)}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (a, one), (b, other) in combinations(((n, r) for n, r in right.items() if r is not None), 2):
         if not one.index.equals(other.index):
             continue

@@ -31,7 +31,8 @@ def _some(n: int, most: int = MOST_POINTS) -> np.ndarray:
 
 
 def _legend(axes: Axes, palette: Palette, place: str = "best") -> None:
-    for text in axes.legend(loc=place, handlelength=2.4, labelspacing=0.3).get_texts():
+    legend = axes.legend(loc=place, handlelength=2.4, labelspacing=0.3)  # type: ignore[call-overload]
+    for text in legend.get_texts():
         text.set_color(palette.muted)
         text.set_parse_math(False)  # a class may be called $
 

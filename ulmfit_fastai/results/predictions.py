@@ -30,7 +30,7 @@ def write_predictions(
     return write_text_atomic(path, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
 
 
-def predictions_frame(ids: Sequence, labels: Sequence | np.ndarray, classes: Sequence[str],
+def predictions_frame(ids: Sequence | np.ndarray, labels: Sequence | np.ndarray, classes: Sequence[str],
                       probs_by_direction: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """A row a text, in the caller's order.
 

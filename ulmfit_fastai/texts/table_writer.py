@@ -32,14 +32,16 @@ WRITERS: dict[str, Callable[[Any], Any]] = {
 
 
 class TableWriter:
-    """Write frames one after another to a file in the format its name says, or as CSV to the screen (path None).
+    """Write frames one after another to a file in the format its name says, or to the screen (path None).
+
+    To the screen goes CSV, or with `lines` JSON lines.
 
     Use it in a `with` block. The file appears, whole, at the end of the block; an error leaves nothing behind.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, *, lines: bool = False) -> None:
         self.path = None if path is None else Path(path).expanduser()
-        self.suffix = ".csv" if self.path is None else bare_suffix(self.path)
+        self.suffix = (".jsonl" if lines else ".csv") if self.path is None else bare_suffix(self.path)
         expected = (*CSV, *LINES, *PARQUET)
         packed = "" if self.path is None else self.path.suffix.lower()
         if self.suffix not in expected or (packed in OPENERS and packed not in WRITERS) or \

@@ -67,7 +67,8 @@ def _several(dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str,
     texts = dataset.df["text"].to_numpy()
     named = [[name for name in (label or "").split(dataset.label_delim) if name] for label in dataset.df["label"]]
     truth = MultiLabelBinarizer(classes=list(dataset.classes)).fit_transform(named)
-    with warnings.catch_warnings(action="ignore"):  # a class that all or no texts have
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class that all or no texts have
         outputs = _linear(dataset).fit(texts[train], truth[train]).predict_proba(texts[test])
     return multilabel_metrics(outputs, truth[test])
 
