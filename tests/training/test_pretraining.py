@@ -106,6 +106,79 @@ def test_a_backward_model_knows_the_texts_backward_only(jsonl, cache, tmp_path):
     assert wrong > 1.5 * right
 
 
+@pytest.fixture(scope="module")
+def general(jsonl, cache, tmp_path_factory):
+    """A finished pretraining on articles, of another size than SMALL."""
+    return pretrain(jsonl, tmp_path_factory.mktemp("general") / "run", cache, epochs=20, lr=0.02,
+                    model=Model(emb_sz=10, n_hid=18, n_layers=2))
+
+
+REVIEWS = [f"The {animal} lives in the {place} . It eats {food} and I {felt} the film ."
+           for animal in ("fox", "owl", "bear") for place in ("forest", "hills") for food in ("berries", "mice")
+           for felt in ("loved", "hated", "left")]
+
+
+def goes_on(general, folder, cache, **options):
+    """A pretraining on reviews from those weights, whose sizes are not given."""
+    texts = folder / "reviews.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in REVIEWS))
+    return pretrain(texts, folder / "run", cache,
+                    **{"weights": str(general), "model": None, "max_vocab": None, **options})
+
+
+def test_pretraining_goes_on_from_weights_in_their_sizes_and_with_their_words(general, cache, tmp_path):
+    before = LMWeights.load(general / "pretrain_forward.safetensors")
+    out = goes_on(general, tmp_path, cache, lr=1e-9, wd=0.0)
+    after = LMWeights.load(out / "pretrain_forward.safetensors")
+    assert (after.emb_sz, after.n_hid, after.n_layers) == (10, 18, 2)
+    common = [word for word in ("fox", "owl", "the", ".") if word in after.vocab.numbers]
+    assert len(common) == 4 and {"film", "loved"} <= {*after.vocab} - {*before.vocab}
+    for word in common:
+        rows = (w.state["0.encoder.weight"][w.vocab.numbers[word]] for w in (before, after))
+        torch.testing.assert_close(*rows, atol=1e-6, rtol=0)
+    torch.testing.assert_close(after.state["0.rnns.0.weight_hh_l0_raw"], before.state["0.rnns.0.weight_hh_l0_raw"],
+                               atol=1e-6, rtol=0)
+    run = json.loads((out / "run.json").read_text())
+    start = run["weights"]["forward"]
+    assert start["vocab_hash"] == before.vocab.hash and run["data"]["reading"]["weights"] == str(general)
+    assert 4 < start["words_kept"] < len(after.vocab) == start["words"]
+
+
+def test_what_weights_know_helps_on_other_texts(general, cache, tmp_path):
+    (tmp_path / "new").mkdir()
+    anew = goes_on(general, tmp_path / "new", cache, weights=None, model=Model(emb_sz=10, n_hid=18, n_layers=2),
+                   max_vocab=200)
+    on = goes_on(general, tmp_path, cache)
+    losses = [json.loads((out / "run.json").read_text())["stages"][-1]["metrics"]["valid_loss"] for out in (on, anew)]
+    assert losses[0] < losses[1] - 0.2
+
+
+def test_going_on_from_weights_is_resumed_and_other_weights_are_refused(general, jsonl, cache, tmp_path, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    whole = goes_on(general, tmp_path / "whole", cache, epochs=2)
+    monkeypatch.setattr(session, "Budget", lambda *_: StopAt(3))
+    goes_on(general, tmp_path, cache, epochs=2)
+    monkeypatch.undo()
+    kept = (general / "pretrain_forward.safetensors").read_bytes()
+    other = pretrain(jsonl, tmp_path / "other", cache, model=Model(emb_sz=10, n_hid=18, n_layers=2))
+    with pytest.raises(RunMismatch, match="weights"):
+        goes_on(other, tmp_path, cache, epochs=2)
+    out = goes_on(general, tmp_path, cache, epochs=2)
+    assert (general / "pretrain_forward.safetensors").read_bytes() == kept
+    states = [LMWeights.load(run / "pretrain_forward.safetensors").state for run in (whole, out)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"weights": "none"}, "random weights"), ({"weights": "nowhere"}, "found 'nowhere'"),
+    ({"directions": ("backward",)}, "backward"), ({"tokenizer": "sentencepiece"}, "spm.model"),
+    ({"model": Model(emb_sz=12, n_hid=16, n_layers=2)}, r"\(10, 18, 2\)")])
+def test_weights_that_dont_fit_are_refused_before_the_corpus_is_read(changes, words, general, cache, tmp_path):
+    with pytest.raises(UlmfitError, match=words):
+        goes_on(general, tmp_path, cache, **changes)
+    assert not (tmp_path / "run").exists()
+
+
 def test_in_a_smaller_vocabulary_the_other_words_count_as_one(cache):
     logits, targets = torch.randn(3, 4, 9), torch.randint(9, (3, 4))
     others = torch.tensor([True, False, True, False, False, True, False, False, False])

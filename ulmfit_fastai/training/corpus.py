@@ -175,13 +175,13 @@ def joined(first: TokenIds, second: TokenIds) -> tuple[TokenIds, np.ndarray]:
 
 
 def general_lm(text: GeneralText, model: Model, phase: Phase, direction: str, *, seed: int, precision: str,
-               device: torch.device, fast: bool = True) -> LMLearner:
-    """The Learner of stage 1: a language model with random weights over a corpus."""
+               device: torch.device, fast: bool = True, weights: LMWeights | None = None) -> LMLearner:
+    """The Learner of stage 1: a language model with random weights, or those given, over a corpus."""
     dls = lm_dataloaders(text.ids, train=text.train, valid=text.valid, direction=direction, bs=phase.bs,
                          bptt=phase.bptt, device=device, seed=derived_seed(seed, direction, "pretrain"),
                          variable_bptt=phase.variable_bptt)
     torch.manual_seed(derived_seed(seed, direction, "pretrain", "init"))
-    return lm_learner(dls, model, phase, fast=fast, compute_dtype=compute_dtype(precision, device),
+    return lm_learner(dls, model, phase, weights=weights, fast=fast, compute_dtype=compute_dtype(precision, device),
                       cbs=precision_callbacks(precision, device))
 
 

@@ -31,7 +31,7 @@ from .prepare import Prepared, pretraining_left, some_rows
 from .processes import processes
 from .sample_weights import SampleWeights
 from .session import Conditions
-from .starting import OpenedWeights
+from .starting import OpenedWeights, about_start
 from .work import Work
 
 Baseline = Callable[[Dataset, np.ndarray, np.ndarray], dict[str, Any]]
@@ -147,11 +147,7 @@ class Run(Work):
         if loaded is None:
             return None
         matched = loaded.for_vocab(self.data.ids.vocab)
-        self.folder.run["weights"] = {
-            **self.folder.run.get("weights", {}),
-            direction: {"name": loaded.name, "vocab_hash": loaded.vocab.hash, "words_kept": matched.meta["words_kept"],
-                        "words": matched.meta["words"], **{k: v for k, v in loaded.meta.items() if k != "path"}},
-        }
+        self.folder.run.setdefault("weights", {})[direction] = about_start(loaded, matched)
         return matched
 
     def load_encoder(self, direction: str) -> LMWeights | None:

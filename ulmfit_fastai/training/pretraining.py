@@ -20,6 +20,7 @@ from .._schema import RUN, read_checked
 from ..batches.dataloaders import lm_dataloaders
 from ..model.generate import generate
 from ..model.learners import lm_learner
+from ..model.pretrained import content_of
 from ..model.weights import LMWeights
 from ..recipe.fields import build
 from ..recipe.parts import Model
@@ -34,7 +35,7 @@ from ..tokens.store import TokenStore
 from .corpus import HELD_OUT, GeneralText, corpus_pieces, general_text
 from .processes import processes
 from .session import Conditions, session
-from .stage_one import WHOLE, Reading, pretraining, settings
+from .stage_one import WHOLE, Reading, as_the_weights, pretraining, settings
 from .work import Work
 
 
@@ -57,6 +58,9 @@ def pretrain(
 ) -> Path:
     """Pretrain a language model on a corpus and leave `pretrain_<direction>.safetensors` in the folder `out`.
 
+    With `weights=` it goes on from one that there is, on other texts: a general model becomes one of a domain. Words
+    of the corpus that it doesn't know start from the mean of those that it does.
+
     Resumable at any batch and time-boxed like every run. Perplexities are per token of fastai's tokens, unknown words
     counted as xxunk.
 
@@ -73,7 +77,8 @@ def pretrain(
         cbs: fastai callbacks, which run beside ours in every stage of every phase (docs/callbacks.md).
         changes: settings of `pretraining` and `Reading` (`epochs=2`, `lr=3e-3`, `lang="de"`, ...). With
             `tokenizer='sentencepiece'` the model that splits texts is `out`/spm.model: give it as `lang` where the
-            weights are used.
+            weights are used. `weights` (a run folder, a file, 'wiki-small', 'wt103') gives the sizes of the model and
+            of the vocabulary, unless `model` or `max_vocab` do.
 
     Returns:
         The folder, whose run.json says 'stopped' when the time budget ended it.
@@ -85,6 +90,7 @@ def pretrain(
     Source: Howard & Ruder 2018, section 3.1.
     """
     recipe, reading = settings({"size": size, "directions": directions, **changes})
+    recipe = as_the_weights(recipe, reading, changes)
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache, cbs=cbs)
@@ -142,7 +148,7 @@ def _pretrain(text: GeneralText, recipe: Recipe, folder: RunFolder, conditions: 
         shutil.copy(text.lang, folder.path / PIECES_FILE)
     if folder.run["status"] == "finished":
         return folder.path
-    work = Work(recipe, folder, conditions, general=text)
+    work = Work(recipe, folder, conditions, general=text, start=reading.weights)
     with session(folder, conditions):
         for direction in recipe.directions:
             if not folder.phase_done(direction, "pretrain"):
@@ -158,7 +164,9 @@ def _header(text: GeneralText, reading: Reading, recipe: Mapping[str, Any], cond
     data = {"counts": {"articles": len(text.train) + len(text.valid), "tokens": int(text.ids.offsets[-1])},
             "synthetic": False, "notes": [], "source": text.about["name"], "classes": [], **text.about,
             "reading": reading.to_record()}
-    return {"task": "pretrain", **recipe, "data": data, "versions": versions(),
+    start = {} if reading.weights is None else {"identity": {"weights": {
+        direction: content_of(reading.weights, direction) for direction in recipe["recipe"]["directions"]}}}
+    return {"task": "pretrain", **recipe, "data": data, **start, "versions": versions(),
             "device": describe_device(conditions.device), "command": command_line()}
 
 

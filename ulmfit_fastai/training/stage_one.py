@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import UlmfitError
+from ..model import pretrained
 from ..recipe.fields import build, expect, no_field, plain
 from ..recipe.freezing import full
 from ..recipe.parts import Dropouts, Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
 from ..recipe.schedules import Schedule
+from ..tokens.pieces import is_model, model_digest
 from .corpus import HELD_OUT
 from .sharing import ANY_CLASSIFIER
 
@@ -45,6 +47,8 @@ class Reading:
     """The column, or key, of the texts where the corpus is a table; None: `text`."""
     encoding: str | None = None
     """The encoding of the corpus and of the texts to measure perplexity on; None: UTF-8."""
+    weights: str | None = None
+    """The language model to go on from, as a recipe's `weights`; None: random weights."""
 
     @property
     def how(self) -> dict[str, Any]:
@@ -52,9 +56,9 @@ class Reading:
         return {name: value for name in ("text", "encoding") if (value := getattr(self, name)) is not None}
 
     def to_record(self) -> dict[str, Any]:
-        """What run.json has of it: column and encoding only where they were given."""
-        every = dataclasses.asdict(self)
-        return {name: value for name, value in every.items() if name not in ("text", "encoding") or value is not None}
+        """What run.json has of it: column, encoding and weights only where they were given."""
+        every, later = dataclasses.asdict(self), ("text", "encoding", "weights")
+        return {name: value for name, value in every.items() if name not in later or value is not None}
 
     def __post_init__(self) -> None:
         for name in ("limit_words", "valid_texts"):
@@ -62,6 +66,11 @@ class Reading:
             expect(value is None or value >= 1, name, value, "at least 1")
         if self.tokenizer not in ("spacy", "sentencepiece"):
             raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
+        if self.weights is not None:
+            expect(self.weights not in ("", "none", "pretrain"), "weights", self.weights,
+                   "a language model to go on from, or none given for random weights")
+            expect(self.tokenizer == "spacy", "tokenizer", self.tokenizer,
+                   "'spacy'; pieces of words are those of the weights, whose spm.model is given as lang")
 
 
 WHOLE = Reading()
@@ -114,3 +123,24 @@ def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
     built = {name: build(hints[name], plain(value), name) for name, value in changes.items()}
     recipe = pretraining(**{name: value for name, value in built.items() if name not in reading})
     return recipe, Reading(**{name: value for name, value in built.items() if name in reading})
+
+
+def as_the_weights(recipe: Recipe, reading: Reading, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe in the sizes of the language model that it goes on from; UlmfitError where that one doesn't fit."""
+    if reading.weights is None:
+        return recipe
+    pieces = model_digest(reading.lang) if is_model(reading.lang) else None
+    for direction in recipe.directions:
+        found = pretrained.load(reading.weights, direction)
+        assert found is not None, "only 'none' gives no weights"
+        if found.vocab.pieces != pieces:
+            theirs, lang = ("pieces of words", found.lang) if found.vocab.pieces else ("words", "en")
+            raise UlmfitError(f"weights {reading.weights!r} are of texts split into {theirs}", field="lang",
+                              expected=lang, found=reading.lang, advice=f"give the corpus as `lang={lang!r}` splits it")
+        if changes.get("model") is None:
+            recipe = dataclasses.replace(recipe, model=dataclasses.replace(
+                recipe.model, emb_sz=found.emb_sz, n_hid=found.n_hid, n_layers=found.n_layers))
+        if changes.get("max_vocab") is None:
+            recipe = dataclasses.replace(recipe, max_vocab=len(found.vocab))
+        found.check_shape(emb_sz=recipe.model.emb_sz, n_hid=recipe.model.n_hid, n_layers=recipe.model.n_layers)
+    return recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..model import pretrained
 from ..model.weights import LMWeights
@@ -29,3 +30,9 @@ class OpenedWeights:
         """The same, for its last use: they are held no longer, so that training has the memory."""
         self.look_at(source, direction)
         return self._kept.pop((str(source), direction))
+
+
+def about_start(loaded: LMWeights, matched: LMWeights) -> dict[str, Any]:
+    """What run.json says of the language model that a phase started from, and of how many of its words are here."""
+    return {"name": loaded.name, "vocab_hash": loaded.vocab.hash, "words_kept": matched.meta["words_kept"],
+            "words": matched.meta["words"], **{k: v for k, v in loaded.meta.items() if k != "path"}}

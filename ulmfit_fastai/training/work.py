@@ -8,6 +8,8 @@ import torch
 from fastai.learner import Learner
 from fastai.text.learner import LMLearner
 
+from ..model import pretrained
+from ..model.weights import LMWeights
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder
@@ -18,15 +20,16 @@ from .memory import SplitBatches, may_run_out
 from .prepare import some_rows
 from .processes import processes
 from .session import Conditions, Stopped
+from .starting import about_start
 
 
 class Work:
     """A recipe at work in a run folder: trains phases through the one loop and keeps what comes of them."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, conditions: Conditions, *,
-                 general: GeneralText | None = None, plan: Plan | None = None) -> None:
+                 general: GeneralText | None = None, start: str | None = None, plan: Plan | None = None) -> None:
         self.recipe, self.folder, self.conditions = recipe, folder, conditions
-        self.general, self.plan = general, plan
+        self.general, self.start, self.plan = general, start, plan
 
     @property
     def device(self) -> torch.device:
@@ -34,12 +37,21 @@ class Work:
         return self.conditions.device
 
     def build_general_lm(self, phase: Phase, direction: str) -> LMLearner:
-        """The Learner of stage 1, with random weights, over the corpus."""
+        """The Learner of stage 1 over the corpus, with random weights or those that it goes on from."""
         assert self.general is not None, "run() asks for a corpus when the recipe pretrains"
         rows = some_rows(self.general.train, phase.max_docs, self.recipe.language_seed)
         return general_lm(replace(self.general, train=rows), self.recipe.model_for("pretrain"), phase, direction,
                           seed=self.recipe.language_seed, precision=self.recipe.precision, device=self.device,
-                          fast=self.recipe.fast)
+                          fast=self.recipe.fast, weights=self._start_of(direction))
+
+    def _start_of(self, direction: str) -> LMWeights | None:
+        """The language model that stage 1 goes on from, matched to the corpus's words; run.json says what it was."""
+        loaded = None if self.start is None else pretrained.load(self.start, direction)
+        if loaded is None or self.general is None:
+            return None
+        matched = loaded.for_vocab(self.general.ids.vocab)
+        self.folder.run.setdefault("weights", {})[direction] = about_start(loaded, matched)
+        return matched
 
     def pretrain(self, direction: str, *, name: str | None = None) -> None:
         """Stage 1 on the corpus, in the corpus's own vocabulary; `name` is that of the weights it leaves."""
