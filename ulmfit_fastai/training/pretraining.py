@@ -102,6 +102,8 @@ def pretrain(
     paths = [Path(corpus)] if isinstance(corpus, (str, Path)) else [Path(p) for p in corpus]
     lang = reading.lang
     with processes().first():
+        for path in paths:
+            read_corpus(path, **reading.how)
         if reading.tokenizer == "sentencepiece":
             lang = str(_pieces(paths, recipe, reading, out, valid=valid, resume=resume, cache=cache))
         text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
