@@ -39,7 +39,8 @@ def rehearse(scenes: str, folder: Path, **device: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def on_the_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The CPU's numbers of every scene, made once for all test processes."""
-    place = tmp_path_factory.getbasetemp().parent / "ulmfit-rehearsal-cpu.json"
+    base = tmp_path_factory.getbasetemp()  # with several test processes, one of them is within the session's
+    place = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "ulmfit-rehearsal-cpu.json"
     with FileLock(f"{place}.lock"):
         if not place.exists():
             found = rehearse(",".join({*EVERY} - {"little_memory"}), tmp_path_factory.mktemp("cpu"))

@@ -721,7 +721,7 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
 
 
 class Shown:
-    exit_code = 1
+    exit_code, rows, folder = 1, (), "runs"
 
     def __str__(self):
         return "Tables 2 and 3"

@@ -27,7 +27,7 @@ def result(error=4.7, *, n=25000, directions=BOTH, recipe=None, task="imdb", sta
     recipe = recipe or preset("fastai", directions=directions)
     data = {"name": task, "counts": IMDB_COUNTS, "synthetic": False, "fingerprint": "f", "notes": []} | data
     return SimpleNamespace(folder=Path("runs/x"), task=task, error=error, n_test=n, directions=tuple(directions),
-                           recipe_dict=recipe.to_dict(), data=data, protocol=recipe.protocol, status=status)
+                           recipe_dict=recipe.to_dict(), data=data, protocol=recipe.protocol, run={"status": status})
 
 
 # -- the numbers ------------------------------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ def _refuse_another(folder: Path, found: HeldOut, scores: dict[str, dict[str, An
     """UlmfitError unless these are the predictions that run.json counted."""
     n, width = len(found.truth), len(found.classes) or 1
     counted = scores["averaged"] if "averaged" in scores else next(iter(scores.values()))
-    fits = len(found.ids) == n and all(one.shape == (n, width) for one in found.by_direction.values())
+    shape = (n,) if found.kind in ("single", "regression") else (n, width)
+    fits = len(found.ids) == n and found.truth.shape == shape and all(
+        one.shape == (n, width) for one in found.by_direction.values())
     if not fits or metrics_of(found.kind, found.outputs, found.truth).get("wrong") != counted.get("wrong"):
         raise UlmfitError(f"{folder / 'state'}: the predictions of the held-out texts are not those that run.json "
                           "counted; the files are not of one run", path=folder / "state",
