@@ -46,6 +46,19 @@ def test_every_page_of_docs_can_be_reached_from_its_index_and_from_the_sites_nav
     assert [name for name in others if f": {name}\n" not in navigation] == []
 
 
+def test_what_is_said_beside_others_is_shown_by_tests_that_are_there():
+    rows = (ROOT / "docs" / "beside-others.md").read_text(encoding="utf-8").splitlines()
+    shown = [row.split("|")[3] for row in rows if row.startswith("|")][2:]
+    for proof in shown:
+        tests, made = re.findall(r"`(tests/[^`]+)`", proof), re.findall(r"`make ([^`]+)`", proof)
+        assert tests or made or "](" in proof, proof
+        for place, _, name in (test.partition("::") for test in tests):
+            assert f"def {name}" in (ROOT / place).read_text(encoding="utf-8"), proof
+        for target in made:
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8"), proof
+    assert len(shown) > 20
+
+
 def test_every_public_name_has_its_place_in_the_reference():
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
     shown = {name.split(".")[-1] for name in re.findall(r"^::: (\S+)$", pages, flags=re.M)}

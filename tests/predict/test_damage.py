@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from some_texts import reviews, tiny
 
-from ulmfit_fastai import ULMFiT
+from ulmfit_fastai import Result, ULMFiT
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.model import pretrained
@@ -56,6 +56,14 @@ def test_one_bit_of_a_finished_runs_file_is_noticed_by_the_same_call(folder, nam
     flip(folder / name)
     with pytest.raises(UlmfitError, match=name.rpartition("/")[2].partition(".")[0]):
         tiny(epochs=1, lm_epochs=1, directions="both", out=folder).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("name", ["history.csv", "rates.csv"])
+def test_a_lost_table_is_said_and_the_rest_is_read(folder, name, caplog):
+    whole = Result.load(folder)
+    assert name not in caplog.text
+    (folder / name).unlink()
+    assert Result.load(folder).run == whole.run and f"{name} is missing" in caplog.text
 
 
 def test_a_damaged_language_model_is_no_start_for_others(folder):

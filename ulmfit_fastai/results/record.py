@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from .._files import read_json, refuse_damaged
 from .._schema import RUN, checked
 from ..recipe.parts import DIRECTIONS
 from .folder import SCHEMA
+
+log = logging.getLogger(__name__)
 
 
 def seconds_of(run: dict[str, Any]) -> float:
@@ -42,6 +45,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     checked(run, RUN, path)
     if run.get("status") == "finished":  # until then the tables are still written to
         refuse_damaged(folder, run.get("digests"), "run.json", ("predictions.csv", "history.csv", "rates.csv"))
+        for name in ("history.csv", "rates.csv"):
+            if name in (run.get("digests") or {}) and not (folder / name).exists():
+                log.warning("%s is missing: nothing is known of the run's %s", folder / name,
+                            "epochs" if name == "history.csv" else "learning rates")
     if run.get("status") not in ("finished", "running", "stopped"):
         raise UlmfitError(f"{path}: expected status finished, running or stopped, found {run.get('status')!r}.")
     return run
