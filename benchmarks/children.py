@@ -98,8 +98,8 @@ def _classifier_step(setup: Any, *, side: str) -> Callable[[], Any]:
     _forget_texts(setup)
 
     def step() -> None:
-        make: Any = stock_classifier if side == "stock" else our_classifier
-        fit(make(ids.vocab, sizes.models[-1][1], [pair[side != "stock"]], setup.device, sizes.bptt), setup.device)
+        given = ids.vocab, sizes.models[-1][1], [pair[side != "stock"]], setup.device, sizes.bptt
+        fit(stock_classifier(*given) if side == "stock" else our_classifier(*given, setup.dtype(side.removeprefix("ours "))), setup.device)
 
     return step
 
@@ -150,7 +150,8 @@ def memory(setup: Any) -> list[Record]:
         if job == "tokens":
             found = {side: tokenise_child(setup, side, **more) for side in ("stock", "ours", "ours, fastai loaded")}
         else:
-            found = {side: ask_child(setup, job, side, **more) for side in ("stock", "ours")}
+            sides = ("stock", "ours", *(("ours bf16",) if job == "classifier step" and "bf16" in setup.formats else ()))
+            found = {side: ask_child(setup, job, side, **more) for side in sides}
         field = "cuda_mb" if setup.device.type == "cuda" and job != "tokens" else "peak_mb"
         made = row(f"memory, {name}", {side: [one[field]] for side, one in found.items()}, unit="MB",
                    target={"ours": wanted} if wanted else None, note=
