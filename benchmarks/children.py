@@ -99,7 +99,8 @@ def _classifier_step(setup: Any, *, side: str) -> Callable[[], Any]:
 
     def step() -> None:
         given = ids.vocab, sizes.models[-1][1], [pair[side != "stock"]], setup.device, sizes.bptt
-        fit(stock_classifier(*given) if side == "stock" else our_classifier(*given, setup.dtype(side.removeprefix("ours "))), setup.device)
+        dtype = setup.dtype(side.removeprefix("ours "))
+        fit(stock_classifier(*given) if side == "stock" else our_classifier(*given, dtype), setup.device)
 
     return step
 

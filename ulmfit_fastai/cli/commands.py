@@ -238,6 +238,7 @@ def pretrain(args: argparse.Namespace) -> int:
       ulmfit-fastai pretrain articles.jsonl.xz --out runs/wiki
       ulmfit-fastai pretrain wikitext-103 --size full --direction both --time-budget 8h --out runs/wt103
       ulmfit-fastai pretrain artikel.txt.gz --lang de --tokenizer sentencepiece --out runs/de
+      ulmfit-fastai pretrain patents.jsonl --weights wiki-small --set lr=2e-3 --out runs/patents
     """
     settings = {"size": args.size, "directions": DIRECTIONS["forward"], "lang": args.lang, "tokenizer": args.tokenizer,
                 **{name: value for name in ("text", "encoding") if (value := getattr(args, name)) is not None},
