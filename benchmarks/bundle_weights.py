@@ -2,8 +2,8 @@
 
     python -m benchmarks.bundle_weights runs/wiki-small-forward runs/wiki-small-backward --data ../shared/data
 
-Writes ulmfit_fastai/data/wiki-small-<direction>.safetensors (int8, one scale a row) with wiki-small.vocab.json, and
-data/results/wiki-small/<direction>.json: how they were made, perplexity as trained (float32) and as stored, on the
+Writes ulmfit_fastai/data/<name>-<direction>.safetensors (int8, one scale a row) with <name>.vocab.json, and
+data/results/<name>/<direction>.json: how they were made, perplexity as trained (float32) and as stored, on the
 held-out articles and on WikiText-103's validation and test files.
 """
 
@@ -21,6 +21,7 @@ from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.generate import generate
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import Model
+from ulmfit_fastai.recipe.recipe import BUNDLED_WEIGHTS
 from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.training.pretraining import perplexity
@@ -39,32 +40,32 @@ def held_out(data: Path) -> dict[str, list[str]]:
     }
 
 
-def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Path, earlier: Path | None = None
-           ) -> dict[str, Any]:
+def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Path, earlier: Path | None = None,
+           name: str = "wiki-small") -> dict[str, Any]:
     """Store the weights of one finished run, and measure them beside those of an earlier edition; returns the figures.
     """
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     source = next(iter(sorted(run.glob("pretrain_*.safetensors"))))
     trained = LMWeights.load(source)
     trained.meta.pop("path", None)
-    named = replace(trained, name="wiki-small", meta={**trained.meta, "corpus": record["data"]["name"]})
-    path = named.save(target / f"wiki-small-{named.direction}.safetensors", dtype="int8",
-                      vocab_path=target / "wiki-small.vocab.json")
-    stored = pretrained.load("wiki-small" if target == pretrained.BUNDLED else path, named.direction)
+    named = replace(trained, name=name, meta={**trained.meta, "corpus": record["data"]["name"]})
+    path = named.save(target / f"{name}-{named.direction}.safetensors", dtype="int8",
+                      vocab_path=target / f"{name}.vocab.json")
+    stored = pretrained.load(name if target == pretrained.BUNDLED else path, named.direction)
     assert stored is not None
     model = Model(emb_sz=named.emb_sz, n_hid=named.n_hid, n_layers=named.n_layers)
     before = None if earlier is None else earlier_edition(earlier, named.direction)
     found: dict[str, Any] = {}
-    for name, articles in texts.items():
-        found[name] = {"float32": perplexity(trained, model, articles, bs=32),
+    for kind, articles in texts.items():
+        found[kind] = {"float32": perplexity(trained, model, articles, bs=32),
                        "int8": perplexity(stored, model, articles, bs=32)}
         if before is not None:  # in its vocabulary, the words that only the new one knows added up as unknown
             sizes = Model(emb_sz=before.emb_sz, n_hid=before.n_hid, n_layers=before.n_layers)
-            found[name]["first edition"] = perplexity(before, sizes, articles, bs=32)
-            found[name]["in the first edition's words"] = perplexity(stored, model, articles, bs=32,
+            found[kind]["first edition"] = perplexity(before, sizes, articles, bs=32)
+            found[kind]["in the first edition's words"] = perplexity(stored, model, articles, bs=32,
                                                                      shared=before.vocab)
-        log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, name,
-                 found[name]["float32"]["perplexity"], found[name]["int8"]["perplexity"])
+        log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, kind,
+                 found[kind]["float32"]["perplexity"], found[kind]["int8"]["perplexity"])
     about = {
         "direction": named.direction, "command": command_line(), "megabytes": round(path.stat().st_size / 1e6, 2),
         "perplexity": found,
@@ -89,12 +90,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with wikipedia_en/ and wikitext103_eval/")
     parser.add_argument("--target", type=Path, default=pretrained.BUNDLED)
     parser.add_argument("--earlier", type=Path, help="a copy of the data folder of the edition before, to compare with")
-    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "wiki-small")
+    parser.add_argument("--name", choices=BUNDLED_WEIGHTS, default=BUNDLED_WEIGHTS[0])
+    parser.add_argument("--reviews", type=Path, help="held-out reviews to measure on too, of `benchmarks.opinions`")
+    parser.add_argument("--results", type=Path, help="default: data/results/NAME")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    texts = held_out(args.data)
+    texts = held_out(args.data) | ({} if args.reviews is None else {"reviews": list(read_corpus(args.reviews))})
+    results = args.results or ROOT / "data" / "results" / args.name
     for run in args.runs:
-        about = bundle(run, texts, target=args.target, results=args.results, earlier=args.earlier)
+        about = bundle(run, texts, target=args.target, results=results, earlier=args.earlier, name=args.name)
         print(f"{about['direction']}: {about['megabytes']} MB")
 
 

@@ -391,6 +391,10 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     both = preset("quick").replace(directions=("forward", "backward"))
     assert with_weights(both, None, "en", OpenedWeights()).weights == "none"
     assert with_weights(preset("quick"), "none", "en", OpenedWeights()).weights == "none"
+    lm.save(tmp_path / "english-small-forward.safetensors", vocab_path=tmp_path / "english-small.vocab.json")
+    assert with_weights(preset("quick"), None, "en", OpenedWeights()).weights == "english-small"
+    assert with_weights(preset("quick"), "wiki-small", "en", OpenedWeights()).weights == "wiki-small"
+    assert preset("quick").weights == "wiki-small"  # what reproduces the paper has read no reviews before
 
 
 def test_the_weights_are_opened_once_a_fit_and_direction(tmp_path, monkeypatch):

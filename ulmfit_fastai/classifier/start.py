@@ -22,7 +22,7 @@ from ..batches.targets import TASKS
 from ..model import pretrained
 from ..model.devices import named_device
 from ..recipe.fitting import RARE_WORDS
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import BUNDLED_WEIGHTS, NAMED_WEIGHTS, Recipe
 from ..recipe.settings import LostSetting
 from ..texts.dataset import Dataset
 from ..tokens.ids import Vocabulary
@@ -172,11 +172,11 @@ def _default_weights(recipe: Recipe, lang: str) -> str:
                               advice="give `weights='wt103'` to download them (180 MB each), `weights='none'`, a path, "
                                      "or `preset='quick'`")
         return "wt103"
-    if recipe.weights not in ("wt103", "pretrain", "none", "wiki-small"):
+    if recipe.weights not in NAMED_WEIGHTS:
         return recipe.weights
-    bundled = [pretrained.BUNDLED / f"wiki-small-{d}.safetensors" for d in recipe.directions]
-    if lang == "en" and recipe.name != "tiny" and all(path.exists() for path in bundled):
-        return "wiki-small"
+    for name in reversed(BUNDLED_WEIGHTS) if lang == "en" and recipe.name != "tiny" else ():
+        if all(pretrained.bundled(name, direction).exists() for direction in recipe.directions):
+            return name
     if recipe.name != "tiny":
         log.warning("no pretrained language model for lang=%r is installed: starting from random numbers, which costs "
                     "accuracy with few texts. Give weights= a run folder, or 'wt103' for fastai's English one", lang)

@@ -15,13 +15,15 @@ from .._errors import UlmfitError
 from .._files import refuse_damaged
 from .._schema import RUN, read_checked, said
 from ..recipe.parts import DIRECTIONS
+from ..recipe.recipe import BUNDLED_WEIGHTS
 from .weights import EMBEDDING, LMWeights
 
 BUNDLED = Path(__file__).parents[1] / "data"
+"""Where the weights lie that come with the package."""
 
 
 def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool = False) -> LMWeights | None:
-    """Weights by name or place: 'none', 'wiki-small', 'wt103', a run folder, a .safetensors or a fastai pair.
+    """Weights by name or place: 'none', one of `BUNDLED_WEIGHTS`, 'wt103', a run folder, a .safetensors, a fastai pair.
 
     Args:
         source: 'wt103' goes through fastai's cache and URLs. A fastai pair is `<name>.pth` with `<name or itos>.pkl`.
@@ -41,16 +43,21 @@ def load(source: str | Path, direction: str = "forward", *, allow_pickle: bool =
         return None
     if str(source) == "wt103":
         return _load_wt103(direction)
-    if str(source) == "wiki-small":
-        return _load_bundled(direction)
+    if str(source) in BUNDLED_WEIGHTS:
+        return _load_bundled(str(source), direction)
     return _load_path(source, direction, allow_pickle)
 
 
-def _load_bundled(direction: str) -> LMWeights:
-    path = BUNDLED / f"wiki-small-{direction}.safetensors"
+def bundled(name: str, direction: str) -> Path:
+    """Where weights of the package lie, if this installation has them."""
+    return BUNDLED / f"{name}-{direction}.safetensors"
+
+
+def _load_bundled(name: str, direction: str) -> LMWeights:
+    path = bundled(name, direction)
     if not path.exists():
-        raise UlmfitError(f"weights 'wiki-small' {direction}: expected {path}, not in this installation")
-    return LMWeights.load(path, vocab=BUNDLED / "wiki-small.vocab.json")
+        raise UlmfitError(f"weights {name!r} {direction}: expected {path}, not in this installation")
+    return LMWeights.load(path, vocab=BUNDLED / f"{name}.vocab.json")
 
 
 def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeights:
@@ -71,8 +78,8 @@ def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeig
             f"{path}: expected lm_{direction}.safetensors (a run folder) or a .pth with its itos .pkl, found neither"
         )
     raise UlmfitError(
-        "weights: expected 'wt103', 'wiki-small', 'none', a run folder, a .safetensors or a .pth that exists; found "
-        f"{str(source)!r}"
+        f"weights: expected 'wt103', {', '.join(map(repr, BUNDLED_WEIGHTS))}, 'none', a run folder, a .safetensors or "
+        f"a .pth that exists; found {str(source)!r}"
     )
 
 
@@ -114,8 +121,8 @@ def _content(files: tuple[tuple[str, int, int], ...]) -> str:
 def _files_of(source: str | Path, direction: str) -> list[Path]:
     if str(source) in ("none", "pretrain"):
         return []
-    if str(source) == "wiki-small":
-        path = BUNDLED / f"wiki-small-{direction}.safetensors"
+    if str(source) in BUNDLED_WEIGHTS:
+        path = bundled(str(source), direction)
     elif str(source) == "wt103":
         path = _wt103(direction)[1]
     else:

@@ -20,7 +20,9 @@ from .fields import build, diff, expect, plain, set_at
 from .hashing import short_hash
 from .parts import DIRECTIONS, PHASES, PRECISIONS, Dropouts, Model, Phase
 
-NAMED_WEIGHTS = ("wt103", "wiki-small", "none", "pretrain")
+BUNDLED_WEIGHTS = ("wiki-small", "english-small")
+"""Language models of the package: of Wikipedia, and the same after some reviews, for texts of one's own."""
+NAMED_WEIGHTS = ("wt103", *BUNDLED_WEIGHTS, "none", "pretrain")
 WT103_SHAPE = {"emb_sz": 400, "n_hid": 1152, "n_layers": 3}
 """fastai's WikiText-103 weights; the paper's models had 1150 hidden units, so its shape cannot take them."""
 

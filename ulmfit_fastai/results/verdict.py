@@ -20,6 +20,7 @@ from ..paper import (
     TASKS,
     Number,
 )
+from ..recipe.recipe import BUNDLED_WEIGHTS
 from .intervals import half_width, interval
 
 TOLERATED_IMDB = {"one": 5.9, "both": 5.1}
@@ -263,9 +264,9 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
         have, expected = model.get(name, HYPERPARAMETERS[name].value), int(HYPERPARAMETERS[name].value)
         if have < expected:
             found.append(f"the model has {title} {have}, the paper's {expected}")
-    if recipe.get("weights") in ("none", "wiki-small") and row not in _WITHOUT_PRETRAINING:
-        found.append({"none": "the language model was not pretrained",
-                      "wiki-small": "the language model was pretrained on less than WikiText-103"}[recipe["weights"]])
+    if recipe.get("weights") in ("none", *BUNDLED_WEIGHTS) and row not in _WITHOUT_PRETRAINING:
+        how = "not pretrained" if recipe["weights"] == "none" else "pretrained on less than WikiText-103"
+        found.append(f"the language model was {how}")
     corpora = [w["tokens"] for w in (weights or {}).values() if isinstance(w, dict) and w.get("tokens")]
     words = int(HYPERPARAMETERS["pretraining words"].value)
     if corpora and min(corpora) < words:
