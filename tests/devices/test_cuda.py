@@ -7,6 +7,7 @@ import torch
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 
 from ulmfit_fastai.model import precision
+from ulmfit_fastai.model.autocast import autocast_of, precision_callbacks
 from ulmfit_fastai.model.fast import awd_lstm
 from ulmfit_fastai.model.fast.awd_lstm import FastWeightDropout, FunctionalLSTM, lstm_dtype_in_autocast
 from ulmfit_fastai.model.layers import build_language_model
@@ -89,7 +90,7 @@ def test_auto_is_bf16_where_hardware_and_cudnn_have_it(hardware, cudnn, expected
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
     monkeypatch.setattr(precision, "cudnn_has_bf16_lstm", lambda device: cudnn)
     assert precision.resolve("auto", CUDA) == expected
-    callback, = precision.precision_callbacks("auto", CUDA)
+    callback, = precision_callbacks("auto", CUDA)
     assert callback.amp_mode == (AMPMode.BF16 if expected == "bf16" else AMPMode.FP16)
     assert precision.resolve("bf16", CUDA) == "bf16", "what is asked for by name is taken"
 
@@ -99,9 +100,9 @@ def test_a_plan_times_batches_in_the_type_of_training(mode, dtype, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "autocast", lambda kind, dtype: asked.append((kind, dtype)))
     learner = type("Learner", (), {"cbs": [MixedPrecision(amp_mode=mode)]})()
-    precision.autocast_of(learner)
+    autocast_of(learner)
     learner.cbs = []
-    with precision.autocast_of(learner):
+    with autocast_of(learner):
         pass
     assert asked == [("cuda", dtype)]
 

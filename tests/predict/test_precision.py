@@ -14,7 +14,8 @@ from some_texts import able, reviews, tiny
 from ulmfit_fastai import ULMFiT
 from ulmfit_fastai.cli.app import main
 from ulmfit_fastai.model import precision
-from ulmfit_fastai.model.precision import computing_in, resolve
+from ulmfit_fastai.model.autocast import computing_in
+from ulmfit_fastai.model.precision import resolve
 
 TEXTS, LABELS = reviews(48)
 

@@ -1,6 +1,8 @@
-"""The device that is meant by a name: one that this machine has, or words about why not."""
+"""The device that is meant by a name: one that this machine has, or words about why not; and what it can do."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from fastai.torch_core import default_device
@@ -44,3 +46,23 @@ def _lacking(device: torch.device) -> str:
     if device.type == "mps":
         return "" if torch.backends.mps.is_available() else "torch finds no MPS on this machine"
     return "" if not device.index else "this machine has one CPU device, cpu"
+
+
+@cache
+def cudnn_has_bf16_lstm(device: torch.device) -> bool:
+    """Whether this GPU's own library, and not torch's slow loop over the steps, trains an LSTM in bf16.
+
+    cuDNN does since 9.13, in a torch that knows (pull request 164411 of October 2025).
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            x = torch.zeros(1, 1, 8, device=device, dtype=torch.bfloat16)
+            weights = [torch.zeros(shape, device=device, dtype=torch.bfloat16, requires_grad=True)
+                       for shape in ((32, 8), (32, 8), (32,), (32,))]
+            output = torch.lstm(x, (x, x), weights, True, 1, 0.0, True, False, False)[0]
+            output.sum().backward()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False
+    return output.grad_fn is not None and output.grad_fn.name().startswith(("CudnnRnn", "MiopenRnn"))

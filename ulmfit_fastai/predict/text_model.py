@@ -36,9 +36,10 @@ from .._files import (
 from .._schema import METRICS, RECIPE, RUN, checked, read_checked
 from .._words import shown
 from ..batches.targets import Target
+from ..model.autocast import computing_in
 from ..model.devices import named_device
 from ..model.layers import build_classifier
-from ..model.precision import computing_in, resolve
+from ..model.precision import resolve
 from ..model.weights import Classifier
 from ..recipe.recipe import Recipe
 from ..results.folder import identity_of

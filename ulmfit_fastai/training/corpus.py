@@ -18,8 +18,9 @@ from fastai.text.learner import LMLearner
 
 from .._errors import UlmfitError
 from ..batches.dataloaders import lm_dataloaders
+from ..model.autocast import precision_callbacks
 from ..model.learners import lm_learner
-from ..model.precision import compute_dtype, precision_callbacks
+from ..model.precision import compute_dtype
 from ..model.weights import LMWeights
 from ..recipe.parts import Model, Phase
 from ..results.folder import RunFolder

@@ -13,10 +13,11 @@ from fastai.learner import Learner
 from torch import Tensor
 
 from .._words import duration
+from ..model.autocast import autocast_of
 from ..model.fast.sampled_softmax import FULL_FROM
 from ..model.learners import set_trainable
 from ..model.losses import FusedCrossEntropy
-from ..model.precision import autocast_of, wait_for
+from ..model.precision import wait_for
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..tokens.ids import PAD

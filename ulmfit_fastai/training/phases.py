@@ -13,8 +13,9 @@ from fastai.text.learner import LMLearner, TextLearner
 
 from .._files import atomic_file, disk_full_is_said
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
+from ..model.autocast import autocast_of, precision_callbacks
 from ..model.learners import classifier_learner, lm_learner
-from ..model.precision import autocast_of, compute_dtype, precision_callbacks
+from ..model.precision import compute_dtype
 from ..model.weights import Classifier, LMWeights
 from ..predict.outputs import predict_rows
 from ..recipe.parts import Phase

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout
 from torch import Tensor, nn
 
+from ..devices import cudnn_has_bf16_lstm
 from .bf16_lstm import Bf16LSTM
 from .draws import of_the_batch
 
@@ -48,26 +48,6 @@ def lstm_dtype_in_autocast(device: torch.device) -> torch.dtype | None:
     if torch.get_autocast_dtype("cuda") is not torch.bfloat16:
         return torch.get_autocast_dtype("cuda")
     return torch.bfloat16 if cudnn_has_bf16_lstm(device) else torch.float32
-
-
-@cache
-def cudnn_has_bf16_lstm(device: torch.device) -> bool:
-    """Whether this GPU's own library, and not torch's slow loop over the steps, trains an LSTM in bf16.
-
-    cuDNN does since 9.13, in a torch that knows (pull request 164411 of October 2025).
-    """
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-            x = torch.zeros(1, 1, 8, device=device, dtype=torch.bfloat16)
-            weights = [torch.zeros(shape, device=device, dtype=torch.bfloat16, requires_grad=True)
-                       for shape in ((32, 8), (32, 8), (32,), (32,))]
-            output = torch.lstm(x, (x, x), weights, True, 1, 0.0, True, False, False)[0]
-            output.sum().backward()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        return False
-    return output.grad_fn is not None and output.grad_fn.name().startswith(("CudnnRnn", "MiopenRnn"))
 
 
 class FunctionalLSTM(nn.LSTM):
