@@ -69,7 +69,8 @@ def test_a_class_of_any_name_is_drawn(tmp_path):
         names = read_labels(labels.whole([*labels.two] * 2) if labels.whole else [*labels.two] * 2).names
         counts = pd.DataFrame(np.eye(len(names)), index=pd.Index(names), columns=pd.Index(names))
         empty = pd.DataFrame({"phase": [], "direction": [], "step": [], "group": [], "lr": []})
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             run_figure(empty, empty, counts).savefig(tmp_path / "x.png", dpi=20)
         probs = np.full((len(names), max(2, len(names))), 1 / max(2, len(names)))
         every = [*names, "another"][:probs.shape[1]]

@@ -38,6 +38,28 @@ def test_a_run_is_told_by_its_record(tmp_path, capsys):
     assert "25,000 train" in shown and "AWD-LSTM 400/1152/3" in shown and "wt103" in shown
 
 
+def test_a_language_model_that_went_on_says_from_which_one_and_which_direction_it_has(tmp_path, capsys):
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": f"The film {n} was good . " * 4}) + "\n"
+                                              for n in range(24)))
+    sets = ["--set", "bs=2", "--set", "bptt=8", "--set", "min_freq=1"]
+    command = ["pretrain", str(tmp_path / "c.jsonl"), "--json", *sets]
+    model = ["--set", 'model={"emb_sz": 8, "n_hid": 10, "n_layers": 2}']
+    assert main([*command, *model, "--weights", "none", "--out", str(tmp_path / "a")]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["metrics"]["forward"]["perplexity"] > 1
+    assert main([*command, "--weights", str(tmp_path / "a"), "--out", str(tmp_path / "b")]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "a")]) == 0 and "random numbers" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "b")]) == 0
+    assert "started from  small, c.jsonl" in capsys.readouterr().out
+    assert main(["generate", "The", "--weights", str(tmp_path / "b"), "--direction", "backward"]) == 2
+    assert "has no backward language model" in capsys.readouterr().err
+
+
+def test_an_empty_argument_is_named_as_it_was_given(capsys):
+    assert main(["info", ""]) == 2 and "MODEL is empty" in capsys.readouterr().err
+
+
 def test_a_language_model_on_its_own_is_one_to_start_from(tmp_path):
     folder = write_fake_run(tmp_path / "run", curves=False)
     (folder / "pretrain_forward.safetensors").write_bytes(b"weights")

@@ -213,6 +213,8 @@ def test_several_classes_and_numbers_by_their_options(tmp_path, capsys):
     frame.to_csv(tmp_path / "t.csv", index=False)
     table, model = str(tmp_path / "t.csv"), str(tmp_path / "tags")
     assert main(["train", table, "--label", "tags", "--label-delim", ";", "--out", model, *QUICK]) == 0
+    said = capsys.readouterr()
+    assert "8 of 24 labels are empty" in said.err and "accuracy" not in said.err
     assert main(["evaluate", model, table, "--json"]) == 0
     assert "micro_f1" in capsys.readouterr().out
     assert main(["predict", model, table, "--out", str(tmp_path / "p.csv")]) == 0
@@ -220,6 +222,8 @@ def test_several_classes_and_numbers_by_their_options(tmp_path, capsys):
     assert {row[3] for row in cells(tmp_path / "p.csv")[1:]} <= {"", "x", "y", "x;y"}
     assert main(["train", table, "--label", "stars", "--out", str(tmp_path / "stars"), *QUICK]) == 0
     assert main(["predict", str(tmp_path / "stars"), table, "--out", str(tmp_path / "q.jsonl")]) == 0
+    assert "accuracy" not in capsys.readouterr().err and "accuracy" not in json.dumps(
+        json.loads((tmp_path / "stars" / "run.json").read_text())["stages"])
     rows = [json.loads(line) for line in open(tmp_path / "q.jsonl", encoding="utf-8")]
     assert all(0 < row["predicted"] < 5 for row in rows) and list(rows[0]) == ["text", "tags", "stars", "predicted"]
 

@@ -83,7 +83,7 @@ def test_a_hub_that_does_not_answer_is_told_in_words(model, monkeypatch, tmp_pat
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UlmfitError, match="can't be fetched"):
         ULMFiT.from_pretrained("me/mood")
-    with pytest.raises(UlmfitError, match="can't be uploaded"):
+    with pytest.raises(UlmfitError, match="can't be uploaded: the hub does not answer"):
         model.push_to_hub("me/mood", token="hf_mine")
 
 

@@ -179,6 +179,18 @@ def test_several_runs_stand_on_one_page(tmp_path, single, capsys):
     assert "classifier.bs" in words and "the whole run" in words and "<script" not in page
 
 
+def test_runs_of_different_kinds_have_their_losses_apart_and_their_measures_named(tmp_path):
+    folders = [own_run(tmp_path / name, kind) for name, kind in (("classes", "single"), ("numbers", "regression"))]
+    for folder in folders:
+        (folder / "history.csv").write_text(
+            "direction,phase,stage,epoch,train_loss,valid_loss,accuracy,seconds,lr_last\n"
+            "forward,classifier,all,1,0.9,0.8,,1,0.01\nforward,classifier,all,2,0.7,0.6,,1,0.01\n")
+    numbers = folders[1]
+    words = words_of(write_comparison(folders, tmp_path / "two.html").read_text("utf8"))
+    assert f"{Result.load(numbers).scores['forward']['mae']:.4g} off (MAE)" in words
+    assert "forward, one class a text" in words and "forward, numbers" in words
+
+
 def test_one_run_twice_or_a_page_for_one_is_refused(single, tmp_path, capsys):
     with pytest.raises(UlmfitError, match="each once"):
         write_comparison([single, single], tmp_path / "x.html")

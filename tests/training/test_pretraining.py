@@ -177,7 +177,7 @@ def test_texts_in_the_place_of_files_are_refused_in_words(corpus, cache, tmp_pat
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"weights": "none"}, "random weights"), ({"weights": "nowhere"}, "found 'nowhere'"),
+    ({"weights": "pretrain"}, "random weights"), ({"weights": "nowhere"}, "found 'nowhere'"),
     ({"directions": ("backward",)}, "backward"), ({"tokenizer": "sentencepiece"}, "spm.model"),
     ({"model": Model(emb_sz=12, n_hid=16, n_layers=2)}, r"\(10, 18, 2\)")])
 def test_weights_that_dont_fit_are_refused_before_the_corpus_is_read(changes, words, general, cache, tmp_path):

@@ -235,13 +235,16 @@ def prepare_streams() -> None:
 PATHS = ("out", "data", "corpus", "lm_from", "file", "model", "run", "preset", "weights", "lang", "unlabelled",
          "valid", "train_part", "rows", "kinds", "labels", "label", "html")
 """Arguments that an empty word, as of a variable that isn't set, is not taken for."""
+POSITIONAL = ("file", "model", "run")
+"""Of these the ones without dashes."""
 
 
 def refuse_empty(args: argparse.Namespace) -> None:
     """Refuse empty words, and a working folder that is gone, before anything is done."""
     for name in PATHS:
         if getattr(args, name, None) == "":
-            raise UlmfitError(f"--{name.replace('_', '-')} is empty: is a variable of the shell not set?", field=name)
+            said = name.upper() if name in POSITIONAL else f"--{name.replace('_', '-')}"
+            raise UlmfitError(f"{said} is empty: is a variable of the shell not set?", field=name)
     try:
         os.getcwd()
     except FileNotFoundError:

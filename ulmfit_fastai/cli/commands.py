@@ -165,8 +165,13 @@ def report(args: argparse.Namespace) -> int:
         from ..texts.sources import load_task
 
         task, path = Result.load(run).task, args.texts or None  # whether they are the run's is checked below
+        if task == "custom":
+            raise UlmfitError("--texts shows texts of the paper's data sets; the report of your own shows yours when "
+                              "`train` writes it", field="texts",
+                              advice=f"remove {run}/report.html and run the same `train` command again, which trains "
+                                     "nothing anew")
         dataset = load_imdb(path, verify=False) if task == "imdb" else load_task(task, path)
-    page = write_report(run, dataset=dataset, show_texts=True if dataset else None)
+    page = write_report(run, dataset=dataset, show_texts=True if dataset else None).resolve()
     tell(args, f"report: {page}", {"report": str(page)})
     return 0
 
@@ -254,6 +259,8 @@ def pretrain(args: argparse.Namespace) -> int:
     lines = [line for direction, texts in run.get("samples", {}).items()
              for line in (f"what the {direction} model writes:", *(f"  {text}" for text in texts))]
     tell(args, "\n".join([*lines, f"language model, {run['status']}: {folder.resolve()}"]),
-         {"status": run["status"], "folder": str(folder.resolve()), "metrics": run.get("metrics", {}),
+         {"status": run["status"], "folder": str(folder.resolve()),
+          "metrics": {stage["direction"]: stage["metrics"] for stage in run.get("stages", ()) if "metrics" in stage}
+          | run.get("metrics", {}),
           "samples": run.get("samples", {})})
     return STOPPED if run["status"] == "stopped" else 0

@@ -91,10 +91,12 @@ def _of_run(folder: Path) -> dict[str, Any]:
     what = "a run" if list(folder.glob("classifier_*.safetensors")) else (
         "a language model, to start from" if list(folder.glob("[pl]*_*ward.safetensors")) else "a run without weights")
     labels = data.get("labels") or {}
+    start = {d: about.get("name") for d, about in (run.get("weights") or {}).items() if isinstance(about, dict)}
     return {"what": what, "status": run.get("status"), "output": labels.get("kind"),
             "classes": labels.get("classes") or data.get("classes"),
             "language": identity_of(folder, run).get("lang", "en"),
-            **_made(recipe, recipe.get("directions") or ()), "trained_on": data, "metrics": run.get("metrics") or {},
+            **_made(recipe, recipe.get("directions") or ()), "started_from": start, "trained_on": data,
+            "metrics": run.get("metrics") or {},
             **_files(folder, run.get("digests") or {})}
 
 
@@ -114,6 +116,8 @@ def _files(folder: Path, recorded: dict[str, str]) -> dict[str, Any]:
 def in_words(found: dict[str, Any]) -> list[str]:
     """What `about_folder` found, a line a thing."""
     data, sizes = found["trained_on"], found["sizes"]
+    start = found.get("started_from") or data.get("weights") or {}
+    source = str(data.get("source") if data.get("name") == "custom" else data.get("name") or "texts")
     counts = {name: number for name, number in (data.get("splits") or data.get("counts") or {}).items() if number}
     lines = {
         "what": f"{found['what']}, {found['status']}",
@@ -124,8 +128,9 @@ def in_words(found: dict[str, Any]) -> list[str]:
         "text, label": f"{shown(found['text'])}, {found['label']}" if found.get("text") else "",
         "recipe": f"{found['recipe']}, {' and '.join(found['directions'])}" if found["recipe"] else "",
         "sizes": f"AWD-LSTM {sizes['emb_sz']}/{sizes['n_hid']}/{sizes['n_layers']}" if sizes["emb_sz"] else "",
-        "started from": shown(sorted({str(one) for one in (data.get("weights") or {}).values()})) or found["weights"],
-        "trained on": ", ".join([str(data.get("name") or "texts"), *(f"{n:,} {name}" for name, n in counts.items())]),
+        "started from": shown(sorted({str(one) for one in start.values()})) or (
+            "random numbers" if found["weights"] == "pretrain" else found["weights"]),
+        "trained on": ", ".join([source, *(f"{n:,} {name}" for name, n in counts.items())]),
         "fingerprint": data.get("fingerprint") or "",
     }
     words = [f"{name:<13} {value}" for name, value in lines.items() if value]

@@ -115,6 +115,9 @@ def typed(labels: pd.Series, delim: str | None, task: str, *, known: bool = Fals
     if delim is not None:
         if task not in ("auto", "multilabel"):
             raise UlmfitError(f"--label-delim is for several classes a text, and --task is {task}: give one of them")
+        if empty := sum(value is None for value in values):
+            log.warning("%s of %s labels are empty: with --label-delim such a text has none of the classes",
+                        f"{empty:,}", f"{len(values):,}")
         return [_several(value, delim) for value in written_lists(values) or values]
     if task == "multilabel" and any(isinstance(value, str) for value in values) and written_lists(values) is None:
         raise UlmfitError("--task multilabel needs --label-delim, the mark between the classes of a text")

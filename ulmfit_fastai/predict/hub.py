@@ -81,4 +81,6 @@ def _said(name: Any, done: str) -> Iterator[None]:
         raise UlmfitError(f"{name} can't be {done}: the hub does not answer, and it is not in the cache",
                           found=name) from error
     except Exception as error:  # the hub's others and the network's, whose library changes from version to version
-        raise UlmfitError(f"{name} can't be {done}: {str(error).strip()}", found=name) from error
+        mute = any(word in type(error).__name__ for word in ("Connect", "Timeout"))
+        why = f"{'the hub does not answer: ' if mute else ''}{str(error).strip()}"
+        raise UlmfitError(f"{name} can't be {done}: {why}", found=name) from error

@@ -69,7 +69,7 @@ def _row(name: str, result: Result) -> tuple[str, ...]:
     """name, data, preset, result, its interval, texts, macro F1, time."""
     main = result.scores[result.headline] if result.headline else {}
     low, high = _interval(result) or (float("nan"), float("nan"))
-    said = f"{main['error']:.2f} %" if "error" in main else f"{main['mae']:.4g}" if main else result.status
+    said = f"{main['error']:.2f} %" if "error" in main else f"{main['mae']:.4g} off (MAE)" if main else result.status
     digits = 2 if "error" in main else 4
     between = f"{number(low, digits)} to {number(high, digits)}" if low == low else ""
     return (name, title_of(result.task), str(result.recipe_dict.get("name", "?")), said, between,
@@ -101,13 +101,19 @@ def _losses(names: Sequence[str], results: Sequence[Result]) -> list[tuple[str, 
     for phase in figures.PHASES:
         for direction in ("forward", "backward"):
             every = {name: _epochs(result, phase, direction) for name, result in zip(order, results)}
-            found = {name: rows for name, rows in every.items() if len(rows)}
-            if found:
-                ends = "; ".join(f"{name} ends at {number(rows['valid_loss'].iloc[-1], 3)}"
-                                 for name, rows in found.items())
-                drawn = several_losses_figure(found, phase, order, palette=IN_PAGE)
-                cards.append((f"{direction}{more}", figure_html(drawn, f"losses-{phase}-{direction}", alt=ends)))
+            kinds = {name: result.kind if phase == "classifier" else "" for name, result in zip(order, results)}
+            for kind in dict.fromkeys(kinds.values()):  # losses of another kind are no smaller or larger
+                found = {name: rows for name, rows in every.items() if len(rows) and kinds[name] == kind}
+                if found:
+                    ends = "; ".join(f"{name} ends at {number(rows['valid_loss'].iloc[-1], 3)}"
+                                     for name, rows in found.items())
+                    drawn = several_losses_figure(found, phase, order, palette=IN_PAGE)
+                    title = f"{direction}{_KINDS[kind] if len({*kinds.values()}) > 1 else ''}{more}"
+                    cards.append((title, figure_html(drawn, f"losses-{phase}-{direction}-{kind}", alt=ends)))
     return cards
+
+
+_KINDS = {"": "", "single": ", one class a text", "multi": ", several classes a text", "regression": ", numbers"}
 
 
 def _epochs(result: Result, phase: str, direction: str) -> pd.DataFrame:

@@ -119,8 +119,9 @@ class EpochSums(Callback):
 
     order = 10
 
-    def __init__(self, *, classifies: bool, check_every: int = 50, group: Alone = ALONE):
-        self.classifies, self.check_every, self.group = classifies, check_every, group
+    def __init__(self, *, classifies: bool, one_class: bool = True, check_every: int = 50, group: Alone = ALONE):
+        self.classifies, self.one_class = classifies, classifies and one_class
+        self.check_every, self.group = check_every, group
         self.seen, self.held_out = Sums(), Sums()
         self.resumed: dict[str, Any] | None = None
 
@@ -138,8 +139,8 @@ class EpochSums(Callback):
         return self.held_out.mean()
 
     def held_out_accuracy(self) -> float | None:
-        """Share of right answers among them; None for a language model."""
-        return float(self.held_out.right) / self.held_out.count if self.classifies and self.held_out.count else None
+        """Share of right answers among them; None for a language model, several classes a text and numbers."""
+        return float(self.held_out.right) / self.held_out.count if self.one_class and self.held_out.count else None
 
     def held_out_perplexity(self) -> float | None:
         """The language model's perplexity on them."""
@@ -157,7 +158,7 @@ class EpochSums(Callback):
         n = target.numel() if not self.classifies else target.shape[0]
         sums.loss = sums.loss + self.learn.loss.detach().to(widest(self.learn.loss.device)) * n
         sums.count += n
-        if self.classifies and not target.is_floating_point():
+        if self.one_class:
             sums.right = sums.right + (self.learn.pred.detach().argmax(-1) == target).sum()
 
     def after_train(self) -> None:

@@ -80,8 +80,9 @@ def general_text(corpus: Corpus, *, max_vocab: int, min_freq: int, valid: str | 
         log.warning("%s", doubt)
     held_out = 0 if valid is not None else _held_out(len(store), valid_texts)
     if len(store) <= held_out:
-        raise UlmfitError(f"corpus: expected several texts, found {len(store)}; pretraining needs some to learn from "
-                          "and one to measure perplexity on")
+        raise UlmfitError(f"corpus {name}: expected several texts, found {len(store)}; pretraining needs some to learn "
+                          "from and one to measure perplexity on. Plain text is cut at empty lines into texts of 1,000 "
+                          "words at least", field="corpus", advice="give more, or texts to measure on as `valid=`")
     rows = np.arange(len(store) - held_out)
     vocab = store.vocab(rows, max_vocab=max_vocab, min_freq=min_freq)
     ids, valid_rows = store.numericalize(vocab), np.arange(len(rows), len(store))

@@ -15,6 +15,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder, ValueMetric
 from fastcore.foundation import L
+from torch import nn
 
 from .._errors import UlmfitError
 from ..model.learners import FrozenBatchNorm, hidden_state, set_hidden_state, set_trainable
@@ -91,7 +92,8 @@ class PhaseFit:
         self.extra_callbacks = extra_callbacks
         self.position = Position()
         self.group = processes()
-        self.sums = EpochSums(classifies=classifies, group=self.group)
+        one_class = not isinstance(getattr(learn.loss_func, "func", None), (nn.BCEWithLogitsLoss, nn.MSELoss))
+        self.sums = EpochSums(classifies=classifies, one_class=one_class, group=self.group)
         self.scale = LossScale()
         self.recorder, self.memories = PhaseRecorder(self.sums), Memories(self.extra_callbacks)
         self.best: dict[str, Any] | None = None
@@ -141,8 +143,9 @@ class PhaseFit:
         learn, sums = self.learn, self.sums
         learn.remove_cbs(learn._grab_cbs(ProgressCallback) + learn._grab_cbs(Recorder))
         learn.add_cb(self.recorder)
-        learn.metrics = [ValueMetric(sums.held_out_accuracy, "accuracy") if self.classifies
-                         else ValueMetric(sums.held_out_perplexity, "perplexity")]
+        learn.metrics = [ValueMetric(sums.held_out_accuracy, "accuracy")] if sums.one_class else []
+        if not self.classifies:
+            learn.metrics = [ValueMetric(sums.held_out_perplexity, "perplexity")]
         note_callbacks(self.folder.run, self.extra_callbacks)
         if len(self.folder.run.get("sessions", ())) > 1:
             self.memories.append_to_logs()
@@ -238,9 +241,9 @@ class PhaseFit:
         record["seconds"] = round(record["seconds"] + seconds, 1)
         record["peak_memory_mb"] = round(peak_memory_mb(self.learn.dls.device), 1)
         metrics: dict[str, float | None] = {"train_loss": train.mean(), "valid_loss": valid.mean()}
-        if self.classifies:
+        if self.sums.one_class:
             metrics["accuracy"] = accuracy
-        elif valid.mean() is not None:
+        elif not self.classifies and valid.mean() is not None:
             metrics["perplexity"] = self.sums.held_out_perplexity()
         record["metrics"] = metrics
         self.seconds_before, self.epoch_started = 0.0, time.monotonic()

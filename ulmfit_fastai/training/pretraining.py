@@ -201,7 +201,9 @@ def _refuse_others(out: str | Path, their_recipe: Recipe, their_reading: Reading
                    ) -> None:
     """RunMismatch, naming what differs, unless the settings are the same."""
     theirs, ours = dataclasses.asdict(their_reading), dataclasses.asdict(reading)
-    differing = [*their_recipe.diff(recipe), *((name, theirs[name], ours[name]) for name in ours)]
+    differing = [*((name, theirs[name], ours[name]) for name in ours), *their_recipe.diff(recipe)]
+    if theirs["weights"] != ours["weights"]:  # sizes that nobody gave follow from them
+        differing = [one for one in differing if one[0] != "max_vocab" and not one[0].startswith("model.")]
     shown = [f"{name}: {there!r} there, {here!r} here" for name, there, here in differing if there != here]
     if shown:
         raise RunMismatch(f"{out} holds a pretraining with other settings ({', '.join(shown[:4])})", path=out,

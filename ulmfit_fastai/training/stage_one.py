@@ -67,8 +67,8 @@ class Reading:
         if self.tokenizer not in ("spacy", "sentencepiece"):
             raise UlmfitError(f"tokenizer: expected 'spacy' or 'sentencepiece', found {self.tokenizer!r}")
         if self.weights is not None:
-            expect(self.weights not in ("", "none", "pretrain"), "weights", self.weights,
-                   "a language model to go on from, or none given for random weights")
+            expect(self.weights not in ("", "pretrain"), "weights", self.weights,
+                   "a language model to go on from, or 'none' for random weights")
             expect(self.tokenizer == "spacy", "tokenizer", self.tokenizer,
                    "'spacy'; pieces of words are those of the weights, whose spm.model is given as lang")
 
@@ -121,6 +121,8 @@ def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
         if name not in hints:
             raise no_field(name, "", name, list(hints))
     built = {name: build(hints[name], plain(value), name) for name, value in changes.items()}
+    if built.get("weights") == "none":
+        del built["weights"]
     recipe = pretraining(**{name: value for name, value in built.items() if name not in reading})
     return recipe, Reading(**{name: value for name, value in built.items() if name in reading})
 
