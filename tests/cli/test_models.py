@@ -53,7 +53,7 @@ def test_a_language_model_that_went_on_says_from_which_one_and_which_direction_i
     assert main(["info", str(tmp_path / "b")]) == 0
     assert "started from  small, c.jsonl" in capsys.readouterr().out
     assert main(["generate", "The", "--weights", str(tmp_path / "b"), "--direction", "backward"]) == 2
-    assert "has no backward language model" in capsys.readouterr().err
+    assert "found a language model of the other direction only" in capsys.readouterr().err
 
 
 def test_an_empty_argument_is_named_as_it_was_given(capsys):

@@ -74,16 +74,13 @@ def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeig
         pth = sorted(path.glob("*.pth"))
         if pth:
             return load_fastai_pair(pth[0], direction=direction, allow_pickle=allow_pickle)
-        other = [name for name in ("pretrain", "lm") for _ in path.glob(f"{name}_*ward.safetensors")]
-        if other:
-            raise UlmfitError(f"{path} has no {direction} language model, only one of the other direction", path=path,
-                              field="directions", advice="give another `directions=`, or other weights")
+        other = any([*path.glob("pretrain_*ward.safetensors"), *path.glob("lm_*ward.safetensors")])
         raise UlmfitError(f"{path}: expected pretrain_{direction}.safetensors or lm_{direction}.safetensors (a run "
-                          "folder) or a .pth with its itos .pkl, found none of them", path=path)
-    raise UlmfitError(
-        f"weights: expected 'wt103', {', '.join(map(repr, BUNDLED_WEIGHTS))}, 'none', a run folder, a .safetensors or "
-        f"a .pth that exists; found {str(source)!r}"
-    )
+                          "folder) or a .pth with its itos .pkl, found "
+                          f"{'a language model of the other direction only' if other else 'none of them'}", path=path)
+    own = "".join(f"{name!r}, " for name in BUNDLED_WEIGHTS if bundled(name, direction).exists())
+    raise UlmfitError(f"weights: expected 'wt103', {own}'none', a run folder, a .safetensors or a .pth that exists; "
+                      f"found {str(source)!r}")
 
 
 def _refuse_damaged(folder: Path, name: str) -> None:

@@ -50,13 +50,9 @@ def roc_figure(found: Mapping[str, Ranking], *, palette: Palette = LIGHT,
         figure = Shown(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=1, linestyle=(0, (1, 2)), zorder=2)
-        for number, (name, one) in enumerate(found.items()):
-            kept = _some(len(one.roc[0]), 300)
-            axes.plot(one.roc[0][kept], one.roc[1][kept], **_line(palette, number, len(found)),
-                      label=f"{shortened(name, 18)}, AUC {one.auc:.3f}")
+        _curves(axes, {f"{shortened(name, 18)}, AUC {one.auc:.3f}": one.roc for name, one in found.items()}, palette)
         axes.set_xlabel("false positives, of the texts of other classes")
         axes.set_ylabel("true positives")
-        _unit_square(axes, palette)
         _legend(axes, palette, "lower right")
     return figure
 
@@ -69,19 +65,19 @@ def precision_recall_figure(found: Mapping[str, Ranking], *, palette: Palette = 
         axes = figure.subplots()
         if len(found) == 1:
             axes.axhline(next(iter(found.values())).share, color=palette.muted, linewidth=1, linestyle=(0, (1, 2)))
-        for number, (name, one) in enumerate(found.items()):
-            kept = _some(len(one.precision_recall[0]), 300)
-            axes.plot(one.precision_recall[0][kept], one.precision_recall[1][kept],
-                      **_line(palette, number, len(found)),
-                      label=f"{shortened(name, 18)}, AP {one.average_precision:.3f}")
+        _curves(axes, {f"{shortened(name, 18)}, AP {one.average_precision:.3f}": one.precision_recall
+                       for name, one in found.items()}, palette)
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
-        _unit_square(axes, palette)
         _legend(axes, palette, "lower left")
     return figure
 
 
-def _unit_square(axes: Axes, palette: Palette) -> None:
+def _curves(axes: Axes, found: Mapping[str, Sequence[np.ndarray]], palette: Palette) -> None:
+    """Lines of points (x, y) by what the legend says of them, in the unit square."""
+    for number, (said, (x, y)) in enumerate(found.items()):
+        kept = _some(len(x), 300)
+        axes.plot(x[kept], y[kept], **_line(palette, number, len(found)), label=said)
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.02)
     for axis in (axes.xaxis, axes.yaxis):

@@ -36,6 +36,7 @@ from .corpus import HELD_OUT, GeneralText, corpus_pieces, general_text
 from .processes import processes
 from .session import Conditions, session
 from .stage_one import WHOLE, Reading, as_the_weights, pretraining, settings
+from .starting import OpenedWeights
 from .work import Work
 
 
@@ -90,7 +91,8 @@ def pretrain(
     Source: Howard & Ruder 2018, section 3.1.
     """
     recipe, reading = settings({"size": size, "directions": directions, **changes})
-    recipe = as_the_weights(recipe, reading, changes)
+    opened = OpenedWeights()
+    recipe = as_the_weights(recipe, reading, changes, opened)
     _refuse_lost(recipe, reading, changes, valid)
     conditions = Conditions.of(device=device, time_budget=time_budget, checkpoint_every=checkpoint_every,
                                progress=progress, cache=cache, cbs=cbs)
@@ -109,7 +111,7 @@ def pretrain(
         text = general_text(paths, max_vocab=recipe.max_vocab, min_freq=recipe.min_freq, valid=valid,
                             valid_texts=reading.valid_texts, limit_words=reading.limit_words, cache=cache,
                             progress=progress, lang=lang, how=reading.how)
-    return pretrain_on(text, recipe, out, conditions, reading=reading, evaluate=evaluate, resume=resume)
+    return pretrain_on(text, recipe, out, conditions, reading=reading, opened=opened, evaluate=evaluate, resume=resume)
 
 
 def _refuse_lost(recipe: Recipe, reading: Reading, changes: Mapping[str, Any], valid: str | Path | None) -> None:
@@ -133,24 +135,26 @@ def _pieces(paths: Sequence[Path], recipe: Recipe, reading: Reading, out: Path, 
 
 
 def pretrain_on(text: GeneralText, recipe: Recipe, out: str | Path, conditions: Conditions, *,
-                reading: Reading = WHOLE, evaluate: Sequence[str | Path] = (), resume: bool = True) -> Path:
+                reading: Reading = WHOLE, opened: OpenedWeights | None = None, evaluate: Sequence[str | Path] = (),
+                resume: bool = True) -> Path:
     """What `pretrain` does, from a corpus in numbers: a recipe as `pretraining` makes it, in its directions."""
     folder = RunFolder(out)
     try:
-        return _pretrain(text, recipe, folder, conditions, reading=reading, evaluate=evaluate, resume=resume)
+        return _pretrain(text, recipe, folder, conditions, reading=reading, opened=opened, evaluate=evaluate,
+                         resume=resume)
     finally:
         folder.release()
 
 
 def _pretrain(text: GeneralText, recipe: Recipe, folder: RunFolder, conditions: Conditions, *, reading: Reading,
-              evaluate: Sequence[str | Path], resume: bool) -> Path:
+              opened: OpenedWeights | None, evaluate: Sequence[str | Path], resume: bool) -> Path:
     recorded = _recorded(folder.path, recipe, reading, resume=resume)
     folder.open(_header(text, reading, recorded, conditions), resume=resume)
     if is_model(text.lang) and Path(text.lang).resolve() != (folder.path / PIECES_FILE).resolve():
         shutil.copy(text.lang, folder.path / PIECES_FILE)
     if folder.run["status"] == "finished":
         return folder.path
-    work = Work(recipe, folder, conditions, general=text, start=reading.weights)
+    work = Work(recipe, folder, conditions, general=text, start=reading.weights, opened=opened)
     with session(folder, conditions):
         for direction in recipe.directions:
             if not folder.phase_done(direction, "pretrain"):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import UlmfitError
-from ..model import pretrained
 from ..recipe.fields import build, expect, no_field, plain
 from ..recipe.freezing import full
 from ..recipe.parts import Dropouts, Model, Optimizer, Phase
@@ -22,6 +21,7 @@ from ..recipe.schedules import Schedule
 from ..tokens.pieces import is_model, model_digest
 from .corpus import HELD_OUT
 from .sharing import ANY_CLASSIFIER
+from .starting import OpenedWeights
 
 LIGHT = Dropouts(embed=0.0, input=0.05, hidden=0.05, weight=0.05, output=0.05)
 """A small model on a large corpus underfits: nearly no dropout."""
@@ -127,13 +127,13 @@ def settings(changes: Mapping[str, Any]) -> tuple[Recipe, Reading]:
     return recipe, Reading(**{name: value for name, value in built.items() if name in reading})
 
 
-def as_the_weights(recipe: Recipe, reading: Reading, changes: Mapping[str, Any]) -> Recipe:
+def as_the_weights(recipe: Recipe, reading: Reading, changes: Mapping[str, Any], opened: OpenedWeights) -> Recipe:
     """The recipe in the sizes of the language model that it goes on from; UlmfitError where that one doesn't fit."""
     if reading.weights is None:
         return recipe
     pieces = model_digest(reading.lang) if is_model(reading.lang) else None
     for direction in recipe.directions:
-        found = pretrained.load(reading.weights, direction)
+        found = opened.look_at(reading.weights, direction)
         assert found is not None, "only 'none' gives no weights"
         if found.vocab.pieces != pieces:
             theirs, lang = ("pieces of words", found.lang) if found.vocab.pieces else ("words", "en")

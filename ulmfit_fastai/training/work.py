@@ -8,7 +8,6 @@ import torch
 from fastai.learner import Learner
 from fastai.text.learner import LMLearner
 
-from ..model import pretrained
 from ..model.weights import LMWeights
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
@@ -20,16 +19,17 @@ from .memory import SplitBatches, may_run_out
 from .prepare import some_rows
 from .processes import processes
 from .session import Conditions, Stopped
-from .starting import about_start
+from .starting import OpenedWeights, about_start
 
 
 class Work:
     """A recipe at work in a run folder: trains phases through the one loop and keeps what comes of them."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder, conditions: Conditions, *,
-                 general: GeneralText | None = None, start: str | None = None, plan: Plan | None = None) -> None:
+                 general: GeneralText | None = None, start: str | None = None, opened: OpenedWeights | None = None,
+                 plan: Plan | None = None) -> None:
         self.recipe, self.folder, self.conditions = recipe, folder, conditions
-        self.general, self.start, self.plan = general, start, plan
+        self.general, self.start, self.opened, self.plan = general, start, opened or OpenedWeights(), plan
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +46,7 @@ class Work:
 
     def _start_of(self, direction: str) -> LMWeights | None:
         """The language model that stage 1 goes on from, matched to the corpus's words; run.json says what it was."""
-        loaded = None if self.start is None else pretrained.load(self.start, direction)
+        loaded = None if self.start is None else self.opened.take(self.start, direction)
         if loaded is None or self.general is None:
             return None
         matched = loaded.for_vocab(self.general.ids.vocab)
