@@ -15,11 +15,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ._errors import UlmfitError
+from ._words import shown
 
 LEFT_BEHIND = 3600
 """Seconds without a write after which what has a temporary name is taken for a killed process's."""
@@ -146,11 +147,15 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """A path with its `~` expanded; UlmfitError where there is no such user, or no path."""
+    """A path with its `~` expanded; UlmfitError where there is no such user, or it can be no path, as a long text."""
     try:
-        return Path(path).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise UlmfitError(f"expected the path of a file or folder, found {path!r}: {error}") from None
+        found = Path(path).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(found)
+    except (TypeError, RuntimeError, ValueError, OSError) as error:
+        why = (error.strerror or error) if isinstance(error, OSError) else error
+        raise UlmfitError(f"expected the path of a file or folder, found {shown([repr(path)])}: {why}") from None
+    return found
 
 
 def digest_of(path: str | os.PathLike) -> str:

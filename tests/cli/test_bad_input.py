@@ -16,11 +16,14 @@ import pandas as pd
 import pytest
 from some_texts import reviews, tiny
 
-from ulmfit_fastai import ULMFiT
+from ulmfit_fastai import Result, ULMFiT, load_imdb, pretrain, write_report
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai._schema import CONFIG, METRICS, RUN, VOCABULARY
 from ulmfit_fastai.cli import main
 from ulmfit_fastai.cli.app import build_parser
+from ulmfit_fastai.model import pretrained
+from ulmfit_fastai.report.several_runs import write_comparison
+from ulmfit_fastai.texts.sources import load_task
 
 TEXTS, LABELS = reviews(24)
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -158,6 +161,27 @@ def test_an_odd_table_is_refused_in_words_by_every_command(command, table, place
     assert len(said) < 700 and not (tmp_path / "out" / "run.json").exists()
 
 
+NO_PATHS = {"a text": "A long text. " * 500, "a zero": "a\0b"}
+PLACES_OF_FILES = {
+    "load": lambda it: ULMFiT.load(it), "result": lambda it: Result.load(it), "report": lambda it: write_report(it),
+    "comparison": lambda it: write_comparison([it, "b"], "x.html"), "starting weights": lambda it: pretrained.load(it),
+    "weights": lambda it: tiny(weights=it).fit(TEXTS, LABELS), "out": lambda it: tiny(out=it).fit(TEXTS, LABELS),
+    "lm": lambda it: tiny(lm=it).fit(TEXTS, LABELS), "pieces": lambda it: tiny(lang=f"{it}.model").fit(TEXTS, LABELS),
+    "preset": lambda it: ULMFiT(it).fit(TEXTS, LABELS), "hub": lambda it: ULMFiT.from_pretrained(it),
+    "imdb": lambda it: load_imdb(it), "task": lambda it: load_task("trec6", it), "corpus": lambda it: pretrain(it),
+    "pretraining's out": lambda it: pretrain(Path(__file__).parent, out=it),
+}
+
+
+@pytest.mark.parametrize("door", PLACES_OF_FILES)
+@pytest.mark.parametrize("given", NO_PATHS)
+def test_what_can_be_no_path_is_refused_in_words_by_every_door(door, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UlmfitError) as refusal:
+        PLACES_OF_FILES[door](NO_PATHS[given])
+    assert len(str(refusal.value)) < 700 and [*tmp_path.iterdir()] == [], "no token is made before"
+
+
 @pytest.mark.parametrize("labels", STRANGE)
 def test_strange_labels_are_refused_before_anything_is_trained(labels, tmp_path):
     texts = pd.Series(TEXTS, index=range(1, 25))
@@ -198,7 +222,6 @@ def every_door(folder: Path, *, drawn: bool = True) -> list[str]:
 
     `drawn`: the report too, which takes as long as twenty of the others.
     """
-    from ulmfit_fastai import Result, write_report
     from ulmfit_fastai.results.verdict import check
 
     said = []

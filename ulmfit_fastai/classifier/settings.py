@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._files import expanded
 from ..recipe.find import find_recipe, is_name
 from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, with_epochs
 from ..recipe.recipe import Recipe
@@ -89,6 +90,9 @@ class Settings(Trained):
         """
         refuse_wrong_types(self.get_params(deep=False))
         as_callbacks(self.cbs)
+        for place in (self.out, self.lm):
+            if place is not None:
+                expanded(place)
         if self.lm is not None:
             refuse_no_language_model(self.lm, {"weights": self.weights, "lm_epochs": self.lm_epochs})
         settings = dict(self.settings or {})

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .._files import expanded
 from .._words import duration
 from ..recipe.recipe import Recipe
 from ..results.folder import ANOTHER_PLACE, RunMismatch
@@ -94,7 +95,7 @@ def run_grid(
     finished run. `options` are those of `runs.run`.
     """
     refuse_several("a table or figure of many runs")
-    out, todo = Path(out), distinct(cells)
+    out, todo = expanded(out), distinct(cells)
     runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
     missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
     log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
@@ -179,7 +180,7 @@ def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpu
               ids: TokenIds | None = None, device: Any = None, cache: Path | None = None,
               progress: bool = True) -> GridPlan:
     """Time what `run_grid` would run: each kind of run on a few batches of its first seed."""
-    out = Path(out)
+    out = expanded(out)
     kinds: dict[str, tuple[str, Recipe, list[str]]] = {}
     count: Counter[str] = Counter()
     noted: set[Path] = set()

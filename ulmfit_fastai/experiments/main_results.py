@@ -15,7 +15,7 @@ import pandas as pd
 
 from .. import paper
 from .._errors import UlmfitError
-from .._files import write_json_atomic, write_text_atomic
+from .._files import expanded, write_json_atomic, write_text_atomic
 from ..recipe.recipe import Recipe
 from ..results import verdict
 from ..results.environment import command_line, versions
@@ -106,7 +106,7 @@ def reproduce_all(
     for name in names:  # what is wrong with the recipe is said before any data is read
         settled_recipe(preset, name, options.get("directions"), changes)
     deadline = None if time_budget is None else time.monotonic() + time_budget
-    folder = Path(out)
+    folder = expanded(out)
     found = [(name, *_reproduced(name, preset, data, folder / name, deadline, dry_run=dry_run, **options))
              for name in names]
     results = {name: result for name, result, *_ in found if result is not None}

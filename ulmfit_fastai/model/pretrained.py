@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UlmfitError
-from .._files import refuse_damaged
+from .._files import expanded, refuse_damaged
 from .._schema import RUN, read_checked, said
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import BUNDLED_WEIGHTS
@@ -61,7 +61,7 @@ def _load_bundled(name: str, direction: str) -> LMWeights:
 
 
 def _load_path(source: str | Path, direction: str, allow_pickle: bool) -> LMWeights:
-    path = Path(source)
+    path = expanded(source)
     if path.is_file() and path.suffix == ".safetensors":
         return _same_direction(LMWeights.load(path), direction)
     if path.is_file() and path.suffix == ".pth":
@@ -126,7 +126,7 @@ def _files_of(source: str | Path, direction: str) -> list[Path]:
     elif str(source) == "wt103":
         path = _wt103(direction)[1]
     else:
-        path = Path(source)
+        path = expanded(source)
     if path.is_dir():
         own = [path / f"{phase}_{direction}.safetensors" for phase in ("pretrain", "lm")]
         path = next((p for p in (*own, *sorted(path.glob("*.pth"))) if p.is_file()), path)

@@ -224,7 +224,7 @@ class TextModel:
         Raises:
             UlmfitError: the folder holds something else, or the model is in int8.
         """
-        models, folder = self.as_trained("save"), Path(folder)
+        models, folder = self.as_trained("save"), expanded(folder)
         if folder.exists() and not folder.is_dir():
             raise UlmfitError(f"{folder}: expected a folder, or a place for one, found a file")
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .._errors import UlmfitError
-from .._files import digests_of, sealed, write_json_atomic, write_text_atomic
+from .._files import digests_of, expanded, sealed, write_json_atomic, write_text_atomic
 from .._schema import RUN, read_checked
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import NAMED_WEIGHTS
@@ -54,7 +54,7 @@ def average_runs(runs: Sequence[str | os.PathLike], out: str | os.PathLike) -> R
     if [_direction(result) for result in results] != list(DIRECTIONS):
         raise UlmfitError(f"expected two runs, a forward and a backward one, found "
                           f"{', '.join(_direction(result) for result in results) or 'none'}")
-    first, out = results[0], Path(out)
+    first, out = results[0], expanded(out)
     _refuse_different(*results)
     _refuse_another_folder(out)
     assert first.predictions is not None

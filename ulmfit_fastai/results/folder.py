@@ -17,6 +17,7 @@ from .._files import (
     clear_left_behind,
     digests_of,
     disk_full_is_said,
+    expanded,
     read_json,
     refuse_damaged,
     sealed,
@@ -55,7 +56,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self.run: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.rates: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import UlmfitError
+from .._files import expanded
 from ..recipe.parts import DIRECTIONS
 from ..recipe.recipe import Recipe
 from . import comparison, verdict
@@ -57,7 +58,7 @@ class Result:
         Raises:
             UlmfitError: the folder is no run, is damaged, or its files are not of one run.
         """
-        folder = Path(folder)
+        folder = expanded(folder)
         run = read_run(folder)
         predictions: pd.DataFrame | None = None
         classes: list[str] = []

@@ -17,7 +17,6 @@ from typing import IO, Any, cast
 
 from .._errors import UlmfitError
 from .._files import expanded
-from .._words import shown
 
 # suffix -> opener of a path or of a file object
 OPENERS: dict[str, Callable[[Any], IO[bytes]]] = {
@@ -37,11 +36,7 @@ MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # first:
 def existing(path: str | os.PathLike[str]) -> Path:
     """Return `path` as a `Path`, home folder expanded, or refuse it by name when nothing is there."""
     found = expanded(path)
-    try:
-        there = found.exists()
-    except OSError as error:  # the system cannot even look: a text was given for its place
-        raise UlmfitError(f"expected a file or a folder, found {shown([path])} ({error.strerror})") from error
-    if not there:
+    if not found.exists():
         raise UlmfitError(f"no such file or folder: {found} (looked from {Path.cwd()})")
     if not (found.is_file() or found.is_dir()):
         raise UlmfitError(f"{found} is a pipe or a device; expected a file or a folder", path=found)

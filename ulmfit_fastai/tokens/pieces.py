@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import UlmfitError
-from .._files import write_bytes_atomic
+from .._files import expanded, write_bytes_atomic
 from .rules import SPECIAL_TOKENS, apply_rules
 
 FILE_NAME = "spm.model"
@@ -38,7 +38,7 @@ def model_digest(path: str | Path) -> str:
     Raises:
         UlmfitError: there is no such file.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise UlmfitError(f"expected a SentencePiece model at {path}, found no such file; `ulmfit-fastai pretrain "
                           f"CORPUS --tokenizer sentencepiece` writes one as {FILE_NAME} beside its weights")

@@ -25,6 +25,7 @@ import torch
 
 from .. import _processes
 from .._errors import UlmfitError
+from .._files import expanded
 
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others: they may tokenise a large corpus. One that ended is noticed at once."""
@@ -58,7 +59,7 @@ class Alone:
 
     def place(self, out: str | Path) -> Path:
         """Where this process has the run folder: the leader at `out`, the others a copy of what is there."""
-        return Path(out)
+        return expanded(out)
 
     def dealt(self, rows: np.ndarray, outputs: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Outputs of rows, each computed in one process, in their order."""
@@ -165,7 +166,7 @@ class Several(Alone):
 
         A machine need not see the disk of another.
         """
-        out = Path(out)
+        out = expanded(out)
         if out in self.places.values():
             return out
         if out not in self.places:
