@@ -154,7 +154,8 @@ def expanded(path: str | os.PathLike) -> Path:
             os.lstat(found)
     except (TypeError, RuntimeError, ValueError, OSError) as error:
         why = (error.strerror or error) if isinstance(error, OSError) else error
-        raise UlmfitError(f"expected the path of a file or folder, found {shown([repr(path)])}: {why}") from None
+        given = repr(os.fspath(path) if isinstance(path, os.PathLike) else path)
+        raise UlmfitError(f"expected the path of a file or folder, found {shown([given])}: {why}") from None
     return found
 
 

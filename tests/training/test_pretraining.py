@@ -171,7 +171,7 @@ def test_going_on_from_weights_is_resumed_and_other_weights_are_refused(general,
 
 @pytest.mark.parametrize("corpus", [["A long text. " * 500, "Another."], "A long text. " * 500])
 def test_texts_in_the_place_of_files_are_refused_in_words(corpus, cache, tmp_path):
-    with pytest.raises(UlmfitError, match=r"expected a file or a folder, found A long text\. .*\.\.\."):
+    with pytest.raises(UlmfitError, match=r"expected the path of a file or folder, found 'A long text\. .*\.\.\."):
         pretrain(corpus, tmp_path / "run", cache)
     assert not (tmp_path / "run").exists()
 
