@@ -2,12 +2,14 @@
 
     pip install -e ".[rivals]"
     python -m benchmarks.rivals imdb --data imdb.tgz --labels 100 500 1000 5000 --seeds 3
-    python -m benchmarks.rivals trec6 --data trec6.parquet --labels 200 --ours
+    python -m benchmarks.rivals trec6 --data trec6.parquet --labels 200 --ours wiki-small english-small
+    python -m benchmarks.rivals yelp-sentences --data yelp_reviews_10k --labels 200 --ours english-small
 
 TF-IDF and NB-SVM (bags of words), fastText, sentence embeddings of all-MiniLM-L6-v2 under a logistic regression, and
-SetFit, which trains that model on pairs of the texts first; `--ours` adds ULMFiT with the bundled weights. Every one
-trains on the same rows and predicts the whole test set. Errors, seconds and megabytes go to --out after every figure,
-and the same command goes on from there. A rival that isn't installed is left out, and said.
+SetFit, which trains that model on pairs of the texts first; `--ours` adds ULMFiT from the bundled weights it names,
+forward, and with `--both` both directions too. Every one trains on the same rows and predicts the whole test set.
+Errors, seconds and megabytes go to --out after every figure, and the same command goes on from there. A rival that
+isn't installed is left out, and said.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import other_subjects
 from benchmarks.bag_of_words import training_rows
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.experiments.baselines import nbsvm_baseline
+from ulmfit_fastai.recipe.recipe import BUNDLED_WEIGHTS
 from ulmfit_fastai.results.environment import command_line, describe_device, now, versions
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.sources import load_task
@@ -111,7 +115,9 @@ RIVALS: dict[str, tuple[tuple[str, ...], Callable[..., tuple[Predict, float]]]] 
     "fastText": (("fasttext",), fasttext), MINILM: (("sentence_transformers", "all_minilm_l6_v2"), minilm),
     "SetFit on all-MiniLM-L6-v2": (("setfit", "datasets", "all_minilm_l6_v2"), setfit)}
 BAGS = {"TF-IDF(1,2) + logistic regression": tfidf_baseline, "NB-SVM(1,2)": nbsvm_baseline}
-OURS = "ULMFiT, wiki-small"
+OURS = {f"ULMFiT, {weights}{', both directions' if both else ''}": (weights, both)
+        for weights in BUNDLED_WEIGHTS for both in (False, True)}
+"""By name: the bundled language model, and whether the backward one is there too."""
 
 
 def bag(name: str, dataset: Dataset, train: np.ndarray, test: np.ndarray, folder: Path) -> Record:
@@ -131,14 +137,15 @@ def rival(name: str, dataset: Dataset, train: np.ndarray, test: np.ndarray, fold
             "fit_seconds": round(fitted - started, 1), "megabytes": round(megabytes, 1)}
 
 
-def ours(dataset: Dataset, train: np.ndarray, test: np.ndarray, folder: Path, seed: int) -> Record:
+def ours(name: str, dataset: Dataset, train: np.ndarray, test: np.ndarray, folder: Path, seed: int) -> Record:
     """`ULMFiT` as a user calls it: the labels, and all other texts that aren't the test's without theirs."""
     from ulmfit_fastai import ULMFiT
 
     frame = dataset.df
     rest = np.setdiff1d(np.arange(len(frame)), np.union1d(train, test))
     started = time.perf_counter()
-    model = ULMFiT(random_state=seed, progress=False).fit(
+    weights, both = OURS[name]
+    model = ULMFiT(weights=weights, directions="both" if both else None, random_state=seed, progress=False).fit(
         frame["text"].iloc[train].tolist(), frame["label"].iloc[train].tolist(),
         unlabelled=frame["text"].iloc[rest].tolist())
     fitted = time.perf_counter()
@@ -156,16 +163,22 @@ def measured(name: str, dataset: Dataset, labels: int, seed: int) -> Record:
         folder = Path(temporary)
         if name in BAGS:
             found = bag(name, dataset, train, test, folder)
-        elif name == OURS:
-            found = ours(dataset, train, test, folder, seed)
+        elif name in OURS:
+            found = ours(name, dataset, train, test, folder, seed)
         else:
             found = rival(name, dataset, train, test, folder, seed)
     return {"name": name, "labels": labels, "seed": seed, "n": len(test), "n_train": len(train), **found}
 
 
-def methods(wanted: list[str] | None, *, with_ours: bool) -> list[str]:
-    """The names of those that can be measured here."""
-    names = [*BAGS, *RIVALS, *([OURS] if with_ours else [])]
+def methods(wanted: list[str] | None, *, own: tuple[str, ...] = (), both: bool = False) -> list[str]:
+    """The names of those that can be measured here.
+
+    Args:
+        wanted: words of their names; None: all.
+        own: bundled language models that ULMFiT starts from.
+        both: with the backward model too, besides forward alone.
+    """
+    names = [*BAGS, *RIVALS, *(name for name, (weights, two) in OURS.items() if weights in own and (both or not two))]
     chosen = [name for name in names if not wanted or any(word.lower() in name.lower() for word in wanted)]
     found = []
     for name in chosen:
@@ -231,18 +244,25 @@ def main(given: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("imdb", "trec6", "ag"))
+    parser.add_argument("task", choices=("imdb", "trec6", "ag", *other_subjects.NAMES))
     parser.add_argument("--data", help="the data set; default: fastai's cache or its download")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 500, 1000, 5000])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", metavar="WORD", help="only those whose name holds one of these words")
-    parser.add_argument("--ours", action="store_true", help="ULMFiT with the bundled weights too")
+    parser.add_argument("--ours", nargs="+", choices=BUNDLED_WEIGHTS, default=[], metavar="WEIGHTS",
+                        help="ULMFiT too, from these bundled language models: " + ", ".join(BUNDLED_WEIGHTS))
+    parser.add_argument("--both", action="store_true", help="and ULMFiT with both directions")
     parser.add_argument("--no-verify", action="store_true", help="take a data set as it is, be it a part of it")
     parser.add_argument("--out", type=Path, default=Path("data/results/rivals"))
     args = parser.parse_args(given)
-    dataset = load_task(args.task, args.data, verify=not args.no_verify)
+    if args.task in other_subjects.NAMES:
+        if args.data is None:
+            parser.error(f"{args.task}: give --data, the folder of its Parquet file")
+        dataset = other_subjects.other_subject(args.task, args.data)
+    else:
+        dataset = load_task(args.task, args.data, verify=not args.no_verify)
     print(table(measure(dataset, args.out, numbers=args.labels, seeds=args.seeds,
-                        names=methods(args.methods, with_ours=args.ours))))
+                        names=methods(args.methods, own=tuple(args.ours), both=args.both))))
     return 0
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import rivals
+from benchmarks import other_subjects, rivals
 from ulmfit_fastai.texts.splits import split_validation
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 
@@ -26,7 +29,7 @@ def test_each_method_has_the_same_rows_and_the_command_goes_on(reviews, tmp_path
         return (lambda unseen: np.full(len(unseen), labels[0], dtype=object)), rivals.size_of(folder)
 
     monkeypatch.setattr(rivals, "RIVALS", {"guess": ((), guess)})
-    names = rivals.methods(["guess", "tf-idf"], with_ours=False)
+    names = rivals.methods(["guess", "tf-idf"])
     found = rivals.measure(reviews, tmp_path, numbers=[20], seeds=2, names=names)
     expected = [split_validation(reviews, seed=seed, valid_seed=0, n_labels=20).train for seed in (0, 1)]
     texts = reviews.df["text"].to_numpy()
@@ -47,5 +50,30 @@ def test_each_method_has_the_same_rows_and_the_command_goes_on(reviews, tmp_path
 
 def test_a_rival_that_is_not_installed_is_left_out_and_said(monkeypatch, caplog):
     monkeypatch.setattr(rivals, "RIVALS", {"other": (("no_such_module",), None), "here": (("json",), None)})
-    assert rivals.methods(None, with_ours=True) == [*rivals.BAGS, "here", rivals.OURS]
+    assert rivals.methods(None, own=("wiki-small",)) == [*rivals.BAGS, "here", "ULMFiT, wiki-small"]
+    assert rivals.methods(["ulmfit"], own=("wiki-small",), both=True) == [
+        "ULMFiT, wiki-small", "ULMFiT, wiki-small, both directions"]
     assert "other is left out: no_such_module isn't installed" in caplog.text
+
+
+def test_sentences_are_drawn_from_reviews_that_take_a_side(tmp_path):
+    told = "It was good. The room was clean and the staff were kind! Short one."
+    frame = pd.DataFrame({"text": [told, told, told, told, told, "Too short. No."], "label": [1, 2, 3, 4, 5, 5],
+                          "split": ["dev", "dev", "dev", "dev", "test", "test"]})
+    frame.to_parquet(tmp_path / "yelp.parquet")
+    found = other_subjects.other_subject("yelp-sentences", tmp_path)
+    assert found.df["text"].tolist() == ["The room was clean and the staff were kind!"] * 4
+    assert found.df["label"].tolist() == ["neg", "neg", "pos", "pos"]
+    assert found.df["split"].tolist() == ["train", "train", "train", "test"]
+
+
+@pytest.mark.parametrize("name, folder, counts, classes", [
+    ("dbpedia", "dbpedia14_subset", {"train": 10_000, "test": 4_000}, 14),
+    ("yelp", "yelp_reviews_10k", {"train": 5_000, "test": 5_000}, 5)])
+def test_the_real_sets_have_their_rows(name, folder, counts, classes):
+    if not (data := os.environ.get("ULMFIT_TEST_DATA")):
+        pytest.skip("ULMFIT_TEST_DATA is not set")
+    found = other_subjects.other_subject(name, Path(data) / folder)
+    assert {split: n for split, n in found.counts.items() if n} == counts and len(found.classes) == classes
+    test = set(found.df["text"].iloc[found.rows("test")])
+    assert not test & set(found.df["text"].iloc[found.rows("train")])

@@ -1,0 +1,177 @@
+"""How the numbers of `quick` were chosen: settings beside each other by their loss on the same held-out reviews.
+
+    python -m benchmarks.choices lm --data imdb.tgz --out runs/choices
+    python -m benchmarks.choices classifier --data imdb.tgz --out runs/choices --language-model runs/imdb-quick
+
+`lm` fine-tunes a language model for each way on the same texts; `classifier` trains classifiers on one language model,
+that of a run. Each is measured on 5,000 labelled reviews of the training set (language models: 1,200 of them) that
+none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
+blocks of 50 texts), with their standard error. Resumable: the same command goes on. Writes
+data/results/imdb-choices/<phase>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.batches.dataloaders import lm_dataloaders
+from ulmfit_fastai.model.learners import lm_learner
+from ulmfit_fastai.model.weights import LMWeights
+from ulmfit_fastai.recipe.fitting import with_epochs
+from ulmfit_fastai.recipe.freezing import full
+from ulmfit_fastai.recipe.parts import AWD_LM, Phase
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.recipe.schedules import one_cycle
+from ulmfit_fastai.results.environment import command_line, versions
+from ulmfit_fastai.results.held_out import read_held_out
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.dataset import Dataset
+from ulmfit_fastai.texts.imdb import load_imdb
+from ulmfit_fastai.training.prepare import Prepared, prepare
+from ulmfit_fastai.training.runs import run
+
+ROOT = Path(__file__).parents[1]
+VALID_FRACTION = 0.2
+"""Of the 25,000 labelled reviews: 5,000."""
+BLOCK, BLOCKS = 50, 24
+"""Held-out texts whose loss is one number in a comparison of language models, and so many such numbers."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a language model is fine-tuned: batch, rate, what its dropouts are multiplied by, AR and TAR."""
+
+    bs: int
+    lr: float
+    drop: float
+    alpha: float
+    beta: float
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe with its language model fine-tuned so."""
+        assert recipe.lm is not None
+        epochs = recipe.lm.epochs
+        lm = replace(recipe.lm, bs=self.bs, alpha=self.alpha, beta=self.beta,
+                     stages=full(epochs, self.lr, discriminative=1.0, schedule=one_cycle(div=10.0)))
+        return replace(recipe, lm=lm, model=replace(recipe.model, lm_dropouts=AWD_LM.scaled(self.drop)))
+
+
+FITTINGS = {
+    "batch 32, 5e-3, dropout 0.2, AR and TAR": Fitting(32, 5e-3, 0.2, 2.0, 1.0),
+    "batch 64, 5e-3, dropout 0.1": Fitting(64, 5e-3, 0.1, 0.0, 0.0),
+    "batch 64, 8e-3, dropout 0.1": Fitting(64, 8e-3, 0.1, 0.0, 0.0),
+    "batch 64, 5e-3, no dropout": Fitting(64, 5e-3, 0.0, 0.0, 0.0),
+}
+"""The first is what the preset had before; each other way is compared with it."""
+
+
+def _classifiers(recipe: Recipe) -> dict[str, Phase]:
+    phase = recipe.classifier
+    last = phase.stages[-1].epochs
+    return {f"{epochs} epochs of everything": with_epochs(phase, epochs) for epochs in (last - 1, last, last + 1)}
+
+
+def block_losses(weights: LMWeights, recipe: Recipe, data: Prepared) -> np.ndarray:
+    """Loss a token of each block of held-out texts, (blocks,), all words of the vocabulary competing."""
+    assert recipe.lm is not None
+    rows = data.splits.valid
+    learn, found = None, []
+    for start in range(0, min(len(rows), BLOCK * BLOCKS), BLOCK):
+        block = rows[start : start + BLOCK]
+        dls = lm_dataloaders(data.ids, train=block, valid=block, direction=weights.direction, bs=8, bptt=70)
+        if learn is None:
+            learn = lm_learner(dls, recipe.model, recipe.lm, weights=weights)
+            learn.model.eval()
+        learn.model.reset()
+        total, count = 0.0, 0
+        with torch.inference_mode():
+            for x, y in dls.valid:
+                total += float(learn.loss_func(learn.model(x)[0], y)) * y.numel()
+                count += y.numel()
+        found.append(total / count)
+    return np.array(found)
+
+
+def text_losses(folder: Path) -> np.ndarray:
+    """Loss of each held-out text, (texts,), of a finished run that was measured on its validation part."""
+    result = Result.load(folder)
+    held = read_held_out(folder, result.run)
+    assert held is not None
+    return -np.log(np.maximum(held.outputs[np.arange(len(held.truth)), held.truth.astype(int)], 1e-7))
+
+
+def compared(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Mean loss of each way, and its difference to the first with the standard error of the paired differences."""
+    first = next(iter(losses.values()))
+    return [{"way": way, "loss": float(found.mean()), "difference": float((found - first).mean()),
+             "standard_error": float((found - first).std(ddof=1) / np.sqrt(len(found))), "n": len(found)}
+            for way, found in losses.items()]
+
+
+def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int) -> list[dict[str, Any]]:
+    """Fine-tune a language model each way on `docs` texts, and compare their losses."""
+    assert base.lm is not None
+    base = replace(base, lm=replace(base.lm, max_docs=docs, valid_docs=500))
+    data, losses, seconds = prepare(base, dataset, progress=False), {}, {}
+    for number, (way, fitting) in enumerate(FITTINGS.items()):
+        recipe = fitting.of(base)
+        folder = run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False)
+        losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, data)
+        seconds[way] = sum(stage["seconds"] for stage in Result.load(folder).run["stages"])
+        print(f"{way}: {losses[way].mean():.4f}, {seconds[way]:.0f} s", flush=True)
+    return [{**record, "seconds": seconds[record["way"]]} for record in compared(losses)]
+
+
+def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path) -> list[dict[str, Any]]:
+    """Train a classifier each way on one language model, and compare their losses.
+
+    The language model may have read the held-out texts, without their labels, as it may in every run.
+    """
+    losses, more = {}, {}
+    base = replace(base, lm=None, weights=str(language_model))
+    for number, (way, phase) in enumerate(_classifiers(base).items()):
+        recipe = replace(base, classifier=phase, evaluate="validation")
+        folder = run(recipe, dataset, out / f"classifier-{number}", plan=False, progress=False)
+        result = Result.load(folder)
+        losses[way] = text_losses(folder)
+        more[way] = {"error": result.error, "seconds": sum(stage["seconds"] for stage in result.run["stages"]
+                                                           if stage["phase"] == "classifier")}
+        print(f"{way}: loss {losses[way].mean():.4f}, error {result.error:.2f} %", flush=True)
+    return [{**record, **more[record["way"]]} for record in compared(losses)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phase", choices=("lm", "classifier"))
+    parser.add_argument("--data", type=Path, required=True, help="IMDb, a folder or a .tgz")
+    parser.add_argument("--out", type=Path, default=Path("runs/choices"))
+    parser.add_argument("--docs", type=int, default=8_000, help="texts that each language model is fine-tuned on")
+    parser.add_argument("--weights", help="what they start from; default: the preset's")
+    parser.add_argument("--language-model", type=Path, help="a run that has one, for `classifier`")
+    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "imdb-choices")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    base = preset("quick", valid_fraction=VALID_FRACTION, **({"weights": args.weights} if args.weights else {}))
+    dataset = load_imdb(args.data)
+    if args.phase == "lm":
+        records = language_models(base, dataset, args.out, args.docs)
+    elif args.language_model is None:
+        parser.error("classifier: give --language-model, a run of the preset whose language model is finished")
+    else:
+        records = classifiers(base, dataset, args.out, args.language_model)
+    write_json_atomic(args.results / f"{args.phase}.json", {
+        "command": command_line(), "versions": versions(), "seed": base.seed, "texts": args.docs,
+        "recipe": base.to_dict(), "records": records})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Settings are compared on texts that no way of training has learnt from, pair by pair."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import choices
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.synthetic import synthetic_reviews
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return synthetic_reviews(n_train=120, n_test=10, n_unsup=60, seed=3)
+
+
+@pytest.fixture
+def base():
+    return preset("tiny", valid_fraction=choices.VALID_FRACTION)
+
+
+def test_differences_are_paired():
+    found = choices.compared({"before": np.array([1.0, 2.0, 6.0]), "after": np.array([0.5, 1.5, 5.5])})
+    assert [one["difference"] for one in found] == [0.0, -0.5] and [one["n"] for one in found] == [3, 3]
+    assert found[1]["standard_error"] == pytest.approx(0.0)  # though the texts differ far more than the ways
+
+
+def test_language_models_are_measured_on_the_texts_held_out_from_all(reviews, base, tmp_path, monkeypatch):
+    ways = {"slow": choices.Fitting(8, 1e-5, 0.1, 0.0, 0.0), "fast": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)}
+    monkeypatch.setattr(choices, "FITTINGS", ways)
+    monkeypatch.setattr(choices, "BLOCK", 6)
+    slow, fast = choices.language_models(base, reviews, tmp_path, docs=100)
+    assert (slow["way"], fast["way"], slow["n"]) == ("slow", "fast", 24 // 6)
+    assert fast["loss"] < slow["loss"] and fast["difference"] == pytest.approx(fast["loss"] - slow["loss"])
+    run = Result.load(tmp_path / "lm-1").run
+    assert run["recipe"]["lm"]["bs"] == 8 and run["recipe"]["model"]["lm_dropouts"]["embed"] == pytest.approx(0.002)
+    assert run["data"]["splits"]["valid"] == 24
+
+
+def test_classifiers_share_a_language_model_and_differ_in_epochs(reviews, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "BLOCK", 6)
+    monkeypatch.setattr(choices, "FITTINGS", {"one": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)})
+    choices.language_models(base, reviews, tmp_path, docs=100)
+    base = base.replace(**{"classifier.stages": preset("quick").classifier.stages})
+    found = choices.classifiers(base, reviews, tmp_path, tmp_path / "lm-0")
+    last = base.classifier.stages[-1].epochs
+    assert [one["way"] for one in found] == [f"{n} epochs of everything" for n in (last - 1, last, last + 1)]
+    result = Result.load(tmp_path / "classifier-1")
+    assert result.run["recipe"]["evaluate"] == "validation" and result.run["recipe"]["lm"] is None
+    assert found[1]["loss"] == pytest.approx(choices.text_losses(tmp_path / "classifier-1").mean())
+    assert found[1]["error"] == result.error and found[1]["n"] == 24
