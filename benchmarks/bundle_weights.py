@@ -3,8 +3,9 @@
     python -m benchmarks.bundle_weights runs/wiki-small-forward runs/wiki-small-backward --data ../shared/data
 
 Writes ulmfit_fastai/data/<name>-<direction>.safetensors (int8, one scale a row) with <name>.vocab.json, and
-data/results/<name>/<direction>.json: how they were made, perplexity as trained (float32) and as stored, on the
-held-out articles and on WikiText-103's validation and test files.
+data/results/<name>/<direction>.json: how they were made, and their perplexity as stored, on held-out articles (there as
+trained too, in float32) and on WikiText-103's validation and test files; with `--earlier` beside an earlier edition's,
+in its vocabulary.
 """
 
 from __future__ import annotations
@@ -57,15 +58,17 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
     before = None if earlier is None else earlier_edition(earlier, named.direction)
     found: dict[str, Any] = {}
     for kind, articles in texts.items():
-        found[kind] = {"float32": perplexity(trained, model, articles, bs=32),
-                       "int8": perplexity(stored, model, articles, bs=32)}
+        as_stored = perplexity(stored, model, articles, bs=32, shared=None if before is None else before.vocab)
+        in_its_words = as_stored.pop("shared", None)
+        found[kind] = {"int8": as_stored}
+        if kind == next(iter(texts)):
+            found[kind]["float32"] = perplexity(trained, model, articles, bs=32)
         if before is not None:  # in its vocabulary, the words that only the new one knows added up as unknown
             sizes = Model(emb_sz=before.emb_sz, n_hid=before.n_hid, n_layers=before.n_layers)
             found[kind]["first edition"] = perplexity(before, sizes, articles, bs=32)
-            found[kind]["in the first edition's words"] = perplexity(stored, model, articles, bs=32,
-                                                                     shared=before.vocab)
-        log.info("%s %s: perplexity %.2f as trained, %.2f as stored", named.direction, kind,
-                 found[kind]["float32"]["perplexity"], found[kind]["int8"]["perplexity"])
+            found[kind]["in the first edition's words"] = in_its_words
+        log.info("%s %s: %s", named.direction, kind,
+                 ", ".join(f"{name} {one['perplexity']:.2f}" for name, one in found[kind].items()))
     about = {
         "direction": named.direction, "command": command_line(), "megabytes": round(path.stat().st_size / 1e6, 2),
         "perplexity": found,

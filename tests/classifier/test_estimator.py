@@ -376,7 +376,7 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
 def test_without_bundled_weights_it_says_that_it_starts_from_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert with_weights(preset("quick"), None, "en", OpenedWeights()).weights == "none"
+        assert with_weights(preset("quick", "custom"), None, "en", OpenedWeights()).weights == "none"
     assert "no pretrained language model" in caplog.text
 
 
@@ -385,15 +385,15 @@ def test_bundled_weights_are_taken_with_their_sizes(tmp_path, monkeypatch):
     lm = pretrained.load(tmp_path / "run")
     lm.save(tmp_path / "wiki-small-forward.safetensors", vocab_path=tmp_path / "wiki-small.vocab.json")
     monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
-    found = with_weights(preset("quick"), None, "en", OpenedWeights())
+    found = with_weights(preset("quick", "custom"), None, "en", OpenedWeights())
     assert found.weights == "wiki-small" and found.model.n_hid == learnt.recipe_.model.n_hid == 48
-    assert with_weights(preset("quick"), None, "de", OpenedWeights()).weights == "none"
-    both = preset("quick").replace(directions=("forward", "backward"))
+    assert with_weights(preset("quick", "custom"), None, "de", OpenedWeights()).weights == "none"
+    both = preset("quick", "imdb")  # in both directions
     assert with_weights(both, None, "en", OpenedWeights()).weights == "none"
-    assert with_weights(preset("quick"), "none", "en", OpenedWeights()).weights == "none"
+    assert with_weights(preset("quick", "custom"), "none", "en", OpenedWeights()).weights == "none"
     lm.save(tmp_path / "english-small-forward.safetensors", vocab_path=tmp_path / "english-small.vocab.json")
-    assert with_weights(preset("quick"), None, "en", OpenedWeights()).weights == "english-small"
-    assert with_weights(preset("quick"), "wiki-small", "en", OpenedWeights()).weights == "wiki-small"
+    assert with_weights(preset("quick", "custom"), None, "en", OpenedWeights()).weights == "english-small"
+    assert with_weights(preset("quick", "custom"), "wiki-small", "en", OpenedWeights()).weights == "wiki-small"
     assert preset("quick").weights == "wiki-small"  # what reproduces the paper has read no reviews before
 
 

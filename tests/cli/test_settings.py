@@ -56,7 +56,7 @@ def test_a_wrong_setting_of_pretraining_is_named_before_the_corpus_is_read(setti
                                      "classifier.stages.0.schedule.cut_frac=0.5"])
 @pytest.mark.parametrize("door", ["imdb", "train", "reproduce", "several"])
 def test_a_setting_without_effect_is_refused_before_anything_is_read(door, setting, said):
-    message = said(f"{DOORS[door]} --preset quick --set {setting}")
+    message = said(f"{DOORS[door]} --preset few-labels --set {setting}")
     assert setting.split("=")[0] in message and "no effect" in message
 
 

@@ -25,7 +25,7 @@ def test_a_field_is_listed_with_type_default_and_line():
 def test_with_a_recipe_the_values_are_its_own_and_can_be_set_by_the_names_listed():
     quick = preset("quick")
     found = list(documented(given=quick))
-    assert {field.name: field.value for field in found}["classifier.stages.2.epochs"] == "2"
+    assert {field.name: field.value for field in found}["classifier.stages.2.epochs"] == "3"
     values = quick.to_dict()
     plain = {field.name: value_at(values, field.name) for field in found}
     check_settings(plain)

@@ -26,12 +26,12 @@ HASHES = {
     "scripts": "17fe6b915c1e9ec5 048983f4148d0800 2adac02709170811 "
                "048983f4148d0800 048983f4148d0800 048983f4148d0800",
     "fastai": "bd89c0849f879b1b",  # whatever the task
-    "paper-small": "7f11cbf77d4e2ec5 0119a507db24f34e 028d46444252a067 "
-                   "7f11cbf77d4e2ec5 7f11cbf77d4e2ec5 7f11cbf77d4e2ec5",
-    "quick": "b2ae553d1807d09f 03d7b9b2f6adc2a1 df62259dbbe88298 "
-             "b2ae553d1807d09f b2ae553d1807d09f b2ae553d1807d09f",
-    "few-labels": "66e042b103197e5d 465be45fc1984d26 fff89f6ac20511e2 "
-                  "66e042b103197e5d 66e042b103197e5d 66e042b103197e5d",
+    "paper-small": "8eda1f0b7db726e7 a8c8fd3dbe468f65 aaddd48e94494f5e "
+                   "8eda1f0b7db726e7 8eda1f0b7db726e7 8eda1f0b7db726e7",
+    "quick": "a299dfe555dd20e4 14add93c497df2d3 1b87fa243c5b12a8 "
+             "58581f95403e0a93 58581f95403e0a93 58581f95403e0a93",
+    "few-labels": "8511d8604fa9aef7 16d263c2e1b4f103 1c9f1a565e5fd306 "
+                  "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
     "demo": "5e89ff4564e6b02d",  # whatever the task
     "tiny": "6f324404646b95fd",  # whatever the task
 }

@@ -98,6 +98,6 @@ class Settings(Trained):
         settings = dict(self.settings or {})
         refuse_twice(settings, self.get_params(deep=False), lang=self.lang)
         names = DEFAULT_PRESETS if self.preset is None else (self.preset,)
-        recipes = [self._directed(find_recipe(name)) for name in names]
+        recipes = [self._directed(find_recipe(name, "custom")) for name in names]
         seed = {} if self.random_state is None else {"seed": int(self.random_state)}
         check_for([replace(recipe, weights="none") for recipe in recipes], {**seed, **settings})

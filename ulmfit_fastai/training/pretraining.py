@@ -29,6 +29,7 @@ from ..recipe.settings import LostSetting
 from ..results.environment import command_line, describe_device, now, versions
 from ..results.folder import ANOTHER_PLACE_OR_ANEW, RunFolder, RunMismatch, has_begun
 from ..texts.corpora import read_corpus
+from ..tokens.ids import UNK
 from ..tokens.pieces import FILE_NAME as PIECES_FILE
 from ..tokens.pieces import is_model
 from ..tokens.store import TokenStore
@@ -231,19 +232,19 @@ def _try_out(work: Work, direction: str, evaluate: Sequence[str | Path], how: Ma
 
 def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence[str], *, bs: int = 8, bptt: int = 70,
                device: torch.device | str = "cpu", cache: Path | None = None, shared: Sequence[str] | None = None
-               ) -> dict[str, float]:
+               ) -> dict[str, Any]:
     """Perplexity of texts under the weights: every token once, in reading order, unknown words as xxunk.
 
     Tokens are fastai's, which are more and smaller than WikiText's words: the figure that is nearer to word-level ones
     is `per_word`, though its unknown words cost little.
 
     Args:
-        shared: a smaller vocabulary to measure in, as that of other weights to compare with: all words that it lacks
-            count as one, whose probability is the sum of theirs.
+        shared: a smaller vocabulary to measure in too, as that of other weights to compare with: all words that it
+            lacks count as one with xxunk, whose probability is the sum of theirs.
 
     Returns:
         {'perplexity', 'tokens', 'unknown' (share of tokens that are xxunk), 'words' (between spaces), 'per_word' (the
-        same loss shared out over the words)}.
+        same loss shared out over the words)}; with `shared` also 'shared', the same again in that vocabulary.
     """
     texts = list(texts)
     words = sum(len(text.split()) for text in texts)
@@ -256,16 +257,28 @@ def perplexity(weights: LMWeights, model: Model, texts: Iterator[str] | Sequence
     learn = lm_learner(dls, model, phase, weights=weights)
     learn.model.to(device).eval()
     learn.model.reset()
-    others = None if shared is None else ~torch.from_numpy(np.isin(list(weights.vocab), list(shared))).to(device)
-    total, count = 0.0, 0
+    others = None if shared is None else torch.from_numpy(_lacking(weights.vocab, shared)).to(device)
+    total, in_shared, count = 0.0, 0.0, 0
     with torch.inference_mode():
         for x, y in dls.valid:
             logits = learn.model(x)[0]
-            loss = learn.loss_func(logits, y) if others is None else shared_loss(logits, y, others)
-            total, count = total + float(loss) * y.numel(), count + y.numel()
-    unknown = float(np.mean(ids.ids == 0 if others is None else others.cpu().numpy()[ids.ids]))
-    return {"perplexity": math.exp(total / count), "tokens": int(store.offsets[-1]), "unknown": unknown,
-            "words": words, "per_word": math.exp(total / words)}
+            total, count = total + float(learn.loss_func(logits, y)) * y.numel(), count + y.numel()
+            if others is not None:
+                in_shared += float(shared_loss(logits, y, others)) * y.numel()
+
+    def figures(loss: float, unknown: np.ndarray) -> dict[str, Any]:
+        return {"perplexity": math.exp(loss / count), "tokens": int(store.offsets[-1]),
+                "unknown": float(np.mean(unknown)), "words": words, "per_word": math.exp(loss / words)}
+
+    found = figures(total, ids.ids == UNK)
+    return found if others is None else {**found, "shared": figures(in_shared, others.cpu().numpy()[ids.ids])}
+
+
+def _lacking(vocab: Sequence[str], shared: Sequence[str]) -> np.ndarray:
+    """(words,): True for those that a smaller vocabulary reads as xxunk, which is one of them."""
+    lacking = ~np.isin(list(vocab), list(shared))
+    lacking[UNK] = True
+    return lacking
 
 
 def shared_loss(logits: Tensor, targets: Tensor, others: Tensor) -> Tensor:
