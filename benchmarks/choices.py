@@ -1,13 +1,15 @@
 """How the numbers of `quick` were chosen: settings beside each other by their loss on the same held-out reviews.
 
     python -m benchmarks.choices lm --data imdb.tgz --out runs/choices
+    python -m benchmarks.choices short --task trec6 --data trec6.parquet --out runs/choices-trec6
     python -m benchmarks.choices classifier --data imdb.tgz --out runs/choices --language-model runs/imdb-quick
 
-`lm` fine-tunes a language model for each way on the same texts; `classifier` trains classifiers on one language model,
-that of a run. Each is measured on 5,000 labelled reviews of the training set (language models: 1,200 of them) that
-none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
+`lm` fine-tunes a language model for each way on the same texts, once; `short` does so on a set of short texts, 200 of
+them with labels, as often as the preset for few labels reads them. `classifier` trains classifiers on one language
+model, that of a run. Each is measured on a fifth of the training set (language models: on 1,200 of those texts at most)
+that none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
 blocks of 50 texts), with their standard error. Resumable: the same command goes on. Writes
-data/results/imdb-choices/<phase>.json.
+data/results/choices/TASK-PHASE.json.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.batches.dataloaders import lm_dataloaders
 from ulmfit_fastai.model.learners import lm_learner
 from ulmfit_fastai.model.weights import LMWeights
-from ulmfit_fastai.recipe.fitting import with_epochs
+from ulmfit_fastai.recipe.fitting import fitted, with_epochs
 from ulmfit_fastai.recipe.freezing import full
 from ulmfit_fastai.recipe.parts import AWD_LM, Phase
 from ulmfit_fastai.recipe.presets import preset
@@ -35,7 +38,6 @@ from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.results.held_out import read_held_out
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import Dataset
-from ulmfit_fastai.texts.imdb import load_imdb
 from ulmfit_fastai.training.prepare import Prepared, prepare
 from ulmfit_fastai.training.runs import run
 
@@ -48,18 +50,20 @@ BLOCK, BLOCKS = 50, 24
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a language model is fine-tuned: batch, rate, what its dropouts are multiplied by, AR and TAR."""
+    """How a language model is fine-tuned: batch, rate, what its dropouts are multiplied by, AR and TAR; epochs."""
 
     bs: int
     lr: float
     drop: float
     alpha: float
     beta: float
+    epochs: int | None = None
+    """None: the preset's."""
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe with its language model fine-tuned so."""
         assert recipe.lm is not None
-        epochs = recipe.lm.epochs
+        epochs = self.epochs or recipe.lm.epochs
         lm = replace(recipe.lm, bs=self.bs, alpha=self.alpha, beta=self.beta,
                      stages=full(epochs, self.lr, discriminative=1.0, schedule=one_cycle(div=10.0)))
         return replace(recipe, lm=lm, model=replace(recipe.model, lm_dropouts=AWD_LM.scaled(self.drop)))
@@ -70,8 +74,19 @@ FITTINGS = {
     "batch 64, 5e-3, dropout 0.1": Fitting(64, 5e-3, 0.1, 0.0, 0.0),
     "batch 64, 8e-3, dropout 0.1": Fitting(64, 8e-3, 0.1, 0.0, 0.0),
     "batch 64, 5e-3, no dropout": Fitting(64, 5e-3, 0.0, 0.0, 0.0),
+    "batch 64, 8e-3, no dropout": Fitting(64, 8e-3, 0.0, 0.0, 0.0),
+    "batch 64, 1.2e-2, no dropout": Fitting(64, 1.2e-2, 0.0, 0.0, 0.0),
 }
 """The first is what the preset had before; each other way is compared with it."""
+REPEATED = {
+    "batch 32, 5e-3, dropout 0.2, AR and TAR": Fitting(32, 5e-3, 0.2, 2.0, 1.0),
+    "the same, 4 epochs": Fitting(32, 5e-3, 0.2, 2.0, 1.0, 4),
+    "the same, dropout 0.6": Fitting(32, 5e-3, 0.6, 2.0, 1.0),
+    "the same, dropout 1": Fitting(32, 5e-3, 1.0, 2.0, 1.0),
+    "the same, dropout 0.6, 3e-3": Fitting(32, 3e-3, 0.6, 2.0, 1.0),
+    "batch 32, 5e-3, no dropout": Fitting(32, 5e-3, 0.0, 0.0, 0.0),
+}
+"""For texts that are read several times."""
 
 
 def _classifiers(recipe: Recipe) -> dict[str, Phase]:
@@ -117,12 +132,20 @@ def compared(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
             for way, found in losses.items()]
 
 
-def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int) -> list[dict[str, Any]]:
-    """Fine-tune a language model each way on `docs` texts, and compare their losses."""
+def for_few_labels(dataset: Dataset, base: Recipe, labels: int = 200) -> Recipe:
+    """The preset for few labels as `ULMFiT` fits it to these texts, `labels` of them with one."""
+    base = replace(base, n_labels=labels)
+    tokens = int(prepare(base, dataset, progress=False).ids.offsets[-1])
+    return fitted(base, n_train=labels, n_tokens=tokens)
+
+
+def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None, fittings: dict[str, Fitting]
+                    ) -> list[dict[str, Any]]:
+    """Fine-tune a language model each way on `docs` texts (None: all), and compare their losses."""
     assert base.lm is not None
     base = replace(base, lm=replace(base.lm, max_docs=docs, valid_docs=500))
     data, losses, seconds = prepare(base, dataset, progress=False), {}, {}
-    for number, (way, fitting) in enumerate(FITTINGS.items()):
+    for number, (way, fitting) in enumerate(fittings.items()):
         recipe = fitting.of(base)
         folder = run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False)
         losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, data)
@@ -151,26 +174,31 @@ def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path)
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("lm", "classifier"))
-    parser.add_argument("--data", type=Path, required=True, help="IMDb, a folder or a .tgz")
+    parser.add_argument("phase", choices=("lm", "short", "classifier"))
+    parser.add_argument("--task", choices=TASKS_AT_HAND, default="imdb")
+    parser.add_argument("--data", type=Path, required=True, help="the set's folder or file")
     parser.add_argument("--out", type=Path, default=Path("runs/choices"))
-    parser.add_argument("--docs", type=int, default=8_000, help="texts that each language model is fine-tuned on")
+    parser.add_argument("--docs", type=int, default=8_000, help="texts that each language model of `lm` is tuned on")
     parser.add_argument("--weights", help="what they start from; default: the preset's")
     parser.add_argument("--language-model", type=Path, help="a run that has one, for `classifier`")
-    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "imdb-choices")
+    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "choices")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    base = preset("quick", valid_fraction=VALID_FRACTION, **({"weights": args.weights} if args.weights else {}))
-    dataset = load_imdb(args.data)
+    base = preset("few-labels" if args.phase == "short" else "quick", "custom", valid_fraction=VALID_FRACTION,
+                  **({"weights": args.weights} if args.weights else {}))
+    dataset = dataset_of(args.task, args.data, verify=False)
     if args.phase == "lm":
-        records = language_models(base, dataset, args.out, args.docs)
+        records = language_models(base, dataset, args.out, args.docs, FITTINGS)
+    elif args.phase == "short":
+        base = for_few_labels(dataset, base)
+        records = language_models(base, dataset, args.out, None, REPEATED)
     elif args.language_model is None:
         parser.error("classifier: give --language-model, a run of the preset whose language model is finished")
     else:
         records = classifiers(base, dataset, args.out, args.language_model)
-    write_json_atomic(args.results / f"{args.phase}.json", {
-        "command": command_line(), "versions": versions(), "seed": base.seed, "texts": args.docs,
-        "recipe": base.to_dict(), "records": records})
+    write_json_atomic(args.results / f"{args.task}-{args.phase}.json", {
+        "command": command_line(), "versions": versions(), "seed": base.seed,
+        "texts": args.docs if args.phase == "lm" else None, "recipe": base.to_dict(), "records": records})
 
 
 if __name__ == "__main__":

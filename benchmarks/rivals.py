@@ -43,6 +43,9 @@ Predict = Callable[[list[str]], np.ndarray]
 MINILM = "all-MiniLM-L6-v2 + logistic regression"
 
 
+TASKS_AT_HAND = ("imdb", "trec6", "ag", *other_subjects.NAMES)
+
+
 def size_of(path: Path) -> float:
     """Megabytes of a file, or of all files of a folder."""
     files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
@@ -240,11 +243,19 @@ def measure(dataset: Dataset, out: Path, *, numbers: list[int], seeds: int, name
     return found
 
 
+def dataset_of(task: str, data: str | Path | None, *, verify: bool = True) -> Dataset:
+    """One of the paper's sets, or of `other_subjects`."""
+    if task in other_subjects.NAMES:
+        assert data is not None
+        return other_subjects.other_subject(task, data)
+    return load_task(task, data, verify=verify)
+
+
 def main(given: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("imdb", "trec6", "ag", *other_subjects.NAMES))
+    parser.add_argument("task", choices=TASKS_AT_HAND)
     parser.add_argument("--data", help="the data set; default: fastai's cache or its download")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 500, 1000, 5000])
     parser.add_argument("--seeds", type=int, default=3)
@@ -255,12 +266,9 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--no-verify", action="store_true", help="take a data set as it is, be it a part of it")
     parser.add_argument("--out", type=Path, default=Path("data/results/rivals"))
     args = parser.parse_args(given)
-    if args.task in other_subjects.NAMES:
-        if args.data is None:
-            parser.error(f"{args.task}: give --data, the folder of its Parquet file")
-        dataset = other_subjects.other_subject(args.task, args.data)
-    else:
-        dataset = load_task(args.task, args.data, verify=not args.no_verify)
+    if args.data is None and args.task in other_subjects.NAMES:
+        parser.error(f"{args.task}: give --data, the folder of its Parquet file")
+    dataset = dataset_of(args.task, args.data, verify=not args.no_verify)
     print(table(measure(dataset, args.out, numbers=args.labels, seeds=args.seeds,
                         names=methods(args.methods, own=tuple(args.ours), both=args.both))))
     return 0

@@ -29,9 +29,8 @@ def test_differences_are_paired():
 
 def test_language_models_are_measured_on_the_texts_held_out_from_all(reviews, base, tmp_path, monkeypatch):
     ways = {"slow": choices.Fitting(8, 1e-5, 0.1, 0.0, 0.0), "fast": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)}
-    monkeypatch.setattr(choices, "FITTINGS", ways)
     monkeypatch.setattr(choices, "BLOCK", 6)
-    slow, fast = choices.language_models(base, reviews, tmp_path, docs=100)
+    slow, fast = choices.language_models(base, reviews, tmp_path, docs=100, fittings=ways)
     assert (slow["way"], fast["way"], slow["n"]) == ("slow", "fast", 24 // 6)
     assert fast["loss"] < slow["loss"] and fast["difference"] == pytest.approx(fast["loss"] - slow["loss"])
     run = Result.load(tmp_path / "lm-1").run
@@ -41,8 +40,7 @@ def test_language_models_are_measured_on_the_texts_held_out_from_all(reviews, ba
 
 def test_classifiers_share_a_language_model_and_differ_in_epochs(reviews, base, tmp_path, monkeypatch):
     monkeypatch.setattr(choices, "BLOCK", 6)
-    monkeypatch.setattr(choices, "FITTINGS", {"one": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)})
-    choices.language_models(base, reviews, tmp_path, docs=100)
+    choices.language_models(base, reviews, tmp_path, 100, {"one": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)})
     base = base.replace(**{"classifier.stages": preset("quick").classifier.stages})
     found = choices.classifiers(base, reviews, tmp_path, tmp_path / "lm-0")
     last = base.classifier.stages[-1].epochs
@@ -51,3 +49,11 @@ def test_classifiers_share_a_language_model_and_differ_in_epochs(reviews, base, 
     assert result.run["recipe"]["evaluate"] == "validation" and result.run["recipe"]["lm"] is None
     assert found[1]["loss"] == pytest.approx(choices.text_losses(tmp_path / "classifier-1").mean())
     assert found[1]["error"] == result.error and found[1]["n"] == 24
+
+
+def test_short_texts_are_read_as_often_as_the_preset_for_few_labels_has_it(reviews):
+    base = preset("few-labels", "custom", weights="none", valid_fraction=choices.VALID_FRACTION)
+    found = choices.for_few_labels(reviews, base, labels=20)
+    assert found.n_labels == 20 and found.lm.epochs > base.lm.epochs
+    assert choices.Fitting(32, 5e-3, 0.2, 2.0, 1.0).of(found).lm.epochs == found.lm.epochs
+    assert choices.Fitting(32, 5e-3, 0.2, 2.0, 1.0, 4).of(found).lm.epochs == 4
