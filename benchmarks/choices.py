@@ -6,8 +6,8 @@
 
 `lm` fine-tunes a language model for each way on the same texts, once; `short` does so on a set of short texts, 200 of
 them with labels, as often as the preset for few labels reads them. `classifier` trains classifiers on one language
-model, that of a run. Each is measured on a fifth of the training set (language models: on 1,200 of those texts at most)
-that none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
+model, that of a run. Each is measured on a fifth of the training set (language models: 1,200 texts of it at most) that
+none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
 blocks of 50 texts), with their standard error. Resumable: the same command goes on. Writes
 data/results/choices/TASK-PHASE.json.
 """
@@ -40,6 +40,7 @@ from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.training.prepare import Prepared, prepare
 from ulmfit_fastai.training.runs import run
+from ulmfit_fastai.training.sharing import language_model_recipe
 
 ROOT = Path(__file__).parents[1]
 VALID_FRACTION = 0.2
@@ -146,7 +147,7 @@ def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None,
     base = replace(base, lm=replace(base.lm, max_docs=docs, valid_docs=500))
     data, losses, seconds = prepare(base, dataset, progress=False), {}, {}
     for number, (way, fitting) in enumerate(fittings.items()):
-        recipe = fitting.of(base)
+        recipe = language_model_recipe(fitting.of(base), "forward")
         folder = run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False)
         losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, data)
         seconds[way] = sum(stage["seconds"] for stage in Result.load(folder).run["stages"])
