@@ -14,6 +14,7 @@ from .._errors import UlmfitError
 from .._files import read_json, write_json_atomic, write_text_atomic
 from ..results.comparison import title_of
 from .figures import table_figure
+from .notes import said_once
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,13 +73,13 @@ class AblationTable:
             lines.append(f"  {row.label:<{width}}  {_number(row.paper):>6}  {_number(row.error):>6}  "
                          f"{_number(row.sd):>5}  {row.n_seeds:>5}  {interval}".rstrip())
         lines.append(self.agreement)
-        lines += [f"! {note}" for note in self.notes]
+        lines += [f"! {note}" for note in said_once(self.notes)]
         lines += [f"! missing: {name} ({why})" for name, why in self.missing.items()]
         return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
         shown = self.rows.drop(columns="row").to_html(index=False, float_format=lambda x: f"{x:.2f}", na_rep="")
-        notes = "".join(f"<p>{note}</p>" for note in (self.agreement, *self.notes, *self.missing))
+        notes = "".join(f"<p>{note}</p>" for note in (self.agreement, *said_once(self.notes), *self.missing))
         return f"<div><p><strong>{self.title}</strong> · {title_of(self.task)}</p>{shown}{notes}</div>"
 
     @property

@@ -25,7 +25,8 @@ from .ablation_table import SCHEMA
 from .base import base_recipe, refuse_early, refuse_lost_settings, taken
 from .figures import epochs_figure, save_figure
 from .grid import GridPlan, cell, plan_grid, result_of, run_grid
-from .tables import notes_of, record_of, seed_list
+from .notes import notes_of, said_once
+from .tables import record_of, seed_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ class EpochCurves:
             mean = pd.concat(seeds).groupby("epoch")["error"].mean()
             lines.append(f"  {name}: {mean.iloc[0]:.2f} after epoch 1, best {mean.min():.2f} after epoch "
                          f"{mean.idxmin()}, {mean.iloc[-1]:.2f} after epoch {mean.index[-1]}")
-        lines += [f"! {note}" for note in self.notes]
+        lines += [f"! {note}" for note in said_once(self.notes)]
         return "\n".join([*lines, *(f"! missing: {name} ({why})" for name, why in self.missing.items())])
 
     def plot(self) -> Figure:

@@ -38,7 +38,8 @@ from .figures import labels_figure, save_figure
 from .grid import Cell, GridPlan, distinct, plan_grid, result_of, run_grid
 from .label_points import SOME, lowshot_cells, point_cells, varied
 from .labels_needed import labels_needed
-from .tables import notes_of, record_of, seed_list
+from .notes import notes_of, said_once
+from .tables import record_of, seed_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +108,7 @@ class LowShot:
             theirs = f"; the paper: {row.paper * row.labels:,.0f}" if row.paper == row.paper else ""
             lines.append(f"{NAMES[row.kind]} with {row.labels:,} labels is as good as training from scratch with "
                          f"{row.text}{theirs}")
-        lines += [f"! {note}" for note in self.notes]
+        lines += [f"! {note}" for note in said_once(self.notes)]
         lines += [f"! missing: {name} ({why})" for name, why in self.missing.items()]
         return "\n".join(lines)
 

@@ -21,7 +21,6 @@ from .._errors import UlmfitError
 from ..model.devices import named_device
 from ..recipe.ablations import ROWS, ablation, full_method, in_directions
 from ..recipe.recipe import Recipe
-from ..results import verdict
 from ..results.environment import command_line, describe_device, versions
 from ..results.intervals import interval
 from ..results.result import Result
@@ -33,6 +32,7 @@ from .ablation_table import COLUMNS, AblationTable
 from .base import base_recipe, refuse_early, refuse_lost_settings, taken
 from .figures import save_figure
 from .grid import Cell, GridPlan, cell, distinct, plan_grid, result_of, run_grid
+from .notes import notes_of
 
 DIRECTION_ROWS = {"forward": ("Forward only", paper.ONE_DIRECTION.value), "backward": ("Backward only", None),
                   "both": ("Both averaged", paper.BOTH_DIRECTIONS.value)}
@@ -195,22 +195,6 @@ def record_of(cells: Sequence[Cell], results: dict[str, Result | None], dataset:
         "recipe_hashes": {c.folder: c.recipe.hash for c in distinct(cells)},
         "runs": {name: _run_record(found) for name, found in results.items() if found is not None},
     }
-
-
-def notes_of(method: Recipe, record: dict[str, Any]) -> tuple[str, ...]:
-    """What has to be said beside the numbers of an experiment."""
-    data = record["data"]
-    notes = [f"not the paper's experiment: {why}"
-             for why in verdict.differences_in_scale(data["name"], method.to_dict(), data)]
-    share = paper.stated("analysis valid_fraction")
-    if method.valid_fraction != share:
-        notes.append(f"measured on {method.valid_fraction:g} of the training set, the paper's on {share:g}")
-    if method.classifier.early_stopping is not None:
-        notes.append(f"all rows stop after {method.classifier.early_stopping} epochs without a better validation loss")
-    if method.lm_seed is not None and len(record["seeds"]) > 1:
-        notes.append(f"language models that read all texts are those of seed {method.lm_seed} for all seeds, which "
-                     "share them: the spread is that of the labels drawn and of the classifiers")
-    return tuple(notes)
 
 
 def _run_record(result: Result) -> dict[str, Any]:
