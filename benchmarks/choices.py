@@ -21,12 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
-from ulmfit_fastai.batches.dataloaders import lm_dataloaders
-from ulmfit_fastai.model.learners import lm_learner
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.fitting import fitted, with_epochs
 from ulmfit_fastai.recipe.freezing import full
@@ -38,7 +35,8 @@ from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.results.held_out import read_held_out
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import Dataset
-from ulmfit_fastai.training.prepare import Prepared, prepare
+from ulmfit_fastai.training.prepare import prepare, rows_for
+from ulmfit_fastai.training.pretraining import perplexity
 from ulmfit_fastai.training.runs import run
 from ulmfit_fastai.training.sharing import language_model_recipe
 
@@ -96,25 +94,10 @@ def _classifiers(recipe: Recipe) -> dict[str, Phase]:
     return {f"{epochs} epochs of everything": with_epochs(phase, epochs) for epochs in (last - 1, last, last + 1)}
 
 
-def block_losses(weights: LMWeights, recipe: Recipe, data: Prepared) -> np.ndarray:
-    """Loss a token of each block of held-out texts, (blocks,), all words of the vocabulary competing."""
-    assert recipe.lm is not None
-    rows = data.splits.valid
-    learn, found = None, []
-    for start in range(0, min(len(rows), BLOCK * BLOCKS), BLOCK):
-        block = rows[start : start + BLOCK]
-        dls = lm_dataloaders(data.ids, train=block, valid=block, direction=weights.direction, bs=8, bptt=70)
-        if learn is None:
-            learn = lm_learner(dls, recipe.model, recipe.lm, weights=weights)
-            learn.model.eval()
-        learn.model.reset()
-        total, count = 0.0, 0
-        with torch.inference_mode():
-            for x, y in dls.valid:
-                total += float(learn.loss_func(learn.model(x)[0], y)) * y.numel()
-                count += y.numel()
-        found.append(total / count)
-    return np.array(found)
+def block_losses(weights: LMWeights, recipe: Recipe, texts: list[str], cache: Path) -> np.ndarray:
+    """Loss a token of each block of texts, (blocks,), all words of the vocabulary competing."""
+    blocks = [texts[start : start + BLOCK] for start in range(0, min(len(texts), BLOCK * BLOCKS), BLOCK)]
+    return np.log([perplexity(weights, recipe.model, block, cache=cache)["perplexity"] for block in blocks])
 
 
 def text_losses(folder: Path) -> np.ndarray:
@@ -145,11 +128,12 @@ def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None,
     """Fine-tune a language model each way on `docs` texts (None: all), and compare their losses."""
     assert base.lm is not None
     base = replace(base, lm=replace(base.lm, max_docs=docs, valid_docs=500))
-    data, losses, seconds = prepare(base, dataset, progress=False), {}, {}
+    texts = dataset.df["text"].iloc[rows_for(base, dataset).valid].tolist()
+    losses, seconds = {}, {}
     for number, (way, fitting) in enumerate(fittings.items()):
         recipe = language_model_recipe(fitting.of(base), "forward")
         folder = run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False)
-        losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, data)
+        losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, texts, out / "tokens")
         seconds[way] = sum(stage["seconds"] for stage in Result.load(folder).run["stages"])
         print(f"{way}: {losses[way].mean():.4f}, {seconds[way]:.0f} s", flush=True)
     return [{**record, "seconds": seconds[record["way"]]} for record in compared(losses)]

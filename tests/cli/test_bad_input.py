@@ -23,6 +23,7 @@ from ulmfit_fastai.cli import main
 from ulmfit_fastai.cli.app import build_parser
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.report.several_runs import write_comparison
+from ulmfit_fastai.results.environment import BENCHMARKS, command_line
 from ulmfit_fastai.texts.sources import load_task
 
 TEXTS, LABELS = reviews(24)
@@ -394,10 +395,12 @@ def test_control_characters_of_a_class_never_reach_the_terminal(tmp_path, capsys
      "ulmfit-fastai imdb --data https://***@host/x?token=***"),
     ("/bin/ulmfit-fastai", ["train", "--tokenizer", "x", "--label", "key", "--out", "m"],
      "ulmfit-fastai train --tokenizer x --label key --out m"),
+    (str(BENCHMARKS / "rivals.py"), ["imdb", "--data", "https://me:secret99@host/x"],
+     "python -m benchmarks.rivals imdb --data https://***@host/x"),
+    (str(BENCHMARKS / "gpu" / "__main__.py"), ["smoke"], "python -m benchmarks.gpu smoke"),
+    ("/home/me/benchmarks/script.py", ["--password", "secret99"], "script.py"),
     ("/home/me/script.py", ["--api-key=SECRET123", "--password", "secret99"], "script.py")])
 def test_a_command_is_kept_without_secrets(program, words, kept, monkeypatch):
-    from ulmfit_fastai.results.environment import command_line
-
     monkeypatch.setattr(sys, "argv", [program, *words])
     assert command_line() == kept
 

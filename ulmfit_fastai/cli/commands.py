@@ -44,7 +44,7 @@ def imdb(args: argparse.Namespace) -> int:
       paper-wt103  the same from fastai's pretrained weights
       scripts      the settings of the authors' released code: for a GPU and patience
       paper-small  the paper's method with the small pretrained model of this package: for small data on a CPU
-      quick        the same small model, one-cycle: an hour and a half on two CPU cores
+      quick        the same small model, one-cycle: an evening on two CPU cores
       few-labels   the same from 500 labels: minutes on two CPU cores
       tiny         a model of no use, to see the machinery turn
     --dry-run measures a few batches and says how long a preset takes on this machine.

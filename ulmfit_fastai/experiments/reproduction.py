@@ -49,7 +49,7 @@ def reproduce_imdb(
 
     Args:
         preset: 'fastai' (what works best on fastai v2, for a GPU), 'paper' (section 4.1 to the letter), 'scripts' (the
-            authors' code), 'quick' (a small model, an hour and a half on two CPU cores), 'tiny' (to see it turn); or a
+            authors' code), 'quick' (a small model, an evening on two CPU cores), 'tiny' (to see it turn); or a
             `Recipe`, a JSON file of one, or the folder of a run whose recipe to follow.
         data: the IMDb set: a folder or .tgz in fastai's or Stanford's layout. None: fastai's cache, or a download.
         corpus: general text for a recipe that pretrains (weights 'pretrain', as in 'paper' and 'scripts'): a file or

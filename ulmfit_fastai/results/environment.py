@@ -32,11 +32,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+"""Programs beside the package, in a clone: their results are committed with the command that made them."""
+
+
 def command_line() -> str:
     """What was typed, for run.json: nothing that looks like a secret, and of a program of the user's only its name."""
     program = Path(sys.argv[0])
     if program.stem == "ulmfit-fastai" or program.parts[-2:] == ("ulmfit_fastai", "__main__.py"):
         return without_secrets(" ".join(["ulmfit-fastai", *sys.argv[1:]]))
+    if program.resolve().is_relative_to(BENCHMARKS):
+        module = program.resolve().relative_to(BENCHMARKS.parent).with_suffix("")
+        name = ".".join(module.parts).removesuffix(".__main__")
+        return without_secrets(" ".join([f"python -m {name}", *sys.argv[1:]]))
     return program.name
 
 
