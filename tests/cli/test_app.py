@@ -442,6 +442,21 @@ def found(diagnosis: doctor.Diagnosis, section: str, word: str) -> doctor.Line:
     return next(line for line in diagnosis.sections[section] if word in line.text)
 
 
+def test_for_texts_the_doctor_needs_neither_fastai_nor_the_network(tmp_path):
+    code = ("import sys; from ulmfit_fastai.cli import doctor; doctor.unreachable = None\n"
+            "print(doctor.diagnose('texts').verdict, 'torch' in sys.modules, 'fastai' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("ready for the demo") and done.stdout.split()[-2:] == ["True", "False"], done.stderr
+
+
+def test_the_doctors_device_is_fastais():
+    from fastai.torch_core import default_device
+
+    from ulmfit_fastai.model.devices import best_device
+
+    assert best_device() == default_device()
+
+
 def test_doctor_changes_nothing(home):
     doctor.diagnose(network=False)
     assert not home.exists()
@@ -463,7 +478,7 @@ def test_doctor_sees_data_in_the_cache_and_says_where_to_put_what_is_missing(hom
 @pytest.mark.parametrize(("kind", "words"), [
     ("cuda", "rehearsed on a look-alike"), ("mps", "rehearsed on a look-alike"), ("cpu", "CPU threads")])
 def test_doctor_says_of_a_device_what_is_measured_and_what_is_not(kind, words, monkeypatch):
-    monkeypatch.setattr("fastai.torch_core.default_device", lambda: torch.device(kind))
+    monkeypatch.setattr("ulmfit_fastai.model.devices.best_device", lambda: torch.device(kind))
     monkeypatch.setattr("ulmfit_fastai.results.environment.describe_device", lambda device: {"name": "a device"})
     monkeypatch.setattr("ulmfit_fastai.model.precision.resolve", lambda precision, device: "fp16")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=2**34))
@@ -517,14 +532,17 @@ def test_doctors_exit_code_is_its_verdict(monkeypatch, capsys):
     sick = doctor.Diagnosis({"Device": [doctor.Line(doctor.PROBLEM, "none")]})
     well = doctor.Diagnosis({"Device": [doctor.Line(doctor.OK, "cpu")]})
     short = doctor.Diagnosis({"Data": [doctor.Line(doctor.MISSING, "imdb")]})
-    monkeypatch.setattr(doctor, "diagnose", lambda network: short)
+    monkeypatch.setattr(doctor, "diagnose", lambda purpose, network: short)
     assert main(["doctor", "--json"]) == 0 and json.loads(capsys.readouterr().out)["ready"]
     assert main(["doctor", "--for", "imdb"]) == 1
-    monkeypatch.setattr(doctor, "diagnose", lambda network: sick)
+    monkeypatch.setattr(doctor, "diagnose", lambda purpose, network: sick)
     assert main(["doctor"]) == 1
     assert "not ready" in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "diagnose", lambda network: well)
+    monkeypatch.setattr(doctor, "diagnose", lambda purpose, network: well)
     assert main(["doctor", "--offline"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("doctor --for imdb")
+    well.sections["Data and weights"] = [doctor.Line(doctor.OK, "imdb")]
+    assert main(["doctor", "--for", "imdb"]) == 0
     assert capsys.readouterr().out.rstrip().endswith("ready")
 
 

@@ -80,7 +80,8 @@ COMMANDS = (
     Command("cache", cache, (option("--clear", action="store_true", help="remove them"), JSON)),
     Command("doctor", doctor, (
         option("--for", dest="purpose", choices=("texts", "imdb"), default="texts",
-               help="what the exit code is about: the demo and your own texts, or `imdb` (default: %(default)s)"),
+               help="what is looked at, and what the exit code is about: the demo and your own texts, or `imdb`, with "
+                    "the data and weights that it downloads (default: %(default)s)"),
         option("--offline", action="store_true", help="don't try the network"), JSON)),
     Command("report", report, (
         option("runs", nargs="+", metavar="RUN", help="run folder; several are compared on one page"),

@@ -109,11 +109,12 @@ def average(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Say what is installed, which device will be used, and whether data and weights can be had.
+    """Say what is installed, which device will be used, and with --for imdb whether data and weights can be had.
 
-    Versions beside the ranges the package is meant for; device and precision; memory and disk; what is in the caches;
-    which hosts answer; and for whatever is missing, where to get it and where to put it. Changes nothing. Exit code 1
-    if something stands in the way of the demo and of your own texts; with --for imdb, of the paper's experiment too.
+    Versions beside the ranges the package is meant for; device and precision; memory and disk; what is in the caches.
+    With --for imdb also which data sets and weights are there, which hosts answer; and for whatever is missing, where
+    to get it and where to put it. Changes nothing. Exit code 1 if something stands in the way of the demo and of your
+    own texts; with --for imdb, of the paper's experiment too.
 
     examples:
       ulmfit-fastai doctor
@@ -122,7 +123,7 @@ def doctor(args: argparse.Namespace) -> int:
     """
     from .doctor import diagnose
 
-    diagnosis = diagnose(network=not args.offline)
+    diagnosis = diagnose(args.purpose, network=not args.offline)
     ready = diagnosis.ready_for(args.purpose)
     tell(args, diagnosis.text, {"ready": ready, "for": args.purpose, "verdict": diagnosis.verdict,
                                 "sections": diagnosis.sections})

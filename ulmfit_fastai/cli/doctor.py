@@ -56,6 +56,8 @@ class Diagnosis:
             return f"not ready: see the lines marked {PROBLEM}"
         if self.count(MISSING):
             return f"ready for the demo and your own texts; `ulmfit-fastai imdb` needs what is marked {MISSING}"
+        if "Data and weights" not in self.sections:
+            return "ready for the demo and your own texts; what `ulmfit-fastai imdb` needs: doctor --for imdb"
         return "ready"
 
     @property
@@ -87,17 +89,23 @@ class Asset:
         return next(there, None)
 
 
-def diagnose(*, network: bool = True) -> Diagnosis:
-    """Look at everything. `network=False` leaves the hosts alone."""
-    diagnosis, answers = Diagnosis(), _asked_hosts() if network else None
+def diagnose(purpose: str = "imdb", *, network: bool = True) -> Diagnosis:
+    """Look at what the purpose, 'texts' or 'imdb', takes. `network=False` leaves the hosts alone.
+
+    Only the latter needs what is downloaded, and fastai to say from where, whose import takes longer than all the rest.
+    """
+    diagnosis = Diagnosis()
+    answers = _asked_hosts() if network and purpose == "imdb" else None
     diagnosis.sections["Installed"] = list(_guarded(_versions))
     diagnosis.sections["Device"] = list(_guarded(_device))
     diagnosis.sections["Memory and disk"] = list(_guarded(_room))
-    hosts = answers() if answers else None
-    diagnosis.sections["Data and weights"] = list(_guarded(lambda: _assets(hosts)))
+    diagnosis.sections["Weights that come with the package"] = list(_guarded(_bundled))
     diagnosis.sections["Caches"] = list(_guarded(_caches))
-    diagnosis.sections["Network"] = [Line(NOTE, "not tried")] if hosts is None else [
-        Line(OK if answer is None else NOTE, f"{name}: {answer or 'answers'}") for name, answer in hosts.items()]
+    if purpose == "imdb":
+        hosts = answers() if answers else None
+        diagnosis.sections["Data and weights"] = list(_guarded(lambda: _assets(hosts)))
+        diagnosis.sections["Network"] = [Line(NOTE, "not tried")] if hosts is None else [
+            Line(OK if answer is None else NOTE, f"{name}: {answer or 'answers'}") for name, answer in hosts.items()]
     return diagnosis
 
 
@@ -146,12 +154,12 @@ _KNOWN = {
 
 def _device() -> Iterator[Line]:
     import torch
-    from fastai.torch_core import default_device
 
+    from ..model.devices import best_device
     from ..model.precision import resolve
     from ..results.environment import describe_device
 
-    device = default_device()
+    device = best_device()
     name, precision = describe_device(device)["name"], resolve("auto", device)
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
@@ -187,11 +195,20 @@ def _room() -> Iterator[Line]:
             yield Line(PROBLEM, f"no permission to write to {_nearest(place)}")
 
 
-def _assets(hosts: dict[str, str | None] | None) -> Iterator[Line]:
+def bundled_weights() -> list[str]:
+    """Names of the files of weights that came with the package."""
     from ..model.pretrained import BUNDLED
 
-    bundled = sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
-    yield Line(OK if bundled else NOTE, f"weights that come with the package: {', '.join(bundled) or 'none'}")
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+def _bundled() -> Iterator[Line]:
+    found = bundled_weights()
+    yield Line(OK if found else NOTE, ", ".join(found) or "none")
+
+
+def _assets(hosts: dict[str, str | None] | None) -> Iterator[Line]:
+    bundled = bundled_weights()
     for asset in known_assets():
         advice = f"by hand: fetch {asset.url}\nand {asset.by_hand}"
         if asset.found:

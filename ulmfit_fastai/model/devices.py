@@ -5,11 +5,17 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from fastai.torch_core import default_device
 
 from .._errors import UlmfitError
 
 EXPECTED = "cpu, cuda, cuda:1 or mps"
+
+
+def best_device() -> torch.device:
+    """What fastai takes where nobody names a device, unless it was told otherwise; asked without importing fastai."""
+    if torch.cuda.is_available():
+        return torch.device(torch.cuda.current_device())
+    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
 
 
 def named_device(given: str | torch.device | None) -> torch.device:
@@ -19,6 +25,8 @@ def named_device(given: str | torch.device | None) -> torch.device:
         UlmfitError: there is no such device, or not here.
     """
     if given is None:
+        from fastai.torch_core import default_device
+
         return default_device()
     if isinstance(given, torch.device):
         return given
