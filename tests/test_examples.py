@@ -37,6 +37,9 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
     ROOT / "ulmfit_fastai" / "data" / "README.md")}
 ELSEWHERE = {"docs/serving.md", "docs/hub.md"}  # behind a server: test_serving.py, predict/test_hub.py
 SMALLER = {  # nothing is downloaded, and an epoch is enough
+    "docs/how-to/adversarial.md": {
+        "(dls, AWD_LSTM,": "(dls, AWD_LSTM, pretrained=False, config={**awd_lstm_clas_config, 'n_hid': 30},",
+        "import AWD_LSTM,": "import awd_lstm_clas_config, AWD_LSTM,"},
     "docs/devices.md": {"/content/drive/MyDrive": "drive"},
     "docs/coming-from-fastai.md": {
         "(dls_lm, AWD_LSTM,": "(dls_lm, AWD_LSTM, pretrained=False, config={**awd_lstm_lm_config, 'n_hid': 30},",

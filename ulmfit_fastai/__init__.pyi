@@ -24,6 +24,7 @@ from .texts.sources import from_folder as from_folder
 from .texts.sources import load_task as load_task
 from .tokens.ids import TokenIds as TokenIds
 from .tokens.store import TokenStore as TokenStore
+from .training.adversarial import AdversarialTraining as AdversarialTraining
 from .training.any_learner import fit_gradual as fit_gradual
 from .training.any_learner import fit_stlr as fit_stlr
 from .training.pretraining import pretrain as pretrain

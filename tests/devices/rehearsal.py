@@ -115,9 +115,11 @@ def several_labels_and_numbers(out: Path) -> Any:
 
 
 def variants(out: Path) -> Any:
-    """Class weights, early stopping, fastai's own layers, sampled words in the loss; weighed texts and a callback."""
+    """Class weights, early stopping, fastai's own layers, sampled words in the loss, adversarial training; a callback.
+    """
     every = {"class_weights": (1.0, 3.0)}, {"classifier.early_stopping": 1, "classifier.stages.-1.epochs": 3}, \
-        {"fast": False}, {"lm.sampled_words": 50}
+        {"fast": False}, {"lm.sampled_words": 50}, \
+        {"adversarial.weight": 1.0, "adversarial.epsilon": 1.0}
     models = [fitted(**changes).fit(TEXTS, LABELS) for changes in every]
     weighed = ULMFiT(still(n_labels=None), device=WHERE, progress=False, cbs=EarlyStoppingCallback(patience=9))
     models.append(weighed.fit(TEXTS, LABELS, sample_weight=[1 + i % 3 for i in range(60)]))

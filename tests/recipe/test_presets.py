@@ -32,6 +32,8 @@ HASHES = {
              "58581f95403e0a93 58581f95403e0a93 58581f95403e0a93",
     "few-labels": "8511d8604fa9aef7 16d263c2e1b4f103 1c9f1a565e5fd306 "
                   "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
+    "quick-adversarial": "44bd69813e158e72 261c0478b2b53dd8 4118368c6145f8c0 "
+                         "c82dba854e99036e c82dba854e99036e c82dba854e99036e",
     "demo": "5e89ff4564e6b02d",  # whatever the task
     "tiny": "6f324404646b95fd",  # whatever the task
 }

@@ -105,6 +105,46 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Adversarial:
+    """Adversarial and virtual adversarial training of the classifier, in stages that train every group.
+
+    Beyond the paper: off unless a weight is above 0.
+
+    Source: Miyato, Dai & Goodfellow 2017 (arXiv 1605.07725).
+    """
+
+    weight: float = 0.0
+    """Of the loss of texts whose embeddings are shifted to where their loss rises most; 0: none."""
+    virtual_weight: float = 0.0
+    """Of the divergence between the answers to a text and to the same text shifted to where they change most, for
+    which no label is needed; 0: none."""
+    epsilon: float = 5.0
+    """Norm of a text's shift, in standard deviations of the embeddings' components over the texts' words."""
+    unlabelled: bool = True
+    """Take the virtual loss on batches of all texts that the language model reads, as large as the classifier's;
+    False: on the classifier's own."""
+    finite_difference: float = 0.1
+    """Norm of the random shift from which the virtual direction is found."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "virtual_weight"):
+            expect(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("epsilon", "finite_difference"):
+            expect(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is trained by it."""
+        return self.weight > 0 or self.virtual_weight > 0
+
+    @property
+    def times(self) -> float:
+        """How many times as long as without it a batch takes, about."""
+        virtual = (2.0 if self.unlabelled else 1.7) if self.virtual_weight > 0 else 0.0
+        return 1.0 + (self.weight > 0) + virtual
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """Adam and what goes with it."""
 

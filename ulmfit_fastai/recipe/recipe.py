@@ -18,7 +18,7 @@ from .._errors import UlmfitError
 from .._files import read_json, write_text_atomic
 from .fields import build, diff, expect, plain, set_at
 from .hashing import short_hash
-from .parts import DIRECTIONS, PHASES, PRECISIONS, Dropouts, Model, Phase
+from .parts import DIRECTIONS, PHASES, PRECISIONS, Adversarial, Dropouts, Model, Phase
 
 BUNDLED_WEIGHTS = ("wiki-small", "english-small")
 """Language models of the package: of Wikipedia, and the same after some reviews, for texts of one's own."""
@@ -77,6 +77,8 @@ class Recipe:
     lm_seed: int | None = None
     """Seed of the language model and of the texts it reads; None: `seed`. With the same one, runs of other seeds share
     a language model, and they differ in the labels drawn and in how the classifier is trained."""
+    adversarial: Adversarial = field(default_factory=Adversarial)
+    """Adversarial training of the classifier, which is beyond the paper; off unless a weight of it is above 0."""
 
     def __post_init__(self) -> None:
         expect(bool(self.name), "name", self.name, "a name")
@@ -243,6 +245,10 @@ class Recipe:
             lines += _describe(name, phase, drops.classifier_dropouts if name == "classifier" else drops.lm_dropouts)
         if self.lm is None:
             lines.append("  lm         none")
+        if self.adversarial.is_on:
+            a = self.adversarial
+            lines.append(f"  beyond     adversarial training: weight {a.weight:g}, virtual {a.virtual_weight:g}, "
+                         f"epsilon {a.epsilon:g}")
         return "\n".join(lines)
 
 

@@ -107,6 +107,11 @@ def unread(recipe: Recipe) -> dict[str, str]:
         found["model.lm_dropouts"] = "lm is None"
     if recipe.protocol == "tutorial":
         found["valid_fraction"] = "protocol 'tutorial' validates on the test set"
+    if not recipe.adversarial.is_on:
+        found["adversarial.epsilon"] = "adversarial.weight and adversarial.virtual_weight are 0"
+    if not recipe.adversarial.virtual_weight:
+        found |= dict.fromkeys(("adversarial.unlabelled", "adversarial.finite_difference"),
+                               "adversarial.virtual_weight is 0")
     for name in PHASES:
         phase = recipe.phase(name)
         if phase is None:

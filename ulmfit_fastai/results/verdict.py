@@ -237,6 +237,7 @@ def check(*results: Outcome) -> Verdict:
                  reasons=reasons, protocol=first.protocol, row=row)
 
 
+BEYOND = "the classifier was trained adversarially, which is beyond the paper"
 _WITHOUT_PRETRAINING = ("table4.without", "table7.from_scratch")
 _WITHOUT_LM = ("table6.none", "table7.from_scratch")
 
@@ -282,6 +283,9 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
             found.append(f"{phase} training used at most {limit:,} texts")
     if recipe.get("lm_texts", "all") != "all":
         found.append("the language model was fine-tuned on the labelled texts only")
+    adversarial = recipe.get("adversarial") or {}
+    if adversarial.get("weight") or adversarial.get("virtual_weight"):
+        found.append(BEYOND)
     return tuple(found)
 
 

@@ -91,7 +91,8 @@ def estimate(recipe: Recipe, learners: Mapping[str, Callable[[], Learner]], *, p
     for name in recipe.phases:
         phase = recipe.phase(name)
         if phase is not None and name in {name for _, name in todo}:
-            timed[name] = time_phase(learners[name](), phase)
+            times = recipe.adversarial.times if name == "classifier" else 1.0
+            timed[name] = time_phase(learners[name](), phase, times=times)
     if "classifier" in timed:
         stage = timed["classifier"][-1]
         texts_a_second = stage["texts"] / (stage["seconds_a_batch"] * FORWARD_SHARE) / max(stage["batches"], 1)
@@ -101,8 +102,12 @@ def estimate(recipe: Recipe, learners: Mapping[str, Callable[[], Learner]], *, p
     return plan
 
 
-def time_phase(learn: Learner, phase: Phase) -> list[dict[str, Any]]:
-    """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches."""
+def time_phase(learn: Learner, phase: Phase, *, times: float = 1.0) -> list[dict[str, Any]]:
+    """Seconds of every stage of a phase: each distinct set of trainable groups is timed on the same few batches.
+
+    Args:
+        times: how many times that a batch takes where every group trains.
+    """
     loader = learn.dls.train
     n_groups = len(learn.splitter(learn.model))
     group = processes()
@@ -117,7 +122,7 @@ def time_phase(learn: Learner, phase: Phase) -> list[dict[str, Any]]:
         if groups not in costs:
             costs[groups] = _cost(learn, batches, groups, phase.sampled_words)
         (cost, all_words), n = costs[groups], len(loader)
-        epoch = cost * n + FORWARD_SHARE * all_words * valid_batches
+        epoch = cost * (times if len(groups) == n_groups else 1.0) * n + FORWARD_SHARE * all_words * valid_batches
         stages.append({
             "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
             "texts": len(learn.dls.train_ds), "seconds": stage.epochs * epoch,

@@ -134,7 +134,7 @@ class SplitBatches:
         """Leave nothing of a step that failed."""
         learn = self.learn
         learn.pred = learn.loss = learn.loss_grad = None
-        learn.part = 0, 1
+        learn.part, learn.share = (0, 1), 1.0
         learn.rnn.raw_out = learn.rnn.out = None
         for amp in learn._grab_cbs(MixedPrecision):
             if torch.is_autocast_enabled("cuda"):  # an error leaves it on, for whatever is computed next
@@ -157,7 +157,7 @@ class SplitBatches:
                 set_hidden_state(learn, [[one[:, part::n] for one in layer] for layer in before])
             loss = self._backward(share_of(learn.loss_func, learn.yb[0], yb[0]))
             done.append((loss, learn.pred, [] if self.classifies else hidden_state(learn)))
-        learn.xb, learn.yb, learn.part = (x,), yb, (0, 1)
+        learn.xb, learn.yb, learn.part, learn.share = (x,), yb, (0, 1), 1.0
         learn.loss = torch.stack([loss for loss, _, _ in done]).sum()
         if self.classifies:
             learn.pred = dealt_back([pred.detach() for _, pred, _ in done])
@@ -183,7 +183,7 @@ class SplitBatches:
         learn.loss_grad = learn.loss_func(learn.pred, *learn.yb)
         learn.loss = learn.loss_grad.clone()
         learn("after_loss")
-        learn.loss_grad = learn.loss_grad * share
+        learn.loss_grad, learn.share = learn.loss_grad * share, share
         learn._with_events(learn._backward, "backward", CancelBackwardException)
         return learn.loss.detach() * share
 

@@ -12,7 +12,9 @@ import torch
 from fastai.text.learner import LMLearner, TextLearner
 
 from .._files import atomic_file, disk_full_is_said
+from ..batches.classifier import ClassifierLoader
 from ..batches.dataloaders import classifier_dataloaders, lm_dataloaders
+from ..batches.documents import TokenDataset
 from ..model.autocast import autocast_of, precision_callbacks
 from ..model.learners import classifier_learner, lm_learner
 from ..model.precision import compute_dtype
@@ -26,6 +28,7 @@ from ..results.held_out import TRUTH, write_truth
 from ..results.metrics import mean_over_directions, metrics_of
 from ..results.predictions import write_predictions
 from ..texts.dataset import Dataset
+from .adversarial import AdversarialTraining
 from .callbacks import derived_seed
 from .estimate import Plan
 from .prepare import Prepared, pretraining_left, some_rows
@@ -87,12 +90,24 @@ class Run(Work):
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
         )
         weighs = [SampleWeights(self.data.sample_weight[chosen])] if self.data.sample_weight is not None else []
+        beyond = [self._adversarial(direction)] if self.recipe.adversarial.is_on else []
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
                                   loss_func=self.data.targets.target.loss(self.recipe.class_weights, self.device),
                                   compute_dtype=dtype, cbs=[*precision_callbacks(self.recipe.precision, self.device),
-                                                           *weighs])
+                                                           *weighs, *beyond])
+
+    def _adversarial(self, direction: str) -> AdversarialTraining:
+        """The recipe's adversarial training, with texts that need no label; none of the test's, in any protocol."""
+        phase, asked, more = self.recipe.classifier, self.recipe.adversarial, None
+        if asked.virtual_weight and asked.unlabelled:
+            rows = np.setdiff1d(self.data.splits.lm_train, self.data.splits.test)
+            dataset = TokenDataset.from_ids(self.data.ids, rows, direction=direction, target=self.data.targets.target)
+            more = ClassifierLoader(dataset, bs=phase.bs, bptt=phase.bptt, shuffle=True, device=self.device,
+                                    seed=derived_seed(self.recipe.seed, direction, "unlabelled"))
+        return AdversarialTraining(asked.epsilon, weight=asked.weight, virtual_weight=asked.virtual_weight,
+                                   unlabelled=more, finite_difference=asked.finite_difference)
 
     # Phases
 

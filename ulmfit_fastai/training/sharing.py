@@ -17,7 +17,7 @@ from .._files import link_atomic
 from .._schema import RUN, read_checked
 from ..model.pretrained import content_of
 from ..recipe.freezing import full
-from ..recipe.parts import Model, Optimizer, Phase
+from ..recipe.parts import Adversarial, Model, Optimizer, Phase
 from ..recipe.recipe import Recipe
 from ..results.folder import RunFolder, RunMismatch, has_recipe
 
@@ -46,7 +46,7 @@ def language_model_recipe(recipe: Recipe, direction: str) -> Recipe:
     return replace(recipe, name="language model", model=model, directions=(direction,), evaluate="test",
                    n_labels=recipe.n_labels if recipe.lm_texts == "labelled" else None,
                    pretrain=recipe.pretrain if pretrains else None, classifier=ANY_CLASSIFIER, class_weights=None,
-                   **seeds)
+                   adversarial=Adversarial(), **seeds)
 
 
 def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
@@ -58,7 +58,8 @@ def pretraining_recipe(recipe: Recipe, direction: str) -> Recipe:
                     head_dropout=Model.head_dropout)
     return replace(recipe, name="pretrained language model", model=model, directions=(direction,), evaluate="test",
                    protocol="clean", valid_fraction=0.1, n_labels=None, lm_texts="all", lm=None,
-                   classifier=ANY_CLASSIFIER, class_weights=None, seed=recipe.language_seed, lm_seed=None)
+                   classifier=ANY_CLASSIFIER, class_weights=None, adversarial=Adversarial(), seed=recipe.language_seed,
+                   lm_seed=None)
 
 
 def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, source: str | Path) -> None:

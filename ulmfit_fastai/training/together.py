@@ -18,6 +18,7 @@ from ..batches.loader import TokenLoader
 from ..model.batch_norm import SharedBatchNorm
 from ..model.fast.awd_lstm import FastWeightDropout
 from ..model.fast.draws import draw_alone, draw_in_common
+from .adversarial import AdversarialTraining
 from .callbacks import Position, derived_seed
 from .processes import Alone, Several
 
@@ -51,6 +52,9 @@ def together(learn: Learner, group: Alone, position: Position, seed_of: Callable
 def _refuse(learn: Learner, group: Several) -> None:
     if any(isinstance(m, WeightDropout) and not isinstance(m, FastWeightDropout) for m in learn.model.modules()):
         raise UlmfitError("fastai's own layers (fast=False) train in one process only; take fast=True", field="fast")
+    if learn._grab_cbs(AdversarialTraining):
+        raise UlmfitError("adversarial training runs in one process only; start one, or leave it out",
+                          field="adversarial")
     if learn.dls.train.bs < group.world:
         raise UlmfitError(f"batches of {learn.dls.train.bs} rows can't be dealt out to {group.world} processes; start "
                           "fewer, or give larger batches (bs)", field="bs")
