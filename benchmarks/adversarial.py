@@ -1,0 +1,176 @@
+"""What adversarial training of the classifier is worth, and what it costs.
+
+    python -m benchmarks.adversarial choose --language-model runs/imdb-quick --data imdb.tgz --labels 500
+    python -m benchmarks.adversarial cost --language-model runs/imdb-quick --data imdb.tgz
+
+`choose` trains classifiers on one language model, that of a finished `quick`, with the same labels, seeds and order of
+texts: as the preset has it, and with each weight and epsilon. They are measured on the same held-out reviews, by paired
+differences of their losses; the test set is never read; the same command goes on. `cost` times batches without, with
+the adversarial loss, the virtual one and both, in turn, on the same texts in one process: CPU seconds, with the median
+and spread of the ratios. They write data/results/adversarial/TASK-LABELS.json and cost.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelFitException
+
+from benchmarks.choices import compared, text_losses
+from benchmarks.rivals import TASKS_AT_HAND, dataset_of
+from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.model.weights import LMWeights
+from ulmfit_fastai.recipe.fitting import FEW_LABELS, classifier_for
+from ulmfit_fastai.recipe.parts import Adversarial
+from ulmfit_fastai.recipe.presets import preset
+from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.results.environment import command_line, versions
+from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.texts.dataset import Dataset
+from ulmfit_fastai.training.callbacks import Budget
+from ulmfit_fastai.training.phases import Run
+from ulmfit_fastai.training.prepare import prepare
+from ulmfit_fastai.training.runs import run
+from ulmfit_fastai.training.session import Conditions
+
+ROOT = Path(__file__).parents[1]
+WAYS = {
+    "as the preset has it": Adversarial(),
+    "adversarial, 1": Adversarial(weight=1.0, epsilon=1.0),
+    "adversarial, 2.5": Adversarial(weight=1.0, epsilon=2.5),
+    "adversarial, 5": Adversarial(weight=1.0, epsilon=5.0),
+    "adversarial, 10": Adversarial(weight=1.0, epsilon=10.0),
+    "virtual, 2.5": Adversarial(virtual_weight=1.0, epsilon=2.5),
+    "virtual, 5": Adversarial(virtual_weight=1.0, epsilon=5.0),
+    "both, 5": Adversarial(weight=1.0, virtual_weight=1.0, epsilon=5.0),
+}
+"""Each is compared with the first."""
+COSTS = {"without": Adversarial(), "adversarial": Adversarial(weight=1.0), "virtual": Adversarial(virtual_weight=1.0),
+         "virtual, the labelled batch": Adversarial(virtual_weight=1.0, unlabelled=False),
+         "both": Adversarial(weight=1.0, virtual_weight=1.0)}
+
+
+def recipe_for(labels: int | None, task: str = "imdb") -> Recipe:
+    """`quick`, or with few labels the classifier of `few-labels`, on the language model of `quick`; forward."""
+    base = replace(preset("quick", task), directions=("forward",), evaluate="validation", n_labels=labels)
+    if labels is None or labels >= FEW_LABELS:
+        return base
+    few = preset("few-labels", task)
+    return replace(base, classifier=classifier_for(replace(few, n_labels=labels), labels))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a way of training came to on the held-out texts of all seeds."""
+
+    losses: np.ndarray
+    errors: list[float]
+    seconds: float
+
+
+def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path, seeds: range) -> Outcome:
+    """Train what is missing, a run a seed, and read what it came to."""
+    losses, errors, seconds = [], [], 0.0
+    for seed in seeds:
+        place = folder / f"seed-{seed}"
+        run(replace(recipe, seed=seed, lm_seed=0 if seed else None), dataset, place, plan=False, progress=False,
+            lm_from={direction: language_model for direction in recipe.directions})
+        result = Result.load(place)
+        losses.append(text_losses(place))
+        errors.append(float(result.error or 0.0))
+        seconds += sum(stage["seconds"] for stage in result.run["stages"] if stage["phase"] == "classifier")
+    return Outcome(np.concatenate(losses), errors, seconds)
+
+
+def choose(ways: dict[str, Adversarial], base: Recipe, dataset: Dataset, out: Path, language_model: Path,
+           seeds: range) -> list[dict[str, Any]]:
+    """Each way beside the first, on the same held-out texts."""
+    found = {}
+    for way, asked in ways.items():
+        folder = out / f"{base.n_labels or 'all'}-{way.replace(', ', '-').replace(' ', '-')}"
+        found[way] = outcome(replace(base, adversarial=asked), dataset, folder, language_model, seeds)
+        print(f"{way}: loss {found[way].losses.mean():.4f}, errors {found[way].errors}, {found[way].seconds:.0f} s",
+              flush=True)
+    return [{**record, "adversarial": vars(ways[record["way"]]), "errors": found[record["way"]].errors,
+             "seconds": found[record["way"]].seconds}
+            for record in compared({way: each.losses for way, each in found.items()})]
+
+
+def cost(base: Recipe, dataset: Dataset, language_model: Path, *, batches: int, repeats: int) -> list[dict[str, Any]]:
+    """CPU seconds of training batches each way, in turn; `batches` of them, from all over an epoch."""
+    data = prepare(base, dataset, progress=False)
+    encoder = LMWeights.load(language_model / "lm_forward.safetensors").for_vocab(data.ids.vocab)
+    seconds: dict[str, list[float]] = {way: [] for way in COSTS}
+    for number in range(repeats + 1):  # the first warms up
+        for way, asked in COSTS.items():
+            work = Run(replace(base, adversarial=asked), data, RunFolder(Path("cost")),
+                       Conditions(torch.device("cpu"), Budget()))
+            learn = work.build_classifier("forward", encoder)
+            seconds[way].append(_seconds(learn, batches))
+        if number == 0:
+            seconds = {way: [] for way in COSTS}
+    plain = np.array(seconds["without"])
+    return [{"way": way, "seconds": found, "ratio": float(np.median(np.array(found) / plain)),
+             "lowest": float(np.min(np.array(found) / plain)), "highest": float(np.max(np.array(found) / plain))}
+            for way, found in seconds.items()]
+
+
+def _seconds(learn: Any, batches: int) -> float:
+    """CPU seconds of so many batches of a fit, every group open."""
+    loader = learn.dls.train
+    plan = loader.batches(0)[:: max(1, len(loader) // batches)][:batches]
+    loader.batches = lambda epoch=None: plan
+    learn.unfreeze()
+    watch = Stopwatch()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=watch)
+    return watch.seconds
+
+
+class Stopwatch(Callback):
+    """CPU seconds of an epoch's training, which is all there is: nothing is validated."""
+
+    def before_train(self) -> None:
+        self.started = time.process_time()
+
+    def after_train(self) -> None:
+        self.seconds = time.process_time() - self.started
+        raise CancelFitException
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("choose", "cost"))
+    parser.add_argument("--task", choices=TASKS_AT_HAND, default="imdb")
+    parser.add_argument("--data", type=Path, required=True, help="the set's folder or file")
+    parser.add_argument("--language-model", type=Path, required=True, help="a run of `quick` that has it")
+    parser.add_argument("--labels", type=int, help="default: all that are not held out")
+    parser.add_argument("--seeds", type=int, default=1, help="draws of the labels")
+    parser.add_argument("--ways", nargs="*", choices=[*WAYS], default=[*WAYS], help="the first is always there")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/adversarial"))
+    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "adversarial")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    base, dataset = recipe_for(args.labels, args.task), dataset_of(args.task, args.data, verify=False)
+    if args.what == "cost":
+        records, name = cost(base, dataset, args.language_model, batches=6, repeats=args.repeats), "cost"
+    else:
+        ways = {way: asked for way, asked in WAYS.items() if way in (next(iter(WAYS)), *args.ways)}
+        records = choose(ways, base, dataset, args.out / args.task, args.language_model, range(args.seeds))
+        name = f"{args.task}-{args.labels or 'all'}"
+    write_json_atomic(args.results / f"{name}.json", {
+        "command": command_line(), "versions": versions(), "seeds": args.seeds, "recipe": base.to_dict(),
+        "records": records})
+
+
+if __name__ == "__main__":
+    main()
