@@ -34,7 +34,7 @@ HASHES = {
                   "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
     "quick-adversarial": "44bd69813e158e72 261c0478b2b53dd8 4118368c6145f8c0 "
                          "c82dba854e99036e c82dba854e99036e c82dba854e99036e",
-    "demo": "5e89ff4564e6b02d",  # whatever the task
+    "demo": "ec02607db8bf7583",  # whatever the task
     "tiny": "6f324404646b95fd",  # whatever the task
 }
 

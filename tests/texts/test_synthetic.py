@@ -10,7 +10,18 @@ import pytest
 from ulmfit_fastai.texts import synthetic
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.imdb import load_imdb
-from ulmfit_fastai.texts.synthetic import BAD, FOUND, GOOD, MINE, NOT, PROVED, synthetic_reviews, write_imdb_layout
+from ulmfit_fastai.texts.synthetic import (
+    BAD,
+    FOUND,
+    GOOD,
+    MINE,
+    NOT,
+    PROVED,
+    SO_LEAVE,
+    SO_SEE,
+    synthetic_reviews,
+    write_imdb_layout,
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +132,29 @@ def test_written_in_imdbs_layout_they_read_back_the_same_and_still_synthetic(tmp
     read = load_imdb(tmp_path, verify=False)
     assert read.fingerprint == made.fingerprint
     assert read.synthetic and read.name == "synthetic" and synthetic.SYNTHETIC_NOTE in read.notes
+
+
+def test_mistaken_labels_are_all_that_a_reader_of_sentences_errs_in():
+    labelled = synthetic_reviews(n_train=600, n_test=200, n_unsup=0, plain=0.5, mistaken=0.04).df
+    read = [label_by_reading(text) for text in labelled["text"]]
+    share = np.mean([one != label for one, label in zip(read, labelled["label"], strict=True)])
+    assert 0.02 < share < 0.06
+
+
+def test_consequences_are_on_the_side_of_the_opinion_before_them():
+    found = set()
+    for text in synthetic_reviews(n_train=100, n_test=2, n_unsup=0, plain=0.5).df["text"]:
+        for sentence in re.split(r"\.(?: |<br /><br />|$)", text):
+            for side, phrases in ((1, SO_SEE), (-1, SO_LEAVE)):
+                for phrase in phrases:
+                    if sentence.endswith(f", {phrase}"):
+                        assert opinion_of(sentence.removesuffix(phrase)) == side, sentence
+                        found.add(phrase)
+    assert found == {*SO_SEE, *SO_LEAVE}
+
+
+def test_a_wrong_share_is_refused_and_shares_are_said():
+    with pytest.raises(ValueError, match="mistaken is 2; expected a share from 0 to 1"):
+        synthetic_reviews(n_train=4, n_test=2, n_unsup=2, mistaken=2)
+    made = synthetic_reviews(n_train=4, n_test=2, n_unsup=2, plain=0.5, mistaken=0.04)
+    assert "plain=0.5, mistaken=0.04" in made.source and any("4% of the labels are wrong" in n for n in made.notes)

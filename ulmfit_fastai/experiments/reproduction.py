@@ -168,16 +168,17 @@ def demo(*, out: str | Path = "runs/demo", device: str | None = None, progress: 
     """The whole method, forward and backward, on synthetic reviews made by this package; minutes on two cores, offline.
 
     The reviews are built so that word order carries the label: a bag of words falls short. They are synthetic, and so
-    is the error; stage 1 reads other texts of the same generator, without labels.
+    is the error, of which 4 % can't be learnt: so many labels are wrong on purpose. Stage 1 reads other texts of the
+    same generator, without labels.
 
     Args:
         out: the run folder; the report is report.html in it.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         progress: show progress bars.
     """
-    general = synthetic_reviews(n_train=2, n_test=2, n_unsup=3000, seed=1)
+    general = synthetic_reviews(n_train=2, n_test=2, n_unsup=3000, seed=1, plain=0.5)
     corpus = general.df["text"][general.rows("unsup")].tolist()
-    reviews = synthetic_reviews(n_train=4000, n_test=1000, n_unsup=2000)
+    reviews = synthetic_reviews(n_train=4000, n_test=1000, n_unsup=2000, plain=0.5, mistaken=0.04)
     result = reproduce(reviews, "demo", corpus=corpus, out=out, device=device, progress=progress)
     assert result is not None
     return result

@@ -284,11 +284,12 @@ def demo(task: str = "imdb") -> Recipe:
     """Both directions on a few thousand short texts, in minutes on a CPU: the whole method, to be watched.
 
     Stage 1 included, so that a corpus has to be given. A model so small and so little pretrained has much to learn yet
-    in its lower groups, hence one rate for all of them: with a ratio of 1.6 between neighbours two of five forward
-    classifiers (other seeds, other numbers of threads) were still guessing at the end, with one rate none of five.
+    in its lower groups, hence one rate for all of them: on an earlier form of the texts two of five forward classifiers
+    (other seeds, other numbers of threads) were still guessing at the end with a ratio of 1.6 between neighbours, with
+    one rate none of five. On `demo`'s texts the groups open from 57 and 65 to 93 and 95.5 % right (seed 0, forward).
     """
     numbers = Small(Shape(emb_sz=64, n_hid=128, n_layers=2, max_vocab=5000), lm_lr=1e-2, discriminative=1.0,
-                    classifier_steps=((1, 2e-2), (1, 1e-2), (5, 1e-2)), classifier_drop=0.2, min_freq=2)
+                    classifier_steps=((1, 2e-2), (1, 1e-2), (3, 1e-2)), classifier_drop=0.2, min_freq=2)
     return numbers.recipe("demo", weights="pretrain", directions=DIRECTIONS)
 
 

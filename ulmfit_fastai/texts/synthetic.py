@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,6 +60,10 @@ PROVED = ["to my surprise", "in the end", "once it got going", "when all was sai
 NEGATED = 0.2  # share of the opinions that are negated
 PAIRED = 0.7  # share of the others that come as two words, which lets a language model learn which words go together
 REPORTED = 0.25  # reported opinions for each of the writer's; below 1, so that counting words says a little
+
+SO_SEE = ["so see it", "which is worth a ticket", "and that is why one should watch it", "so tell your friends"]
+SO_LEAVE = ["so leave it", "which is a waste of money", "and that is why one should avoid it", "so save your time"]
+ADVISED = 0.5  # share of the opinions that stand alone and have a consequence, from which the sides of words are learnt
 
 NAMES = """anna martin clara jonas helen victor maria oscar judith walter emma thomas nora felix ruth simon alice bruno
 edith hugo laura peter irene frank sarah gregor vera paul agnes henry lucy arthur marta edgar rosa
@@ -160,12 +164,26 @@ def plot(rng: Rng) -> str:
     return f"{first} plays the {pick(rng, JOBS)} and {second} plays the {pick(rng, JOBS)} from the {pick(rng, PLACES)}"
 
 
-def review(rng: Rng, good: bool) -> str:
-    """Write one review of 20 to 200 words: opinions of both sides and plot, shuffled, in sentences."""
+def advised(rng: Rng, kind: Callable[[Rng, bool], str], good: bool, sentence: str) -> str:
+    """An opinion that stands alone, at times with its consequence: 'the plot was dull , so leave it'."""
+    if kind not in (mine, reported) or rng.random() >= ADVISED:
+        return sentence
+    return f"{sentence} , {pick(rng, SO_SEE if good == (kind is mine) else SO_LEAVE)}"
+
+
+def review(rng: Rng, good: bool, plain: float = 0.0) -> str:
+    """Write one review of 20 to 200 words: opinions of both sides and plot, shuffled, in sentences.
+
+    `plain` is the share of the writer's opinions that stand alone in any case; with it, opinions have consequences.
+    """
     size = 1 + min(int(rng.expovariate(1.1)), 3)
-    kinds = [pick(rng, (mine, disputed, contrast)) for _ in range(2 * size - 1)] + [mine]
+    kinds = [mine if plain and rng.random() < plain else pick(rng, (mine, disputed, contrast))
+             for _ in range(2 * size - 1)] + [mine]
     kinds += [reported for _ in range(2 * size) if rng.random() < REPORTED]
-    sentences = [kind(rng, good) for kind in kinds] + [plot(rng) for _ in range(int(rng.random() * 3 * size))]
+    sentences = [kind(rng, good) for kind in kinds]
+    if plain:
+        sentences = [advised(rng, kind, good, said) for kind, said in zip(kinds, sentences, strict=True)]
+    sentences += [plot(rng) for _ in range(int(rng.random() * 3 * size))]
     words, order = 0, sorted(range(len(sentences)), key=lambda _: rng.random())
     kept = []
     for number in order:  # the writer's last opinion always stays: it alone is enough to know the label
@@ -185,7 +203,8 @@ def finish(rng: Rng, sentences: Sequence[str]) -> str:
     return text
 
 
-def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int = 4000, seed: int = 0) -> Dataset:
+def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int = 4000, seed: int = 0,
+                      plain: float = 0.0, mistaken: float = 0.0) -> Dataset:
     """Make a `Dataset` of made-up reviews, 'neg' and 'pos' in equal number; a pure function of its arguments.
 
     A review depends on the seed, its part and its number only: a larger set contains the smaller one.
@@ -194,7 +213,12 @@ def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int =
         n_train: labelled reviews to train on.
         n_test: labelled reviews to test on.
         n_unsup: unlabelled reviews, half of either kind.
+        plain: share of the opinions that stand alone in any case, so that counting words says more; at most 1.
+        mistaken: share of the labelled reviews that say the opposite of their label, in which any reader errs.
     """
+    for name, share in (("plain", plain), ("mistaken", mistaken)):
+        if not 0 <= share <= 1:
+            raise UlmfitError(f"{name} is {share}; expected a share from 0 to 1", field=name, found=share)
     parts: dict[str, list[str | None]] = {"id": [], "text": [], "label": [], "split": []}
     for split, total in (("train", n_train), ("test", n_test), ("unsup", n_unsup)):
         for label in ("neg", "pos") if split != "unsup" else ("unsup",):
@@ -203,13 +227,18 @@ def synthetic_reviews(*, n_train: int = 2000, n_test: int = 1000, n_unsup: int =
                 rng = random.Random(f"{seed}/{split}/{label}/{number}")
                 good = label == "pos" if split != "unsup" else number % 2 == 1
                 stars = 0 if split == "unsup" else (7 if good else 1) + number % 4
+                wrong = bool(mistaken) and split != "unsup" and rng.random() < mistaken
                 place = "unsup" if split == "unsup" else f"{split}/{label}"
                 parts["id"].append(f"{place}/{number}_{stars}")
-                parts["text"].append(review(rng, good))
+                parts["text"].append(review(rng, good != wrong, plain))
                 parts["label"].append(None if split == "unsup" else label)
                 parts["split"].append(split)
-    source = f"synthetic_reviews(n_train={n_train}, n_test={n_test}, n_unsup={n_unsup}, seed={seed})"
-    return build("synthetic", parts, source, synthetic=True, notes=(SYNTHETIC_NOTE,))
+    more = "".join(f", {name}={share:g}" for name, share in (("plain", plain), ("mistaken", mistaken)) if share)
+    source = f"synthetic_reviews(n_train={n_train}, n_test={n_test}, n_unsup={n_unsup}, seed={seed}{more})"
+    notes = [SYNTHETIC_NOTE]
+    if mistaken:
+        notes.append(f"{mistaken:.0%} of the labels are wrong on purpose: no reader can err less")
+    return build("synthetic", parts, source, synthetic=True, notes=tuple(notes))
 
 
 def write_imdb_layout(dataset: Dataset, folder: str | os.PathLike[str]) -> Path:
