@@ -10,9 +10,11 @@ from fake_run import write_fake_run
 
 from ulmfit_fastai._files import read_json, write_json_atomic
 from ulmfit_fastai.cli.app import main
+from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.averaging import average_runs
 from ulmfit_fastai.results.metrics import error_metrics
 from ulmfit_fastai.results.result import Result
+from ulmfit_fastai.results.verdict import check
 
 
 @pytest.fixture
@@ -51,10 +53,12 @@ def test_the_command_line_averages_writes_a_report_and_check_reads_it(apart, tmp
 
 def test_what_is_not_one_experiment_is_refused(apart, tmp_path):
     forward, backward = apart
-    with pytest.raises(ValueError, match="a forward and a backward one"):
+    with pytest.raises(ValueError, match="are both forward of seed 0; expected another direction or another seed"):
         average_runs([forward, forward], tmp_path / "both")
-    with pytest.raises(ValueError, match="one direction"):
+    with pytest.raises(ValueError, match="are both forward of seed 0"):
         average_runs([forward, write_fake_run(tmp_path / "whole")], tmp_path / "both")
+    with pytest.raises(ValueError, match="expected two runs at least, found 1"):
+        average_runs([forward], tmp_path / "both")
     with pytest.raises(ValueError, match="'stopped'"):
         average_runs([forward, write_fake_run(tmp_path / "half", directions=("backward",), status="stopped")],
                      tmp_path / "both")
@@ -112,3 +116,46 @@ def test_a_folder_that_holds_something_is_left_alone(apart, tmp_path):
     with pytest.raises(ValueError, match="empty folder"):
         average_runs(apart, apart[0])
     assert json.loads((apart[0] / "run.json").read_text())["recipe"]["directions"] == ["forward"]
+
+
+def seeded(path, seed, **changes):
+    """A finished run of another seed."""
+    run = write_fake_run(path, noise_seed=seed + 5, **changes)
+    record = read_json(run / "run.json")
+    record["recipe"].update(seed=seed, lm_seed=0)
+    record["recipe_hash"], record["seeds"] = Recipe.from_dict(record["recipe"]).hash, [seed]
+    record["language_model_of"] = dict.fromkeys(record["recipe"]["directions"], "../seed-0")
+    record["language_model_phases"] = {d: ["lm"] for d in record["recipe"]["directions"]}
+    write_json_atomic(run / "run.json", record)
+    return run
+
+
+def test_seeds_of_both_directions_are_averaged_and_it_is_said(tmp_path):
+    runs = [seeded(tmp_path / f"seed-{seed}", seed, sharpness=1.0) for seed in (0, 1, 2)]
+    every = average_runs(runs, tmp_path / "all")
+    results = [Result.load(run) for run in runs]
+    mean = np.mean([result.probabilities() for result in results], axis=0)
+    assert np.allclose(every.probabilities(), mean, atol=1e-6) and every.directions == ("forward", "backward")
+    assert every.error == error_metrics(mean, results[0].labels)["error"]
+    assert [one["seed"] for one in every.run["averaged"]["of"]] == [0, 1, 2, 0, 1, 2]
+    assert [one["error"] for one in every.run["averaged"]["of"][:3]] == [result.errors["forward"] for result in results]
+    assert any("6 models averaged, several seeds" in said for said in every.caveats)
+    assert not every.history.duplicated(["direction", "phase", "epoch"]).any() and every.run["seeds"] == [0, 1, 2]
+    of_lm = [stage for stage in every.run["stages"] if stage["phase"] == "lm"]
+    assert len(of_lm) == len([s for s in results[0].run["stages"] if s["phase"] == "lm"])  # counted once
+    assert main(["report", str(tmp_path / "all")]) == 0
+    assert "6 models were averaged" in check(every).text and check(every).status == "no claim"
+
+
+def test_seeds_of_one_direction_are_one_model(tmp_path):
+    runs = [seeded(tmp_path / f"seed-{seed}", seed, directions=("forward",)) for seed in (0, 1)]
+    every = average_runs(runs, tmp_path / "all")
+    assert every.directions == ("forward",) and "averaged" not in every.errors
+    assert np.allclose(every.probabilities(), np.mean([Result.load(run).probabilities() for run in runs], axis=0),
+                       atol=1e-6)
+
+
+def test_an_average_is_no_model_of_another(apart, tmp_path):
+    both = average_runs(apart, tmp_path / "both").folder
+    with pytest.raises(ValueError, match="found an average of others"):
+        average_runs([both, seeded(tmp_path / "seed-1", 1)], tmp_path / "all")

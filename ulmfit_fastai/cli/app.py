@@ -73,7 +73,7 @@ COMMANDS = (
     *EXPERIMENTS,
     Command("check", check, (option("runs", nargs="+", metavar="RUN", help="run folder"), JSON)),
     Command("average", average, (
-        option("runs", nargs=2, metavar="RUN", help="run folder of one direction"),
+        option("runs", nargs="+", metavar="RUN", help="run folder, of one direction or both"),
         option("--out", default="runs/both", metavar="FOLDER",
                help="folder for the averaged predictions and their report: a new one, or an average to be made anew "
                     "(default: %(default)s)"), JSON)),

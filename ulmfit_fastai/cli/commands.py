@@ -92,14 +92,15 @@ def check(args: argparse.Namespace) -> int:
 
 
 def average(args: argparse.Namespace) -> int:
-    """Average a forward and a backward run that were made apart, as the paper does with its two models.
+    """Average runs that were made apart: a forward and a backward one, as the paper does, or several seeds.
 
     `imdb` and `reproduce` with both directions do this by themselves; this is for directions trained on two machines or
-    in two sittings. Both must be finished, of the same recipe and texts. --out then holds the averaged predictions and
-    a report, and `check` takes it.
+    in two sittings, and for more models than the paper's two. All must be finished, of the same recipe and texts, and
+    differ in direction or seed. --out then holds the averaged predictions and a report, and `check` takes it.
 
     examples:
       ulmfit-fastai average runs/imdb-forward runs/imdb-backward --out runs/imdb-both
+      ulmfit-fastai average runs/imdb-quick runs/imdb-quick-seed-1 --out runs/imdb-quick-two-seeds
     """
     from ..report.report import write_report
     from ..results.averaging import average_runs

@@ -232,6 +232,9 @@ def check(*results: Outcome) -> Verdict:
     except (TypeError, AttributeError, ValueError, KeyError, IndexError) as error:
         raise UlmfitError(f"{first.folder}: run.json is damaged: its recipe can't be compared with the paper's "
                           f"({error})", path=first.folder) from error
+    models = ((getattr(first, "run", None) or {}).get("averaged") or {}).get("of") or ()
+    if len(models) > len(first.directions):
+        reasons = (*reasons, f"{len(models)} models were averaged, several seeds of a direction among them")
     errors = [result.error for result in results if result.error is not None]
     return judge(first.task, errors, first.n_test or 0, directions=first.directions, paper_scale=not reasons,
                  reasons=reasons, protocol=first.protocol, row=row)
