@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
-from benchmarks.choices import compared, text_losses
+from benchmarks.choices import compared, finished, text_losses
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model.weights import LMWeights
@@ -81,8 +81,8 @@ def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path
     losses, errors, seconds = [], [], 0.0
     for seed in seeds:
         place = folder / f"seed-{seed}"
-        run(replace(recipe, seed=seed, lm_seed=0 if seed else None), dataset, place, plan=False, progress=False,
-            lm_from={direction: language_model for direction in recipe.directions})
+        finished(run(replace(recipe, seed=seed, lm_seed=0 if seed else None), dataset, place, plan=False,
+                     progress=False, lm_from={direction: language_model for direction in recipe.directions}))
         result = Result.load(place)
         losses.append(text_losses(place))
         errors.append(float(result.error or 0.0))

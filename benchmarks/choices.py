@@ -82,10 +82,13 @@ REPEATED = {
     "the same, 4 epochs": Fitting(32, 5e-3, 0.2, 2.0, 1.0, 4),
     "the same, dropout 0.6": Fitting(32, 5e-3, 0.6, 2.0, 1.0),
     "the same, dropout 1": Fitting(32, 5e-3, 1.0, 2.0, 1.0),
-    "the same, dropout 0.6, 3e-3": Fitting(32, 3e-3, 0.6, 2.0, 1.0),
-    "batch 32, 5e-3, no dropout": Fitting(32, 5e-3, 0.0, 0.0, 0.0),
+    "the same, 4 epochs, dropout 0.6": Fitting(32, 5e-3, 0.6, 2.0, 1.0, 4),
+    "the same, 2 epochs": Fitting(32, 5e-3, 0.2, 2.0, 1.0, 2),
+    "the same, 4 epochs, no dropout, AR or TAR": Fitting(32, 5e-3, 0.0, 0.0, 0.0, 4),
+    "the same, 4 epochs, 2.5e-3": Fitting(32, 2.5e-3, 0.2, 2.0, 1.0, 4),
+    "the same, 4 epochs, 1e-2": Fitting(32, 1e-2, 0.2, 2.0, 1.0, 4),
 }
-"""For texts that are read several times."""
+"""For few texts, which a language model may read several times: the first has as many epochs as `fitted` gave once."""
 
 
 def _classifiers(recipe: Recipe) -> dict[str, Phase]:
@@ -116,6 +119,13 @@ def compared(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
             for way, found in losses.items()]
 
 
+def finished(folder: Path) -> Path:
+    """The folder of a run that came to its end; the program ends with one that was stopped."""
+    if Result.load(folder).status != "finished":
+        raise SystemExit(f"{folder}: stopped in good order; the same command goes on")
+    return folder
+
+
 def for_few_labels(dataset: Dataset, base: Recipe, labels: int = 200) -> Recipe:
     """The preset for few labels as `ULMFiT` fits it to these texts, `labels` of them with one."""
     base = replace(base, n_labels=labels)
@@ -132,7 +142,7 @@ def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None,
     losses, seconds = {}, {}
     for number, (way, fitting) in enumerate(fittings.items()):
         recipe = language_model_recipe(fitting.of(base), "forward")
-        folder = run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False)
+        folder = finished(run(recipe, dataset, out / f"lm-{number}", until="lm", plan=False, progress=False))
         losses[way] = block_losses(LMWeights.load(folder / "lm_forward.safetensors"), recipe, texts, out / "tokens")
         seconds[way] = sum(stage["seconds"] for stage in Result.load(folder).run["stages"])
         print(f"{way}: {losses[way].mean():.4f}, {seconds[way]:.0f} s", flush=True)
@@ -148,7 +158,7 @@ def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path)
     base = replace(base, lm=None, weights=str(language_model))
     for number, (way, phase) in enumerate(_classifiers(base).items()):
         recipe = replace(base, classifier=phase, evaluate="validation")
-        folder = run(recipe, dataset, out / f"classifier-{number}", plan=False, progress=False)
+        folder = finished(run(recipe, dataset, out / f"classifier-{number}", plan=False, progress=False))
         result = Result.load(folder)
         losses[way] = text_losses(folder)
         more[way] = {"error": result.error, "seconds": sum(stage["seconds"] for stage in result.run["stages"]

@@ -31,6 +31,7 @@ from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.predict import text_model as saved_model
 from ulmfit_fastai.recipe.fitting import fitted
+from ulmfit_fastai.recipe.parts import AWD_LM
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.texts import dataset
 from ulmfit_fastai.tokens import stream as token_stream
@@ -366,6 +367,14 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     assert few.classifier.bs == 18 and few.lm.bs < quick.lm.bs and few.min_freq == 1
     assert few.lm.epochs > quick.lm.epochs and few.classifier.epochs > quick.classifier.epochs
     assert few.classifier.stages[:-1] == quick.classifier.stages[:-1]
+    assert (quick.lm.alpha, quick.model.lm_dropouts.input) == (0, 0)  # which would learn few texts by heart
+    assert (few.lm.epochs, few.lm.alpha, few.lm.beta, few.lm.stages[-1].lr) == (4, 2, 1, 5e-3)
+    assert few.model.lm_dropouts == AWD_LM.scaled(0.2)
+    more = ULMFiT(quick, lm_epochs=3, lang="en")._settled(quick)
+    assert (more.lm.epochs, more.lm.alpha) == (3, 2) and ULMFiT(quick, lm_epochs=1)._settled(quick).lm == quick.lm
+    assert ULMFiT(quick, lm_epochs=0)._settled(quick).lm is None
+    fastai = preset("fastai")
+    assert fitted(fastai, n_train=300, n_tokens=9_000).lm.stages == fastai.lm.stages  # it has epochs enough
     assert fitted(preset("tiny"), n_train=300, n_tokens=9_000).classifier.epochs == preset("tiny").classifier.epochs
     mine = replace(quick, seed=5)
     dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)

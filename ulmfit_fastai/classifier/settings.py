@@ -9,7 +9,7 @@ from typing import Any
 
 from .._files import expanded
 from ..recipe.find import find_recipe, is_name
-from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, with_epochs
+from ..recipe.fitting import DEFAULT_PRESETS, default_preset, fitted, regularised, with_epochs
 from ..recipe.recipe import Recipe
 from ..recipe.settings import check_for, with_settings
 from ..texts.dataset import Dataset
@@ -62,7 +62,8 @@ class Settings(Trained):
         if self.epochs is not None:
             recipe = replace(recipe, classifier=with_epochs(recipe.classifier, self.epochs))
         if self.lm_epochs is not None and recipe.lm is not None:
-            recipe = replace(recipe, lm=with_epochs(recipe.lm, self.lm_epochs) if self.lm_epochs else None)
+            recipe = (replace(recipe, **regularised(recipe, with_epochs(recipe.lm, self.lm_epochs)))
+                      if self.lm_epochs else replace(recipe, lm=None))
         recipe = replace(recipe, evaluate="validation", protocol="clean",
                          seed=recipe.seed if self.random_state is None else int(self.random_state))
         return with_settings(recipe, self.settings or {})
