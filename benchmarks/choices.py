@@ -27,7 +27,7 @@ from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.fitting import fitted, with_epochs
 from ulmfit_fastai.recipe.freezing import full
-from ulmfit_fastai.recipe.parts import AWD_LM, Phase
+from ulmfit_fastai.recipe.parts import AWD_CLASSIFIER, AWD_LM
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.recipe.schedules import one_cycle
@@ -91,10 +91,36 @@ REPEATED = {
 """For few texts, which a language model may read several times: the first has as many epochs as `fitted` gave once."""
 
 
-def _classifiers(recipe: Recipe) -> dict[str, Phase]:
-    phase = recipe.classifier
-    last = phase.stages[-1].epochs
-    return {f"{epochs} epochs of everything": with_epochs(phase, epochs) for epochs in (last - 1, last, last + 1)}
+@dataclass(frozen=True)
+class Training:
+    """How a classifier is trained: ratio between neighbouring groups' rates, rate and epochs of its last stage, what
+    the paper's dropouts are multiplied by; None: the preset's."""
+
+    ratio: float | None = None
+    lr: float | None = None
+    epochs: int | None = None
+    drop: float | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe with its classifier trained so."""
+        stages = tuple(stage if self.ratio is None else replace(stage, discriminative=self.ratio)
+                       for stage in recipe.classifier.stages)
+        last = stages[-1] if self.lr is None else replace(stages[-1], lr=self.lr)
+        phase = replace(recipe.classifier, stages=(*stages[:-1], last))
+        model = recipe.model if self.drop is None else replace(
+            recipe.model, classifier_dropouts=AWD_CLASSIFIER.scaled(self.drop))
+        return replace(recipe, model=model, classifier=with_epochs(phase, self.epochs or last.epochs))
+
+
+TRAININGS = {
+    "one rate, 5e-3, 3 epochs, dropout 0.5": Training(1.0, 5e-3, 3, 0.5),
+    "2.6 between groups": Training(2.6, 5e-3, 3, 0.5),
+    "2.6, 2e-3": Training(2.6, 2e-3, 3, 0.5),
+    "2.6, dropout 1": Training(2.6, 5e-3, 3, 1.0),
+    "one rate, 1e-3": Training(1.0, 1e-3, 3, 0.5),
+    "2.6, 2 epochs": Training(2.6, 5e-3, 2, 0.5),
+}
+"""The first is what the preset had before."""
 
 
 def block_losses(weights: LMWeights, recipe: Recipe, texts: list[str], cache: Path) -> np.ndarray:
@@ -149,15 +175,16 @@ def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None,
     return [{**record, "seconds": seconds[record["way"]]} for record in compared(losses)]
 
 
-def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path) -> list[dict[str, Any]]:
+def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path, trainings: dict[str, Training]
+                ) -> list[dict[str, Any]]:
     """Train a classifier each way on one language model, and compare their losses.
 
     The language model may have read the held-out texts, without their labels, as it may in every run.
     """
     losses, more = {}, {}
     base = replace(base, lm=None, weights=str(language_model))
-    for number, (way, phase) in enumerate(_classifiers(base).items()):
-        recipe = replace(base, classifier=phase, evaluate="validation")
+    for number, (way, training) in enumerate(trainings.items()):
+        recipe = replace(training.of(base), evaluate="validation")
         folder = finished(run(recipe, dataset, out / f"classifier-{number}", plan=False, progress=False))
         result = Result.load(folder)
         losses[way] = text_losses(folder)
@@ -174,6 +201,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="the set's folder or file")
     parser.add_argument("--out", type=Path, default=Path("runs/choices"))
     parser.add_argument("--docs", type=int, default=8_000, help="texts that each language model of `lm` is tuned on")
+    parser.add_argument("--labels", type=int, help="of `classifier`; default: all that are not held out")
+    parser.add_argument("--ways", nargs="*", choices=[*TRAININGS], default=[*TRAININGS],
+                        help="of `classifier`; the first is always there")
     parser.add_argument("--weights", help="what they start from; default: the preset's")
     parser.add_argument("--language-model", type=Path, help="a run that has one, for `classifier`")
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "choices")
@@ -190,7 +220,9 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.language_model is None:
         parser.error("classifier: give --language-model, a run of the preset whose language model is finished")
     else:
-        records = classifiers(base, dataset, args.out, args.language_model)
+        base = replace(base, n_labels=args.labels)
+        records = classifiers(base, dataset, args.out, args.language_model, {
+            way: training for way, training in TRAININGS.items() if way in (next(iter(TRAININGS)), *args.ways)})
     write_json_atomic(args.results / f"{args.task}-{args.phase}.json", {
         "command": command_line(), "versions": versions(), "seed": base.seed,
         "texts": args.docs if args.phase == "lm" else None, "recipe": base.to_dict(), "records": records})

@@ -38,14 +38,18 @@ def test_language_models_are_measured_on_the_texts_held_out_from_all(reviews, ba
     assert run["data"]["splits"]["valid"] == 24
 
 
-def test_classifiers_share_a_language_model_and_differ_in_epochs(reviews, base, tmp_path, monkeypatch):
+def test_classifiers_share_a_language_model_and_differ_in_their_training(reviews, base, tmp_path, monkeypatch):
     monkeypatch.setattr(choices, "BLOCK", 6)
     choices.language_models(base, reviews, tmp_path, 100, {"one": choices.Fitting(8, 1e-2, 0.1, 0.0, 0.0)})
     base = base.replace(**{"classifier.stages": preset("quick").classifier.stages})
-    found = choices.classifiers(base, reviews, tmp_path, tmp_path / "lm-0")
-    last = base.classifier.stages[-1].epochs
-    assert [one["way"] for one in found] == [f"{n} epochs of everything" for n in (last - 1, last, last + 1)]
+    ways = {"as it is": choices.Training(), "otherwise": choices.Training(2.6, 1e-3, 2, 1.0)}
+    found = choices.classifiers(base, reviews, tmp_path, tmp_path / "lm-0", ways)
+    assert [one["way"] for one in found] == ["as it is", "otherwise"]
     result = Result.load(tmp_path / "classifier-1")
+    last = result.recipe.classifier.stages[-1]
+    assert (last.discriminative, last.lr, last.epochs) == (2.6, 1e-3, 2)
+    assert result.recipe.model.classifier_dropouts.input == pytest.approx(0.4)
+    assert Result.load(tmp_path / "classifier-0").recipe.classifier == base.classifier
     assert result.run["recipe"]["evaluate"] == "validation" and result.run["recipe"]["lm"] is None
     assert found[1]["loss"] == pytest.approx(choices.text_losses(tmp_path / "classifier-1").mean())
     assert found[1]["error"] == result.error and found[1]["n"] == 24
