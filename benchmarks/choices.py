@@ -183,9 +183,10 @@ def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path,
     """
     losses, more = {}, {}
     base = replace(base, lm=None, weights=str(language_model))
-    for number, (way, training) in enumerate(trainings.items()):
+    for way, training in trainings.items():
         recipe = replace(training.of(base), evaluate="validation")
-        folder = finished(run(recipe, dataset, out / f"classifier-{number}", plan=False, progress=False))
+        place = out / f"classifier-{way.replace(', ', '-').replace(' ', '-')}"
+        folder = finished(run(recipe, dataset, place, plan=False, progress=False))
         result = Result.load(folder)
         losses[way] = text_losses(folder)
         more[way] = {"error": result.error, "seconds": sum(stage["seconds"] for stage in result.run["stages"]

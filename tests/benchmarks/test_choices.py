@@ -45,13 +45,13 @@ def test_classifiers_share_a_language_model_and_differ_in_their_training(reviews
     ways = {"as it is": choices.Training(), "otherwise": choices.Training(2.6, 1e-3, 2, 1.0)}
     found = choices.classifiers(base, reviews, tmp_path, tmp_path / "lm-0", ways)
     assert [one["way"] for one in found] == ["as it is", "otherwise"]
-    result = Result.load(tmp_path / "classifier-1")
+    result = Result.load(tmp_path / "classifier-otherwise")
     last = result.recipe.classifier.stages[-1]
     assert (last.discriminative, last.lr, last.epochs) == (2.6, 1e-3, 2)
     assert result.recipe.model.classifier_dropouts.input == pytest.approx(0.4)
-    assert Result.load(tmp_path / "classifier-0").recipe.classifier == base.classifier
+    assert Result.load(tmp_path / "classifier-as-it-is").recipe.classifier == base.classifier
     assert result.run["recipe"]["evaluate"] == "validation" and result.run["recipe"]["lm"] is None
-    assert found[1]["loss"] == pytest.approx(choices.text_losses(tmp_path / "classifier-1").mean())
+    assert found[1]["loss"] == pytest.approx(choices.text_losses(tmp_path / "classifier-otherwise").mean())
     assert found[1]["error"] == result.error and found[1]["n"] == 24
 
 
