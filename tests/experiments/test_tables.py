@@ -104,7 +104,8 @@ def folders(out: Path, pattern: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------- what can be shared
 SAME = {"name": "x", "classifier.bs": 8, "classifier.stages.0.lr": 0.5, "evaluate": "validation", "n_labels": 20,
         "model.head_hidden": 7, "model.classifier_dropouts.input": 0.3, "model.head_dropout": 0.3, "pretrain.bs": 8,
-        "model.pretrain_dropouts.input": 0.3, "class_weights": (1.0, 2.0)}
+        "model.pretrain_dropouts.input": 0.3, "class_weights": (1.0, 2.0),
+        "adversarial.weight": 1.0}
 OTHER = {"seed": 1, "lm_seed": 3, "lm.bs": 8, "lm.stages.0.lr": 0.5, "weights": "wiki-small", "max_vocab": 999,
          "min_freq": 2, "model.n_hid": 40, "model.lm_dropouts.input": 0.3, "lm_texts": "labelled",
          "protocol": "tutorial",

@@ -305,6 +305,12 @@ def test_runs_that_differ_in_their_seed_are_judged_together():
     assert verdict.interval == interval([4.7, 4.9, 4.8], 25000)
 
 
+def test_a_run_from_before_a_field_was_there_is_the_same_experiment():
+    before, now = (result(error, recipe=preset("fastai", seed=seed)) for seed, error in enumerate((4.7, 4.9)))
+    before.recipe_dict.pop("adversarial")
+    assert "mean of 2 seeds" in check(before, now).text
+
+
 @pytest.mark.parametrize("other", [
     result(4.7, recipe=preset("fastai", **{"classifier.bs": 32})), result(4.7, directions=FORWARD),
     result(4.7, fingerprint="g"), result(4.7, task="ag"),

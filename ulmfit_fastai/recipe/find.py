@@ -77,6 +77,15 @@ def same_recipe(one: Any, other: Any) -> bool | None:
     return replace(first, name="same") == replace(second, name="same")
 
 
+def completed(recipe: Any) -> Any:
+    """A recipe as run.json records it with the fields that came later, at their defaults; as it is if it can't be read.
+    """
+    try:
+        return Recipe.from_dict(recipe).to_dict()
+    except UlmfitError:
+        return recipe
+
+
 def _low_shot_point(name: str) -> tuple[str, int] | None:
     """("supervised", 100) of "lowshot.supervised.100"; None for anything else."""
     table, *rest = name.split(".")

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from .._errors import UlmfitError
 from .._files import expanded, write_text_atomic
 from .._words import duration
+from ..recipe.find import completed
 from ..results import figures
 from ..results.comparison import title_of
 from ..results.curve_figures import MOST_LINES, several_losses_figure
@@ -123,7 +124,7 @@ def _epochs(result: Result, phase: str, direction: str) -> pd.DataFrame:
 
 def _recipes(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """Fields in which the recipes differ, with each run's value."""
-    flat = [_flat(result.recipe_dict) for result in results]
+    flat = [_flat(completed(result.recipe_dict)) for result in results]
     fields = [name for name in dict.fromkeys(name for one in flat for name in one)
               if len({repr(one.get(name)) for one in flat}) > 1]
     return [(name, *(_short(one.get(name)) for one in flat)) for name in fields[:MOST_FIELDS]]

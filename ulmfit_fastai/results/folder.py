@@ -25,7 +25,7 @@ from .._files import (
     write_text_atomic,
 )
 from .._schema import CONFIG, RUN, checked, read_checked
-from ..recipe.find import same_recipe
+from ..recipe.find import completed, same_recipe
 from .environment import now
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class RunFolder:
             raise RunMismatch(f"{self.path / 'run.json'} is damaged: it lacks {', '.join(lacking)}",
                               path=self.path / "run.json", advice=ANOTHER_PLACE_OR_ANEW)
         if not has_recipe(self.run, header["recipe"], header["recipe_hash"]):
-            theirs, ours = _flat(self.run["recipe"]), _flat(header["recipe"])
+            theirs, ours = _flat(completed(self.run["recipe"])), _flat(header["recipe"])
             fields = [k for k in sorted({*theirs, *ours} - {"name"}) if theirs.get(k) != ours.get(k)]
             shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in fields[:4])
             raise RunMismatch(f"{self.path} holds a run of another recipe ({shown})", path=self.path,

@@ -20,6 +20,7 @@ from ..paper import (
     TASKS,
     Number,
 )
+from ..recipe.find import completed
 from ..recipe.recipe import BUNDLED_WEIGHTS
 from .intervals import half_width, interval
 
@@ -306,5 +307,5 @@ def experiments_of(results: Sequence[Run]) -> list[list[Run]]:
 
 def identity(result: Outcome) -> tuple[Any, ...]:
     """What has to be equal for runs to be seeds of one experiment."""
-    recipe = {key: value for key, value in result.recipe_dict.items() if key not in ("seed", "name")}
+    recipe = {key: value for key, value in completed(result.recipe_dict).items() if key not in ("seed", "name")}
     return result.task, result.data.get("fingerprint"), tuple(result.directions), recipe
