@@ -46,7 +46,7 @@ def imdb(args: argparse.Namespace) -> int:
       paper-small  the paper's method with the small pretrained model of this package: for small data on a CPU
       quick        the same small model, one-cycle: an evening on two CPU cores
       few-labels   the same from 500 labels: minutes on two CPU cores
-      quick-adversarial  quick with adversarial training: beyond the paper, twice the classifier's time
+      quick-adversarial  quick with adversarial training: beyond the paper, twice the classifier's work
       tiny         a model of no use, to see the machinery turn
     --dry-run measures a few batches and says how long a preset takes on this machine.
 

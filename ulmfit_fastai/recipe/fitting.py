@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from .._errors import UlmfitError
 from .freezing import Stage
 from .parts import AWD_LM, Dropouts, Phase
+from .presets import SHORT
 from .recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Regularised:
-    """What keeps a language model from learning its texts by heart."""
-
-    lr: float
-    """Highest rate."""
-    drop: float
-    """What the authors' dropouts are multiplied by, at the least."""
-    alpha: float
-    beta: float
-    """AR and TAR, at the least."""
-    bs: int
-    """Most streams of a batch."""
-
 
 FEW_LABELS = 2_000
 """With fewer labelled texts than this the preset is `few-labels`, unless another was asked for. On IMDb with 500 labels
@@ -34,12 +19,9 @@ RARE_WORDS = ((200_000, 1), (1_000_000, 2))
 DEFAULT_PRESETS = ("few-labels", "quick")
 """What is taken with fewer labelled texts than `FEW_LABELS`, and with more."""
 LM_STEPS, LM_EPOCHS = 250, 4
-"""Steps that fine-tuning a language model should have, and the most epochs that are given for them. On TREC-6's 5,000
+"""Steps that fine-tuning a language model should have, and the most epochs that are given for them. On TREC-6's 4,400
 questions four epochs lost less on held-out ones than two, and far less than fifteen (the paper's number, for a model
 that knows more), whatever the dropout: `python -m benchmarks.choices short`, data/results/choices/trec6-short.json."""
-REPEATED = Regularised(lr=5e-3, drop=0.2, alpha=2.0, beta=1.0, bs=32)
-"""At the most and at the least what a language model has that reads its texts more than once: without dropout, AR and
-TAR it lost more, with twice the rate too (the same runs)."""
 CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
 """Steps that a classifier should have, and the most epochs that are added for them."""
 STEPS_AN_EPOCH = 16
@@ -70,14 +52,18 @@ def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:
 
 
 def regularised(recipe: Recipe, lm: Phase) -> dict[str, Any]:
-    """`lm` and `model` of a recipe whose language model is fine-tuned so: regularised if in more epochs than it has."""
+    """`lm` and `model` of a recipe whose language model is fine-tuned so: regularised if in more epochs than it has.
+
+    Dropout, AR and TAR are then those of `presets.SHORT` at the least, rate and batch at the most: without the first
+    three, and with twice the rate, the language model lost more (data/results/choices/trec6-short.json).
+    """
     if recipe.lm is None or lm.epochs <= recipe.lm.epochs:
         return {"lm": lm}
-    least, had = AWD_LM.scaled(REPEATED.drop), recipe.model.lm_dropouts
+    least, had = AWD_LM.scaled(SHORT.lm_drop), recipe.model.lm_dropouts
     dropouts = Dropouts(**{f.name: max(getattr(had, f.name), getattr(least, f.name)) for f in fields(Dropouts)})
-    last = replace(lm.stages[-1], lr=min(lm.stages[-1].lr, REPEATED.lr))
-    lm = replace(lm, stages=(*lm.stages[:-1], last), bs=min(lm.bs, REPEATED.bs),
-                 alpha=max(lm.alpha, REPEATED.alpha), beta=max(lm.beta, REPEATED.beta))
+    last = replace(lm.stages[-1], lr=min(lm.stages[-1].lr, SHORT.lm_lr))
+    lm = replace(lm, stages=(*lm.stages[:-1], last), bs=min(lm.bs, SHORT.bs),
+                 alpha=max(lm.alpha, SHORT.alpha), beta=max(lm.beta, SHORT.beta))
     return {"lm": lm, "model": replace(recipe.model, lm_dropouts=dropouts)}
 
 

@@ -139,7 +139,7 @@ class Adversarial:
 
     @property
     def times(self) -> float:
-        """How many times as long as without it a batch takes, about."""
+        """How many times as much work as without it a batch is, counted in passes forward and back."""
         virtual = (2.0 if self.unlabelled else 1.7) if self.virtual_weight > 0 else 0.0
         return 1.0 + (self.weight > 0) + virtual
 

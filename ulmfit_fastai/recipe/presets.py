@@ -233,7 +233,8 @@ QUICK = Small(WIKI_SMALL, lm_valid_docs=500, lm_lr=8e-3, lm_drop=0.0, alpha=0.0,
 dropout, AR or TAR; batch, rate and dropout each lowered the loss on held-out reviews after 8,000 of them
 (data/results/choices; this rate without any dropout was not among those compared). One rate for all groups: with 2,000
 labels of IMDb that was better on held-out reviews than the paper's ratio of 2.6 (one seed), since so small a language
-model has much to learn in its lower layers too; `python -m benchmarks.unfreezing` compares them."""
+model has much to learn in its lower layers too; `python -m benchmarks.unfreezing` compares them. With all labels, three
+epochs of it overfit, and `python -m benchmarks.choices classifier` compares other ways; these numbers will change."""
 SHORT = replace(QUICK, lm_lr=5e-3, lm_drop=0.2, alpha=2.0, beta=1.0, bs=32, discriminative=DISCRIMINATIVE)
 """Where texts are short they are read several times."""
 QUICK_TASKS = {
@@ -259,7 +260,7 @@ ADVERSARIAL = Adversarial(weight=1.0)
 
 
 def quick_adversarial(task: str = "imdb") -> Recipe:
-    """`quick` with adversarial training of the classifier, which is beyond the paper and takes it twice the time."""
+    """`quick` with adversarial training of the classifier: beyond the paper, and twice the classifier's work."""
     return replace(quick(task), name="quick-adversarial", adversarial=ADVERSARIAL)
 
 

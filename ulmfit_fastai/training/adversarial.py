@@ -41,7 +41,8 @@ class AdversarialTraining(Callback):
     model reads. It is taken with the dropouts of the ordinary pass. Where an encoder reads a long text in chunks and
     gives gradients to the last of them only (BPT3C), those are what is shifted.
 
-    A batch costs about twice the time (adversarial), three times (virtual, with as many unlabelled texts), four (both).
+    Counted in passes, a batch is twice the work (adversarial), three times (virtual, with as many unlabelled texts) or
+    four times (both); `python -m benchmarks.adversarial cost` measures it.
 
     Args:
         epsilon: norm of a text's shift, in standard deviations; Miyato et al. took 5 on IMDb.
