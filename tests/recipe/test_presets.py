@@ -34,6 +34,8 @@ HASHES = {
                   "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
     "quick-adversarial": "44bd69813e158e72 261c0478b2b53dd8 4118368c6145f8c0 "
                          "c82dba854e99036e c82dba854e99036e c82dba854e99036e",
+    "night": "c1a022a6062d21ef",  # whatever the task
+    "night-adversarial": "ee374d4d0df48ffe",  # whatever the task
     "demo": "ec02607db8bf7583",  # whatever the task
     "tiny": "6f324404646b95fd",  # whatever the task
 }

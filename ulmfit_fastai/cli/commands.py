@@ -47,6 +47,8 @@ def imdb(args: argparse.Namespace) -> int:
       quick        the same small model, one-cycle: an evening on two CPU cores
       few-labels   the same from 500 labels: minutes on two CPU cores
       quick-adversarial  quick with adversarial training: beyond the paper, twice the classifier's work
+      night        a wider model and five epochs, stage 1 included (--corpus): a night or two on two CPU cores
+      night-adversarial  night with adversarial training: beyond the paper
       tiny         a model of no use, to see the machinery turn
     --dry-run measures a few batches and says how long a preset takes on this machine.
 
