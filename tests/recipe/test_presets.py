@@ -28,12 +28,12 @@ HASHES = {
     "fastai": "bd89c0849f879b1b",  # whatever the task
     "paper-small": "8eda1f0b7db726e7 a8c8fd3dbe468f65 aaddd48e94494f5e "
                    "8eda1f0b7db726e7 8eda1f0b7db726e7 8eda1f0b7db726e7",
-    "quick": "a299dfe555dd20e4 14add93c497df2d3 1b87fa243c5b12a8 "
-             "58581f95403e0a93 58581f95403e0a93 58581f95403e0a93",
+    "quick": "106d5a40bbf04346 14add93c497df2d3 1b87fa243c5b12a8 "
+             "c4d0867136df2b9f c4d0867136df2b9f c4d0867136df2b9f",
     "few-labels": "8511d8604fa9aef7 16d263c2e1b4f103 1c9f1a565e5fd306 "
                   "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
-    "quick-adversarial": "44bd69813e158e72 261c0478b2b53dd8 4118368c6145f8c0 "
-                         "c82dba854e99036e c82dba854e99036e c82dba854e99036e",
+    "quick-adversarial": "93ff3e18fd52830d 261c0478b2b53dd8 4118368c6145f8c0 "
+                         "0e95f787501dab4e 0e95f787501dab4e 0e95f787501dab4e",
     "night": "c1a022a6062d21ef",  # whatever the task
     "night-adversarial": "ee374d4d0df48ffe",  # whatever the task
     "demo": "ec02607db8bf7583",  # whatever the task
