@@ -107,10 +107,16 @@ def _epochs(history: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def cost(result: Result) -> dict[str, Any]:
-    """What cost.html.jinja shows; `in_stages` leaves out what lies between them: data, the baseline, the test set."""
+    """What cost.html.jinja shows; `in_stages` leaves out what lies between them: data, the baseline, the test set.
+
+    It may be more than the run took, whose directions trained side by side; `in_one_direction` may not.
+    """
     stages = result.run.get("stages") or []
     seconds = [stage.get("seconds") or 0.0 for stage in stages]
+    by_direction = [sum(took for stage, took in zip(stages, seconds, strict=True) if stage["direction"] == direction)
+                    for direction in {stage["direction"] for stage in stages}]
     return {"stages": stages, "in_stages": sum(seconds), "longest": max(seconds, default=0.0) or 1.0,
+            "in_one_direction": max(by_direction, default=0.0),
             "device": device_of(result), "on_gpu": (result.run.get("device") or {}).get("type") == "cuda"}
 
 
