@@ -26,7 +26,7 @@ OF_NIGHT = ("pretrain_forward.safetensors", "pretrain_backward.safetensors", *CO
             "classifier_backward.safetensors")
 SIZES = {"model.emb_sz": 32, "model.n_hid": 48, "max_vocab": 2000, "min_freq": 1, "pretrain.bs": 4, "lm.bs": 8,
          "classifier.bs": 16, "lm.sampled_words": 200, "classifier.stages.-1.epochs": 6}
-"""What `night` has more of."""
+"""`night` made small."""
 SAID = "one of the 2 processes ended"
 
 

@@ -157,7 +157,7 @@ class Shape:
 WIKI_SMALL = Shape(emb_sz=256, n_hid=640, n_layers=2, max_vocab=30000)
 """The shape of the weights `wiki-small`, which come with the package."""
 WIKI_BASE = Shape(emb_sz=400, n_hid=1152, n_layers=2, max_vocab=30000)
-"""The shape of `night`: the paper's width with a layer less, which halves the time and costs little."""
+"""The shape of `night`: the paper's width with a layer less."""
 
 
 def paper_small(task: str = "imdb") -> Recipe:
@@ -289,9 +289,9 @@ little of the dropout that `quick` does without."""
 
 
 def night(task: str = "imdb") -> Recipe:
-    """What two CPU cores come to in a night or two: the paper's width, two layers, both directions side by side.
+    """For two CPU cores and a night or two, as estimated: the paper's width, two layers, both directions side by side.
 
-    Stage 1 included, one epoch of the corpus that is given: 30 to 60 million words' worth of Wikipedia is what it is
+    Stage 1 included, one epoch of the corpus that is given: 30 to 60 million tokens of Wikipedia are what it is
     made for. Both its language models can be kept and gone on from (`weights`, `lm_from`); `NIGHT` holds its numbers.
     """
     return NIGHT.recipe("night", weights="pretrain", directions=DIRECTIONS).replace(pretrain=_once_through())
