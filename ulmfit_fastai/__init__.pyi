@@ -27,4 +27,5 @@ from .tokens.store import TokenStore as TokenStore
 from .training.adversarial import AdversarialTraining as AdversarialTraining
 from .training.any_learner import fit_gradual as fit_gradual
 from .training.any_learner import fit_stlr as fit_stlr
+from .training.precise_batch_norm import PreciseBatchNorm as PreciseBatchNorm
 from .training.pretraining import pretrain as pretrain

@@ -57,6 +57,19 @@ def test_auto_takes_what_the_hardware_multiplies(folder, monkeypatch):
         assert ULMFiT.load(folder, precision="auto", device="cpu").model_.precision == kind
 
 
+@pytest.mark.parametrize(("maker", "flags", "kind"), [
+    ("GenuineIntel", "avx512f amx_bf16 avx512_bf16", "bf16"), ("GenuineIntel", "avx512f avx512_bf16", "fp32"),
+    ("AuthenticAMD", "avx512f avx512_bf16", "bf16"), ("AuthenticAMD", "avx512f avx2", "fp32"),
+    ("GenuineIntel", "avx2", "fp32"), (None, None, "fp32")])
+def test_auto_takes_bf16_on_cpus_that_are_faster_in_it(maker, flags, kind, monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    if maker is not None:
+        info.write_text(f"processor\t: 0\nvendor_id\t: {maker}\nflags\t\t: fpu {flags}\nbugs\t\t:\n")
+    monkeypatch.setattr(precision, "CPUINFO", info)
+    assert resolve("auto", torch.device("cpu")) == kind
+    assert resolve("bf16", torch.device("cpu")) == "bf16"  # asked for by name
+
+
 def test_what_a_device_has_not_is_refused(folder):
     with pytest.raises(ValueError, match="precision is 'fp16', but on the device cpu"):
         ULMFiT.load(folder, precision="fp16", device="cpu")

@@ -30,7 +30,8 @@ SIZES = {"precision": "fp32", "lm.bs": 6, "lm.bptt": 20, "lm.variable_bptt": Tru
 
 def recipe(*, dropout: bool, weighted: bool) -> Recipe:
     """Some sixty steps of each phase, of batches that can't be dealt out evenly."""
-    found = preset("tiny").replace(**SIZES, class_weights=(1.0, 3.0) if weighted else None)
+    found = preset("tiny").replace(**SIZES, class_weights=(1.0, 3.0) if weighted else None,
+                                   **{"classifier.precise_batch_norm": None if weighted else 31})
     if dropout:
         return found
     return replace(found, model=replace(found.model, lm_dropouts=NONE, classifier_dropouts=NONE, head_dropout=0.0))

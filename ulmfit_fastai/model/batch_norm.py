@@ -1,12 +1,13 @@
-"""Batch norm over a batch of which several processes have a part each, on any device.
+"""Batch norm: over a batch of which several processes have a part each, and with the statistics of a whole sample.
 
-torch's `SyncBatchNorm` is for GPUs only; this one gives the numbers of one process on a CPU too, where they can be
-tested.
+torch's `SyncBatchNorm` is for GPUs only; `SharedBatchNorm` gives the numbers of one process on a CPU too, where they
+can be tested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -78,3 +79,53 @@ class _Total(torch.autograd.Function):
         total = grad_outputs[0].clone()
         ctx.add(total)
         return total, None
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Within it the list gets what the module reads, call by call."""
+    read: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def set_statistics(layers: nn.Sequential, rows: Tensor) -> None:
+    """Give batch norm the mean and variance of these rows, through all the layers before it, without dropout.
+
+    What is frozen, or keeps no running statistics, stays as it is.
+
+    Args:
+        layers: of a classifier's head; left in the mode in which they were.
+        rows: what the first of them reads, (texts, features); with less than two there is nothing to be known.
+
+    Source: Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm" (arXiv 2105.07576), section 3: PreciseBN, here over
+        all rows at once.
+    """
+    if len(rows) < 2:
+        return
+    modes = [(module, module.training) for module in layers.modules()]
+    try:
+        _pass_on(layers.eval(), rows)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _pass_on(layers: nn.Sequential, rows: Tensor) -> Tensor:
+    """What the layers make of the rows, each batch norm by the statistics of those that it reads."""
+    for module in layers:
+        if isinstance(module, nn.Sequential):
+            rows = _pass_on(module, rows)
+            continue
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = module.weight is not None and not module.weight.requires_grad
+            if module.running_mean is not None and module.running_var is not None and not frozen:
+                variance, mean = torch.var_mean(rows.double(), 0)
+                module.running_mean.copy_(mean)
+                module.running_var.copy_(variance)
+        rows = module(rows)
+    return rows

@@ -14,23 +14,30 @@ GIVEN = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16"), "meta": ("fp
 """The types that a device computes in when they are asked for; elsewhere (mps) fp32 only."""
 
 
+CPUINFO = Path("/proc/cpuinfo")
+
+
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AVX512_BF16 or AMX)."""
+    """Whether this CPU multiplies bf16 matrices faster than fp32 ones: it has AMX, or is AMD's with AVX512_BF16.
+
+    Intel's AVX512_BF16 alone multiplies no more numbers in a cycle than fp32 does, and bf16 has to be converted: there
+    a step of the language model took 1.4 times as long (256/640/2, an Emerald Rapids whose AMX was hidden).
+    """
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        words = CPUINFO.read_text().split()
     except OSError:  # not Linux: no cheap way to know, so the safe answer
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "amx_bf16" in words or ("avx512_bf16" in words and "AuthenticAMD" in words)
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """'auto' made definite: bf16 where the hardware has it (CPU or GPU), fp16 on other GPUs, fp32 otherwise.
+    """'auto' made definite: bf16 where the hardware is faster in it (CPU or GPU), fp16 on other GPUs, fp32 otherwise.
 
     A GPU needs an LSTM in bf16 too (`cudnn_has_bf16_lstm`): older ones are fp16 or fp32 only. fp16 comes with a scaled
     loss.
 
-    On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on a CPU with
-    AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
+    On a CPU bf16 means the matrix products of LSTMs and decoder only (1.4 to 1.9 times the speed of fp32 on an AMD EPYC
+    with AVX512_BF16); weights, softmax and losses stay fp32. Autocast, which casts more, is slower than fp32 there.
 
     Returns:
         'fp32', 'bf16' or 'fp16'.

@@ -1,14 +1,16 @@
-"""Texts through a classifier: probabilities, or numbers, in the order of the rows."""
+"""Texts through a classifier: probabilities, or numbers, in the order of the rows; and what its head reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..batches.dataloaders import inference_loader
 from ..batches.targets import Target
+from ..model.batch_norm import inputs_of
 from ..tokens.ids import TokenIds
 
 ONE_CLASS = Target("single")
@@ -29,13 +31,34 @@ def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] 
     Returns:
         float32 (rows, outputs), of numbers float64, in the order of `rows`.
     """
+    return _read(model, ids, rows, lambda out: target.outputs(out[0] if isinstance(out, tuple) else out),
+                 direction=direction, bptt=bptt, device=device)
+
+
+def pooled_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray, *,
+                direction: str, bptt: int, device: torch.device) -> np.ndarray:
+    """What the head of a classifier reads of each text: its states after concat pooling, before batch norm.
+
+    Args as `predict_rows`.
+
+    Returns:
+        (rows, features), in the order of `rows`; float32, or the model's own type where that is wider.
+    """
+    def last(_: Any) -> np.ndarray:
+        found = read.pop()
+        return found.to(torch.promote_types(found.dtype, torch.float32)).cpu().numpy()
+
+    with inputs_of(model[1].layers) as read:  # type: ignore[index]
+        return _read(model, ids, rows, last, direction=direction, bptt=bptt, device=device)
+
+
+def _read(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray,
+          take: Callable[[Any], np.ndarray], *, direction: str, bptt: int, device: torch.device) -> np.ndarray:
+    """What `take` makes of the model's answers to each batch, in the order of the rows."""
     loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
     model.eval()
-    parts = []
     with torch.inference_mode():
-        for (batch,) in loader:
-            logits = model(batch.to(device))
-            parts.append(target.outputs(logits[0] if isinstance(logits, tuple) else logits))
+        parts = [take(model(batch.to(device))) for (batch,) in loader]
     out = np.empty((len(rows), parts[0].shape[1]), parts[0].dtype)
     out[np.asarray(loader.order)] = np.concatenate(parts)
     return out

@@ -199,6 +199,10 @@ class Phase:
     """End a stage after so many epochs without a better validation loss and go back to its best epoch; None: never."""
     max_docs: int | None = None
     """Use no more than this many training texts (drawn by the seed); None: all."""
+    precise_batch_norm: int | None = None
+    """Classifier: after each epoch, before it is measured, take batch norm's means and variances from so many training
+    texts (drawn by the seed; all if there are fewer), without dropout, instead of the running ones, which are those of
+    the last twenty batches or so (Wu & Johnson 2021, arXiv 2105.07576). None: the running ones, as paper and fastai."""
     valid_docs: int | None = None
     """Measure after each epoch on no more than this many validation texts (drawn by the seed); None: all. What a run
     reports at its end is measured on all of them in any case."""
@@ -214,6 +218,8 @@ class Phase:
         for name in ("max_len", "early_stopping", "max_docs", "sampled_words", "valid_docs"):
             value = getattr(self, name)
             expect(value is None or value >= 1, name, value, "at least 1, or None")
+        expect(self.precise_batch_norm is None or self.precise_batch_norm >= 2, "precise_batch_norm",
+               self.precise_batch_norm, "at least 2, or None")
         for name in ("alpha", "beta"):
             expect(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         expect(self.backward_factor > 0, "backward_factor", self.backward_factor, "a positive number")

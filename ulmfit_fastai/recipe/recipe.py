@@ -127,6 +127,9 @@ class Recipe:
         if name != "classifier" and phase.max_len is not None:
             raise UlmfitError(f"{name}.max_len is {phase.max_len}, but only the classifier pools a text's tokens; "
                               "leave it None.")
+        if name != "classifier" and phase.precise_batch_norm is not None:
+            raise UlmfitError(f"{name}.precise_batch_norm is {phase.precise_batch_norm}, but only the classifier has "
+                              "batch norm; leave it None.")
         if name == "classifier" and phase.sampled_words is not None:
             raise UlmfitError(f"classifier.sampled_words is {phase.sampled_words}, but only language models "
                               "predict words; leave it None.")

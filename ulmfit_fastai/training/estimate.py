@@ -123,6 +123,8 @@ def time_phase(learn: Learner, phase: Phase, *, times: float = 1.0) -> list[dict
             costs[groups] = _cost(learn, batches, groups, phase.sampled_words)
         (cost, all_words), n = costs[groups], len(loader)
         epoch = cost * (times if len(groups) == n_groups else 1.0) * n + FORWARD_SHARE * all_words * valid_batches
+        if phase.precise_batch_norm is not None:  # texts that are only read
+            epoch += FORWARD_SHARE * cost * min(phase.precise_batch_norm, len(learn.dls.train_ds)) / phase.bs
         stages.append({
             "stage": stage.name, "epochs": stage.epochs, "batches": n, "seconds_a_batch": cost,
             "texts": len(learn.dls.train_ds), "seconds": stage.epochs * epoch,

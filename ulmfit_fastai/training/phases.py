@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.callback.core import Callback
 from fastai.text.learner import LMLearner, TextLearner
 
 from .._files import atomic_file, disk_full_is_said
@@ -19,7 +20,7 @@ from ..model.autocast import autocast_of, precision_callbacks
 from ..model.learners import classifier_learner, lm_learner
 from ..model.precision import compute_dtype
 from ..model.weights import Classifier, LMWeights
-from ..predict.outputs import predict_rows
+from ..predict.outputs import pooled_rows, predict_rows
 from ..recipe.parts import Phase
 from ..recipe.recipe import Recipe
 from ..results.environment import now
@@ -31,6 +32,7 @@ from ..texts.dataset import Dataset
 from .adversarial import AdversarialTraining
 from .callbacks import derived_seed
 from .estimate import Plan
+from .precise_batch_norm import PreciseBatchNorm
 from .prepare import Prepared, pretraining_left, some_rows
 from .processes import processes
 from .sample_weights import SampleWeights
@@ -90,7 +92,10 @@ class Run(Work):
             seed=derived_seed(self.recipe.seed, direction, "classifier"),
         )
         weighs = [SampleWeights(self.data.sample_weight[chosen])] if self.data.sample_weight is not None else []
-        beyond = [self._adversarial(direction)] if self.recipe.adversarial.is_on else []
+        beyond: list[Callback] = [self._adversarial(direction)] if self.recipe.adversarial.is_on else []
+        if phase.precise_batch_norm is not None:
+            beyond.append(self._precise_batch_norm(some_rows(chosen, phase.precise_batch_norm, self.recipe.seed),
+                                                   direction))
         torch.manual_seed(derived_seed(self.recipe.seed, direction, "classifier", "init"))
         dtype = compute_dtype(self.recipe.precision, self.device)
         return classifier_learner(dls, self.recipe.model, phase, encoder=encoder, fast=self.recipe.fast,
@@ -108,6 +113,14 @@ class Run(Work):
                                     seed=derived_seed(self.recipe.seed, direction, "unlabelled"))
         return AdversarialTraining(asked.epsilon, weight=asked.weight, virtual_weight=asked.virtual_weight,
                                    unlabelled=more, finite_difference=asked.finite_difference)
+
+    def _precise_batch_norm(self, rows: np.ndarray, direction: str) -> PreciseBatchNorm:
+        """Batch norm's statistics of these training rows, of which each process reads its share."""
+        def pooled(model: torch.nn.Module) -> np.ndarray:
+            return processes().dealt(rows, partial(pooled_rows, model, self.data.ids, direction=direction,
+                                                   bptt=self.recipe.classifier.bptt, device=self.device))
+
+        return PreciseBatchNorm(pooled=pooled)
 
     # Phases
 
