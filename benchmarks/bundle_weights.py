@@ -5,7 +5,7 @@
 Writes ulmfit_fastai/data/<name>-<direction>.safetensors (int8, one scale a row) with <name>.vocab.json, and
 data/results/<name>/<direction>.json: how they were made, and their perplexity as stored, on held-out articles (there as
 trained too, in float32) and on WikiText-103's validation and test files; with `--earlier` beside an earlier edition's,
-in its vocabulary.
+in its vocabulary, or, of `english-small`, beside that of `wiki-small`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ def bundle(run: Path, texts: dict[str, list[str]], *, target: Path, results: Pat
             found[kind]["float32"] = perplexity(trained, model, articles, bs=32)
         if before is not None:  # in its vocabulary, the words that only the new one knows added up as unknown
             sizes = Model(emb_sz=before.emb_sz, n_hid=before.n_hid, n_layers=before.n_layers)
-            found[kind]["first edition"] = perplexity(before, sizes, articles, bs=32)
-            found[kind]["in the first edition's words"] = in_its_words
+            other = "first edition" if name == BUNDLED_WEIGHTS[0] else BUNDLED_WEIGHTS[0]
+            found[kind][other] = perplexity(before, sizes, articles, bs=32)
+            found[kind]["in the first edition's words" if other == "first edition" else f"in the words of {other}"
+                        ] = in_its_words
         log.info("%s %s: %s", named.direction, kind,
                  ", ".join(f"{name} {one['perplexity']:.2f}" for name, one in found[kind].items()))
     about = {
@@ -92,7 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="finished folders of `ulmfit-fastai pretrain`")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikipedia_en/ and wikitext103_eval/")
     parser.add_argument("--target", type=Path, default=pretrained.BUNDLED)
-    parser.add_argument("--earlier", type=Path, help="a copy of the data folder of the edition before, to compare with")
+    parser.add_argument("--earlier", type=Path,
+                        help="a copy of the data folder of the edition before, to compare with; of english-small: "
+                             "ulmfit_fastai/data, where wiki-small is")
     parser.add_argument("--name", choices=BUNDLED_WEIGHTS, default=BUNDLED_WEIGHTS[0])
     parser.add_argument("--reviews", type=Path, help="held-out reviews to measure on too, of `benchmarks.opinions`")
     parser.add_argument("--results", type=Path, help="default: data/results/NAME")

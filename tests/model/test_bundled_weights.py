@@ -14,43 +14,44 @@ from ulmfit_fastai.model.layers import build_language_model
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import DIRECTIONS, Model
 from ulmfit_fastai.recipe.presets import WIKI_SMALL, preset
+from ulmfit_fastai.recipe.recipe import BUNDLED_WEIGHTS
 from ulmfit_fastai.texts.corpora import read_corpus
 from ulmfit_fastai.training.pretraining import perplexity
 
-RESULTS = Path(__file__).parents[2] / "data" / "results" / "wiki-small"
-BUNDLED = [d for d in DIRECTIONS if (pretrained.BUNDLED / f"wiki-small-{d}.safetensors").exists()]
+RESULTS = Path(__file__).parents[2] / "data" / "results"
+BUNDLED = [(name, d) for name in BUNDLED_WEIGHTS for d in DIRECTIONS if pretrained.bundled(name, d).exists()]
 
 
-@pytest.mark.parametrize("direction", BUNDLED)
-def test_it_has_the_shape_that_the_presets_expect_and_few_megabytes(direction):
-    weights = pretrained.load("wiki-small", direction)
-    assert weights.direction == direction and weights.name == "wiki-small"
+@pytest.mark.parametrize(("name", "direction"), BUNDLED)
+def test_it_has_the_shape_that_the_presets_expect_and_few_megabytes(name, direction):
+    weights = pretrained.load(name, direction)
+    assert weights.direction == direction and weights.name == name
     found = (weights.emb_sz, weights.n_hid, weights.n_layers)
     assert found == (WIKI_SMALL.emb_sz, WIKI_SMALL.n_hid, WIKI_SMALL.n_layers)
     assert WIKI_SMALL.max_vocab == 30_000 <= len(weights.vocab) < 30_016  # padded to a multiple of 8
-    assert (pretrained.BUNDLED / f"wiki-small-{direction}.safetensors").stat().st_size < 12e6
+    assert pretrained.bundled(name, direction).stat().st_size < 12e6
 
 
-def test_the_forward_model_is_there_and_the_small_presets_start_from_it():
-    assert "forward" in BUNDLED
-    for name in ("quick", "few-labels", "paper-small"):
-        recipe = preset(name)
-        assert recipe.weights == "wiki-small" and set(recipe.directions) <= set(BUNDLED)
+def test_both_directions_of_both_are_there_and_the_small_presets_start_from_the_one_that_has_read_no_reviews():
+    assert len(BUNDLED) == 4
+    for name in ("quick", "few-labels", "paper-small", "quick-adversarial"):
+        assert preset(name).weights == "wiki-small"
 
 
-@pytest.mark.parametrize("direction", BUNDLED)
-def test_its_perplexity_on_held_out_text_is_the_committed_one(direction, test_data):
+@pytest.mark.parametrize(("name", "direction"), BUNDLED)
+def test_its_perplexity_on_held_out_text_is_the_committed_one(name, direction, test_data):
     """On ten of the articles, within a third: articles differ, but a damaged file is off by a factor."""
-    committed = json.loads((RESULTS / f"{direction}.json").read_text())["perplexity"]["wikipedia_en/valid"]["int8"]
+    record = json.loads((RESULTS / name / f"{direction}.json").read_text())
+    committed = record["perplexity"]["wikipedia_en/valid"]["int8"]
     articles = list(read_corpus(test_data / "wikipedia_en" / "valid.jsonl.xz"))[:10]
-    weights = pretrained.load("wiki-small", direction)
+    weights = pretrained.load(name, direction)
     model = Model(emb_sz=weights.emb_sz, n_hid=weights.n_hid, n_layers=weights.n_layers)
     found = perplexity(weights, model, [article[:3000] for article in articles])["perplexity"]
     assert committed["perplexity"] / 1.33 < found < committed["perplexity"] * 1.33
 
 
 def test_the_comparison_with_wikitext_2_trains_the_same_size_on_the_same_words_and_measures_both(tmp_path):
-    sys.path.insert(0, str(RESULTS.parents[2]))
+    sys.path.insert(0, str(RESULTS.parents[1]))
     from benchmarks import wikitext2
 
     bundled = pretrained.load("wiki-small", "forward")

@@ -57,9 +57,10 @@ class ULMFiT(Settings):
             is. None: 'few-labels' below 2,000 labelled texts, otherwise 'quick': name one in a search, whose folds are
             smaller than its refit. Batches and epochs of a preset are fitted to how many texts there are (see
             recipe/fitting.py).
-        weights: the language model to start from: 'wt103' (fastai's, downloaded if need be), 'wiki-small' (bundled),
-            a run folder or weights file of your own, or 'none'. None: the bundled one where it is installed, otherwise
-            none, with a warning. The model takes the weights' sizes.
+        weights: the language model to start from: 'english-small' (bundled; Wikipedia, then reviews), 'wiki-small'
+            (bundled; Wikipedia), 'wt103' (fastai's, downloaded if need be), a run folder or weights file of your own,
+            or 'none'. None: 'english-small' for English, otherwise none, with a warning. The model takes the weights'
+            sizes.
         directions: ('forward',), ('backward',) or both, whose outputs are averaged; None: the preset's.
         task: 'classification', 'multilabel', 'regression', or 'auto': by the labels' form.
         lang: spaCy's code of the texts' language.

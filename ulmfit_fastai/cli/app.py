@@ -108,8 +108,8 @@ COMMANDS = (
         option("--evaluate", metavar="PATH", action="append", default=[],
                help="more texts whose perplexity is measured at the end; may be given several times"),
         option("--weights", metavar="NAME",
-               help="language model to go on from: wiki-small, wt103 (downloaded if need be), a run folder or a "
-                    "weights file (default: none; it starts from random numbers)"),
+               help="language model to go on from: wiki-small, english-small, wt103 (downloaded if need be), a run "
+                    "folder or a weights file (default: none; it starts from random numbers)"),
         out("runs/pretrain"), DEVICE, TIME_BUDGET, NO_RESUME, SEED, PRETRAIN_SET, JSON)),
     COMPLETION,
 )

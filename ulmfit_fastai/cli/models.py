@@ -18,7 +18,7 @@ def generate(args: argparse.Namespace) -> int:
 
     PROMPT is how a text begins; a backward model writes what comes before it; without any the model begins itself.
     --weights is the language model: a folder that `pretrain` made, the run folder of any other command, a weights file,
-    wt103, or wiki-small, which comes with the package.
+    wt103, or wiki-small or english-small, which come with the package.
 
     examples:
       ulmfit-fastai generate "The film begins with"
@@ -144,8 +144,8 @@ MODELS = (
     Command("generate", generate, (
         option("prompts", nargs="*", metavar="PROMPT", help="how a text begins, in quotes; several: a text for each"),
         option("--weights", default="wiki-small", metavar="NAME",
-               help="the language model: wiki-small, wt103 (downloaded if need be), a run folder or a weights file "
-                    "(default: %(default)s)"),
+               help="the language model: wiki-small, english-small, wt103 (downloaded if need be), a run "
+                    "folder or a weights file (default: %(default)s)"),
         option("--direction", default="forward", choices=("forward", "backward"),
                help="which of its models (default: %(default)s)"),
         option("--number", type=int, default=1, metavar="N", help="texts for each prompt (default: %(default)s)"),

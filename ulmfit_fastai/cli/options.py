@@ -110,8 +110,8 @@ NO_HEADER = option("--no-header", action="store_true", help="the first row of CS
 FORMAT = option("--format", choices=("csv", "tsv", "jsonl", "json", "parquet", "txt"),
                 help="format of FILE where its name doesn't tell it, as that of standard input (FILE -)")
 WEIGHTS = option("--weights", metavar="NAME",
-                 help="language model to start from: wiki-small, wt103 (downloaded if need be), none, a run folder or "
-                      "a weights file (default: the recipe's)")
+                 help="language model to start from: wiki-small, english-small, wt103 (downloaded if need be), none, a "
+                      "run folder or a weights file (default: the recipe's)")
 JSON = option("--json", action="store_true", help="the result as JSON")
 COMMON = (
     option("-v", "--verbose", action="store_true", help="say more while running"),

@@ -301,8 +301,9 @@ TEXTS = (
         option("--preset", metavar="NAME", help="few-labels, quick, fastai, tiny, ..., a JSON file of a recipe, or a "
                                                 "run folder (default: few-labels below 2,000 labelled texts, otherwise "
                                                 "quick)"),
-        option("--weights", metavar="NAME", help="language model to start from: wiki-small, wt103 (downloaded if need "
-                                                 "be), none, or a run folder (default: the bundled one)"),
+        option("--weights", metavar="NAME", help="language model to start from: english-small, wiki-small, wt103 "
+                                                 "(downloaded if need be), none, or a run folder (default: "
+                                                 "english-small, where --lang is en)"),
         option("--direction", choices=DIRECTIONS, help="language models to use (default: the preset's)"),
         option("--task", default="auto", choices=("auto", "classification", "multilabel", "regression"),
                help="(default: by the labels)"),
