@@ -28,6 +28,7 @@ from ulmfit_fastai.model.batch_norm import set_statistics
 from ulmfit_fastai.model.learners import FrozenBatchNorm, set_trainable
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.results.verdict import differences_in_scale
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import estimate, session
 from ulmfit_fastai.training.callbacks import Budget
@@ -198,6 +199,14 @@ def test_it_is_off_in_what_reproduces_the_paper_and_changes_no_hash_where_it_is_
     for name in ("paper", "paper-wt103", "scripts", "fastai", "paper-small"):
         assert preset(name).classifier.precise_batch_norm is None
     assert recipe(None).hash == preset("tiny").replace(precision="fp32").hash != recipe().hash
+
+
+def test_a_recipe_and_a_result_say_that_it_is_beyond_the_paper():
+    asked = recipe(4000)
+    assert "beyond     batch norm's statistics from 4,000 training texts" in repr(asked)
+    assert "batch norm" not in repr(recipe(None))
+    said = [differences_in_scale("imdb", each.to_dict(), {}) for each in (asked, recipe(None))]
+    assert [sum("batch norm's statistics" in why for why in each) for each in said] == [1, 0]
 
 
 def test_a_plan_counts_its_time(reviews, monkeypatch):

@@ -248,6 +248,9 @@ class Recipe:
             lines += _describe(name, phase, drops.classifier_dropouts if name == "classifier" else drops.lm_dropouts)
         if self.lm is None:
             lines.append("  lm         none")
+        if self.classifier.precise_batch_norm is not None:
+            texts = self.classifier.precise_batch_norm
+            lines.append(f"  beyond     batch norm's statistics from {texts:,} training texts")
         if self.adversarial.is_on:
             a = self.adversarial
             lines.append(f"  beyond     adversarial training: weight {a.weight:g}, virtual {a.virtual_weight:g}, "

@@ -290,6 +290,8 @@ def differences_in_scale(task: str, recipe: dict[str, Any], data: dict[str, Any]
     adversarial = recipe.get("adversarial") or {}
     if adversarial.get("weight") or adversarial.get("virtual_weight"):
         found.append(BEYOND)
+    if (recipe.get("classifier") or {}).get("precise_batch_norm") is not None:
+        found.append("batch norm's statistics are those of a sample of training texts, which is beyond the paper")
     return tuple(found)
 
 
