@@ -99,10 +99,13 @@ def main(arguments: list[str] | None = None) -> None:
                              "ulmfit_fastai/data, where wiki-small is")
     parser.add_argument("--name", choices=BUNDLED_WEIGHTS, default=BUNDLED_WEIGHTS[0])
     parser.add_argument("--reviews", type=Path, help="held-out reviews to measure on too, of `benchmarks.opinions`")
+    parser.add_argument("--kinds", nargs="+", help="measure on these only, such as wikipedia_en/valid reviews")
+    parser.add_argument("--most", type=int, help="measure on so many texts of each kind, the first ones (default: all)")
     parser.add_argument("--results", type=Path, help="default: data/results/NAME")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     texts = held_out(args.data) | ({} if args.reviews is None else {"reviews": list(read_corpus(args.reviews))})
+    texts = {kind: some[: args.most] for kind, some in texts.items() if not args.kinds or kind in args.kinds}
     results = args.results or ROOT / "data" / "results" / args.name
     for run in args.runs:
         about = bundle(run, texts, target=args.target, results=results, earlier=args.earlier, name=args.name)
