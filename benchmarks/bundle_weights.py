@@ -89,6 +89,17 @@ def earlier_edition(folder: Path, direction: str) -> LMWeights:
     return LMWeights.load(folder / f"wiki-small-{direction}.safetensors", vocab=folder / "wiki-small.vocab.json")
 
 
+def first_words(texts: list[str], most: int | None) -> list[str]:
+    """The first texts, until they have so many words."""
+    found, words = [], 0
+    for text in texts:
+        if most is not None and words >= most:
+            break
+        found.append(text)
+        words += len(text.split())
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished folders of `ulmfit-fastai pretrain`")
@@ -100,12 +111,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", choices=BUNDLED_WEIGHTS, default=BUNDLED_WEIGHTS[0])
     parser.add_argument("--reviews", type=Path, help="held-out reviews to measure on too, of `benchmarks.opinions`")
     parser.add_argument("--kinds", nargs="+", help="measure on these only, such as wikipedia_en/valid reviews")
-    parser.add_argument("--most", type=int, help="measure on so many texts of each kind, the first ones (default: all)")
+    parser.add_argument("--most-words", type=int, help="of each kind, in whole texts from the first one (default: all)")
     parser.add_argument("--results", type=Path, help="default: data/results/NAME")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     texts = held_out(args.data) | ({} if args.reviews is None else {"reviews": list(read_corpus(args.reviews))})
-    texts = {kind: some[: args.most] for kind, some in texts.items() if not args.kinds or kind in args.kinds}
+    texts = {kind: first_words(some, args.most_words) for kind, some in texts.items()
+             if not args.kinds or kind in args.kinds}
     results = args.results or ROOT / "data" / "results" / args.name
     for run in args.runs:
         about = bundle(run, texts, target=args.target, results=results, earlier=args.earlier, name=args.name)
