@@ -6,8 +6,8 @@
 
 The reviews are IMDb's training and unlabelled ones, never its test texts, and the `dev` half of 10,000 of Yelp's; of
 each, 500 are held out. The order is drawn, so that all kinds lie beside each other. `--imdb` and `--articles` make it
-shorter: the edition that is bundled has read half of IMDb's reviews and 1,000 articles, in an hour and a bit of one
-core a direction.
+shorter: the edition that is bundled has read half of IMDb's reviews and 1,000 articles, in 1.4 hours of one core
+a direction.
 """
 
 from __future__ import annotations
