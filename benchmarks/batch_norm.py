@@ -2,11 +2,14 @@
 
     python -m benchmarks.batch_norm trec6 --data trec6.parquet --seeds 3 --out runs/batch-norm
     python -m benchmarks.batch_norm imdb --data imdb.tgz --labels 2000 --set lm.max_docs=3000 --seeds 2 --out runs/bn
+    python -m benchmarks.batch_norm imdb --data imdb.tgz --lm-from runs/imdb-quick --set valid_fraction=0.1
 
 The preset `quick`, forward and backward. After each epoch the same weights are measured with either, on the texts held
-out (a fifth of the training set; the test set is never read), so that a difference is that of the statistics alone; it
-is paired text by text, with its standard error. The training goes on with neither: batch norm trains on its batches.
-Resumable by run: a finished one is not made again. Writes data/results/batch-norm/TASK-LABELS.json.
+out (a fifth of the training set, unless --set says otherwise; the test set is never read), so that a difference is that
+of the statistics alone; it is paired text by text, with its standard error. The training goes on with neither: batch
+norm trains on its batches. With --lm-from the language models are those of finished runs of `quick`, whose own part of
+held-out texts is a tenth. Resumable by run: a finished one is not made again. Writes
+data/results/batch-norm/TASK-LABELS.json.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,7 @@ from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.training.precise_batch_norm import TEXTS
 from ulmfit_fastai.training.runs import run
+from ulmfit_fastai.training.sharing import by_direction
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,15 +97,17 @@ def compared(running: dict[str, list[float]], precise: dict[str, list[float]]) -
            for name, found in (("running", running), ("precise", precise))}}
 
 
-def measure(dataset: Dataset, out: Path, recipe: Recipe, **options: Any) -> dict[str, Any]:
+def measure(dataset: Dataset, out: Path, recipe: Recipe, lm_from: Sequence[Path] = (), **options: Any
+            ) -> dict[str, Any]:
     """Train a run, or read what a finished one measured: by direction, the comparison after each epoch."""
-    kept = out / "batch_norm.json"
+    kept, sources = out / "batch_norm.json", by_direction(lm_from, recipe.directions)
     if not kept.exists():
         before, after = Measure(4), Measure(6)
         for direction in recipe.directions:  # one after the other, so that each has its own rows
             one, folder = replace(recipe, directions=(direction,)), out / direction
             before.epochs, after.epochs = [], []
-            run(one, dataset, folder, cbs=[before, after], plan=False, **options)
+            given = {direction: sources[direction]} if sources else None
+            run(one, dataset, folder, cbs=[before, after], lm_from=given, plan=False, **options)
             if json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] != "finished":
                 raise SystemExit(f"{folder}: stopped in good order; the same command goes on")
             found = [compared(*pair) for pair in zip(before.epochs, after.epochs, strict=True)]
@@ -117,6 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--labels", type=int, help="(default: all)")
     parser.add_argument("--seeds", type=int, default=1, help="runs (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--lm-from", type=Path, nargs="+", default=[], metavar="RUN",
+                        help="runs whose fine-tuned language models to take")
+    parser.add_argument("--direction", choices=("forward", "backward"), help="(default: both, one after the other)")
     parser.add_argument("--out", type=Path, default=Path("runs/batch-norm"))
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "batch-norm")
     args = parser.parse_args(arguments)
@@ -126,7 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for seed in range(args.seeds):
         recipe = recipe_of(args.task, args.labels, seed, settings)
-        found = measure(dataset, args.out / f"{args.task}-{labels}-{seed}", recipe)
+        if args.direction:
+            recipe = replace(recipe, directions=(args.direction,))
+        found = measure(dataset, args.out / f"{args.task}-{labels}-{seed}", recipe, args.lm_from)
         for direction, epochs in found.items():
             rows.append({"seed": seed, "direction": direction, "epochs": epochs})
             last = epochs[-1]

@@ -183,7 +183,7 @@ def test_imdb_hands_on_everything_that_was_typed(reproduced, capsys):
     assert main(typed.split()) == 0
     assert reproduced == [(("quick",), {
         "data": "here.tgz", "corpus": "wiki", "out": "there", "directions": ("forward", "backward"), "device": "cpu",
-        "lm_from": "other", "resume": False, "time_budget": 5400.0, "dry_run": True, "parallel": False, "seed": 3,
+        "lm_from": ["other"], "resume": False, "time_budget": 5400.0, "dry_run": True, "parallel": False, "seed": 3,
         "classifier.bs": 32, "weights": "none"})]
     assert "a result" in capsys.readouterr().out
 

@@ -260,6 +260,30 @@ def test_stopped_within_a_run_it_goes_on_to_the_same_table(n, table7, reviews, o
     assert whole.errors["full_discr"] == table.errors["full_discr"]
 
 
+def test_rows_take_the_language_model_of_a_run_that_is_given(table7, reviews, options, tmp_path):
+    table, _ = table7
+    given = next((table.folder / "shared").glob("lm-forward-*"))
+    plan = ablate("table7", reviews, out=tmp_path, rows=["last", "full"], lm_from=[given], dry_run=True, **options)
+    assert plan.rows and not any("language model" in what for what, *_ in plan.rows)
+    found = ablate("table7", reviews, out=tmp_path, rows=["last", "full"], lm_from=given, **options)
+    assert found.errors["last"] == table.errors["last"]
+    shared = next((tmp_path / "shared").glob("lm-forward-*"))
+    record = json.loads((shared / "run.json").read_text())
+    assert (shared / record["language_model_of"]["forward"]).resolve() == given.resolve()
+
+
+def test_a_language_model_that_no_row_would_lead_to_is_refused(table7, reviews, options, tmp_path):
+    table, _ = table7
+    given = next((table.folder / "shared").glob("lm-forward-*"))
+    for dry_run in (True, False):
+        with pytest.raises(RunMismatch, match="lm.bptt"):
+            ablate("table7", reviews, out=tmp_path, rows=["last"], lm_from=[given], dry_run=dry_run,
+                   **options | {"lm.bptt": 9})
+    with pytest.raises(RunMismatch, match="no run here fine-tunes a language model"):
+        ablate("table7", reviews, out=tmp_path, rows=["from_scratch"], lm_from=[given], **options)
+    assert not list(tmp_path.glob("*/run.json"))
+
+
 def test_the_time_budget_is_for_all_runs_together(reviews, options, tmp_path, monkeypatch):
     clock, left = [0.0], []
     monkeypatch.setattr(grid.time, "monotonic", lambda: clock[0])
@@ -710,7 +734,7 @@ def test_reproduce_hands_on_what_was_typed(monkeypatch, capsys, tmp_path):
     assert calls == [(("trec6", "quick"), {
         "data": "x.parquet", "verify": True, "train": None, "out": "runs/trec6", "corpus": None,
         "directions": ("forward", "backward"), "device": None, "resume": True, "time_budget": None, "dry_run": True,
-        "parallel": None, "seed": 2, "lm_from": "a"})]
+        "parallel": None, "seed": 2, "lm_from": ["a"]})]
     assert main([*typed.split(), "--no-verify", "--train-part", "dev"]) == 0
     told = calls.pop()[1]
     assert (told["verify"], told["train"]) == (False, "dev")

@@ -153,3 +153,17 @@ def test_outputs_stay_in_memory_for_the_end_of_the_same_run(reviews, tmp_path, m
     folder = run(quick_recipe(), reviews, tmp_path / "run", cache=tmp_path, progress=False)
     assert json.loads((folder / "run.json").read_text())["metrics"]["forward"]["n"] == 20
     assert (folder / "state" / "test_forward.npy").exists() and files and "state" not in files
+
+
+def test_each_direction_takes_the_language_model_of_the_run_that_has_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("ULMFIT_CACHE", str(tmp_path / "cache"))
+    reviews = synthetic_reviews(n_train=60, n_test=20, n_unsup=40)
+    tiny = preset("tiny").replace(**{"classifier.stages": preset("tiny").classifier.stages[:1]})
+    for direction in ("forward", "backward"):
+        run(tiny.replace(directions=(direction,)), reviews, tmp_path / direction, until="lm", progress=False)
+    both = reproduce(reviews, tiny, out=tmp_path / "both", directions=("forward", "backward"), progress=False,
+                     lm_from=[tmp_path / "forward", tmp_path / "backward"], parallel=False)
+    assert both.run["language_model_of"] == {"forward": "../forward", "backward": "../backward"}
+    with pytest.raises(ValueError, match="expected a finished backward language model, found that of forward only"):
+        reproduce(reviews, tiny, out=tmp_path / "other", directions=("forward", "backward"), progress=False,
+                  lm_from=[tmp_path / "forward"])

@@ -243,7 +243,8 @@ POSITIONAL = ("file", "model", "run")
 def refuse_empty(args: argparse.Namespace) -> None:
     """Refuse empty words, and a working folder that is gone, before anything is done."""
     for name in PATHS:
-        if getattr(args, name, None) == "":
+        given = getattr(args, name, None)
+        if given == "" or isinstance(given, list) and "" in given:
             said = name.upper() if name in POSITIONAL else f"--{name.replace('_', '-')}"
             raise UlmfitError(f"{said} is empty: is a variable of the shell not set?", field=name)
     try:

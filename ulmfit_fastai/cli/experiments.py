@@ -47,7 +47,7 @@ def common(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all experiments take."""
     return {"base": args.preset, "seeds": args.seeds, "data": args.data, "verify": not args.no_verify,
             "train": args.train_part, "corpus": args.corpus, "out": args.out, "time_budget": args.time_budget,
-            "device": args.device, "dry_run": args.dry_run, **overrides(args)}
+            "lm_from": args.lm_from or (), "device": args.device, "dry_run": args.dry_run, **overrides(args)}
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -160,7 +160,8 @@ def whole_number(text: str) -> int:
 
 _DIRECTION = option("--direction", choices=DIRECTIONS,
                     help="language models to use (default: forward, as in the paper)")
-_EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, WEIGHTS, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN, SET, JSON)
+_EXPERIMENT = (DATA, CORPUS, NO_VERIFY, TRAIN_PART, BASE, WEIGHTS, LM_FROM, SEEDS, OUT, DEVICE, TIME_BUDGET, DRY_RUN,
+               SET, JSON)
 EXPERIMENTS = (
     Command("reproduce", reproduce, (
         option("tasks", nargs="+", choices=(*TASKS, "all"), metavar="TASK", help="one data set, several, or all"),

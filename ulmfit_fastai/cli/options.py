@@ -100,9 +100,10 @@ DRY_RUN = option("--dry-run", action="store_true",
 TASK = option("--task", choices=tuple(TASKS), default="imdb", help="data set the recipe is for (default: %(default)s)")
 CORPUS = option("--corpus", metavar="PATH",
                 help="general text for a recipe that pretrains (paper, scripts): a file, a folder, or wikitext-103")
-LM_FROM = option("--lm-from", metavar="RUN",
-                 help="take the fine-tuned language model of this finished run instead of making the same again: to "
-                      "try another classifier or number of labels in minutes")
+LM_FROM = option("--lm-from", metavar="RUN", nargs="+",
+                 help="take the fine-tuned language models of this run, or of several (one may have the forward and "
+                      "another the backward one), instead of making the same again: to try another classifier or "
+                      "number of labels in minutes")
 SEP = option("--sep", type=separator, metavar="MARK", help="what separates the cells of CSV, such as ';' or tab "
                                                            "(default: a comma, or what the header has instead)")
 NO_HEADER = option("--no-header", action="store_true", help="the first row of CSV is one like the others: columns are "

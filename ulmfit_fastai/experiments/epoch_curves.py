@@ -70,6 +70,7 @@ def figure4(
     train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
+    lm_from: str | Path | Sequence[str | Path] = (),
     time_budget: float | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -103,8 +104,9 @@ def figure4(
     dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     if dry_run:
-        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
-    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+        return plan_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, device=device, cache=cache,
+                         progress=progress)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, time_budget=time_budget, device=device,
                        progress=progress, cache=cache)
     results = {current.folder: result_of(current, dataset, folder) for current in cells}
     frames = [(current, _errors_by_epoch(result)) for current in cells

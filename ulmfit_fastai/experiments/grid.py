@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .._errors import UlmfitError
 from .._files import expanded
 from .._words import duration
 from ..recipe.recipe import Recipe
@@ -30,7 +31,13 @@ from ..training.corpus import Corpus, source_of
 from ..training.processes import refuse_several
 from ..training.runs import plan_run, run
 from ..training.session import Stopped
-from ..training.sharing import is_finished, language_model_recipe, pretraining_recipe
+from ..training.sharing import (
+    folders,
+    is_finished,
+    language_model_in,
+    language_model_recipe,
+    pretraining_recipe,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,7 @@ def run_grid(
     out: str | Path,
     *,
     time_budget: float | None = None,
+    lm_from: str | Path | Sequence[str | Path] = (),
     after_cell: Callable[[], Any] = lambda: None,
     **options: Any,
 ) -> dict[str, str]:
@@ -93,10 +101,15 @@ def run_grid(
     They run in the order given. `time_budget` (seconds) is for all of them together. A run whose loss is no longer a
     number is reported and left, the others go on; the next call tries it again. `after_cell` is called after each
     finished run. `options` are those of `runs.run`.
+
+    `lm_from` are folders of other runs: cells whose language model would be one of theirs take it instead of making
+    the same again. RunMismatch where it would be no cell's.
     """
     refuse_several("a table or figure of many runs")
     out, todo = expanded(out), distinct(cells)
-    runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options)
+    given = folders(lm_from)
+    refuse_useless(given, todo, dataset, out)
+    runs = _Runs(dataset, None if time_budget is None else time.monotonic() + time_budget, options, given)
     missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
     log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
     left = [c for c in todo if c.folder in missing]
@@ -115,6 +128,36 @@ def run_grid(
     return missing
 
 
+def refuse_useless(sources: Sequence[str | Path], cells: Sequence[Cell], dataset: Dataset, out: str | Path) -> None:
+    """RunMismatch for a run whose language models no cell would lead to."""
+    wanted = {(direction, recipe.hash): recipe for c in cells
+              for direction, shared in shared_runs(c.recipe, out).items()
+              for phase, recipe, _ in shared if phase == "lm"}
+    for source in sources:
+        why: UlmfitError | None = None
+        for (direction, _), recipe in wanted.items():
+            try:
+                if language_model_in(source, recipe, direction, dataset.fingerprint)[1] == "lm":
+                    break
+                why = RunMismatch(f"{source}: expected a fine-tuned {direction} language model, found a pretrained one",
+                                  path=source)
+            except UlmfitError as error:
+                why = why or error
+        else:
+            raise why or RunMismatch(f"{source}: no run here fine-tunes a language model", path=source)
+
+
+def fitting_model(sources: Sequence[str | Path], recipe: Recipe, direction: str, dataset: Dataset) -> str | Path | None:
+    """The first of these runs whose fine-tuned language model is the one that a recipe leads to; None if none is."""
+    for source in sources:
+        try:
+            if language_model_in(source, recipe, direction, dataset.fingerprint)[1] == "lm":
+                return source
+        except UlmfitError:
+            continue
+    return None
+
+
 @dataclass
 class _Runs:
     """Runs of one data set, each to its end, in what is left of the time."""
@@ -122,6 +165,7 @@ class _Runs:
     dataset: Dataset
     deadline: float | None
     options: dict[str, Any]
+    lm_from: Sequence[str | Path] = ()
 
     def finished(self, recipe: Recipe, folder: Path) -> bool:
         corpus = self.options.get("corpus")
@@ -131,6 +175,10 @@ class _Runs:
         """A cell's run, after those that it shares with others."""
         sources: dict[str, Path] = {}
         for direction, shared in shared_runs(cell.recipe, out).items():
+            given = [fitting_model(self.lm_from, recipe, direction, self.dataset) for phase, recipe, _ in shared
+                     if phase == "lm"]
+            if given and given[0] is not None:
+                shared, sources[direction] = shared[-1:], Path(given[0])
             for phase, recipe, folder in shared:
                 start = {direction: sources[direction]} if direction in sources else None
                 self.to_the_end(recipe, folder, until=phase, lm_from=start)
@@ -178,11 +226,13 @@ class GridPlan:
 
 def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpus: Corpus | None = None,
               ids: TokenIds | None = None, device: Any = None, cache: Path | None = None,
-              progress: bool = True) -> GridPlan:
+              lm_from: str | Path | Sequence[str | Path] = (), progress: bool = True) -> GridPlan:
     """Time what `run_grid` would run: each kind of run on a few batches of its first seed."""
     out = expanded(out)
     kinds: dict[str, tuple[str, Recipe, list[str]]] = {}
     count: Counter[str] = Counter()
+    given = folders(lm_from)
+    refuse_useless(given, distinct(cells), dataset, out)
     noted: set[Path] = set()
 
     def note(what: str, recipe: Recipe, folder: Path, skip: list[str]) -> None:
@@ -197,6 +247,9 @@ def plan_grid(cells: Sequence[Cell], dataset: Dataset, out: str | Path, *, corpu
             continue
         done: list[str] = []
         for direction, shared in shared_runs(current.recipe, out).items():
+            if any(fitting_model(given, recipe, direction, dataset) for phase, recipe, _ in shared if phase == "lm"):
+                done += [f"{direction}/{phase}" for phase, *_ in shared]
+                continue
             for phase, recipe, folder in shared:
                 before = [f"{direction}/pretrain"] if phase == "lm" else []
                 note(f"{direction} {NAMES[phase]} of {current.recipe.name}", recipe, folder,

@@ -144,6 +144,7 @@ def lowshot(
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     baselines: bool = True,
+    lm_from: str | Path | Sequence[str | Path] = (),
     time_budget: float | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -190,7 +191,8 @@ def lowshot(
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     cells = lowshot_cells(dataset, labels, **how)
     if dry_run:
-        return plan_grid(cells, dataset, folder, corpus=corpus, device=device, cache=cache, progress=progress)
+        return plan_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, device=device, cache=cache,
+                         progress=progress)
     bags = _baselines(cells, dataset, folder) if baselines else {}
 
     def so_far(missing: dict[str, str] | None = None) -> LowShot:
@@ -201,8 +203,8 @@ def lowshot(
         return found
 
     left = None if time_budget is None else max(time_budget - (time.monotonic() - started), 0.0)
-    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=left, device=device, progress=progress,
-                       cache=cache, after_cell=so_far)
+    missing = run_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, time_budget=left, device=device,
+                       progress=progress, cache=cache, after_cell=so_far)
     result = so_far(missing)
     if result.points["error"].notna().any():
         save_figure(result.plot(), folder / "lowshot")

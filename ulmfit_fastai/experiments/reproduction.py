@@ -19,6 +19,7 @@ from ..training.baseline import tfidf_baseline
 from ..training.corpus import Corpus
 from ..training.processes import join, processes
 from ..training.runs import refuse_other_models, run
+from ..training.sharing import LmFrom, by_direction
 from .base import refuse_early
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def reproduce_imdb(
     corpus: Corpus | None = None,
     out: str | Path = "runs/imdb",
     directions: Sequence[str] | None = None,
-    lm_from: str | Path | Mapping[str, str | Path] | None = None,
+    lm_from: LmFrom | None = None,
     device: str | None = None,
     resume: bool = True,
     time_budget: float | None = None,
@@ -56,8 +57,9 @@ def reproduce_imdb(
             folder of articles, 'wikitext-103' from fastai's cache, or texts in a list.
         out: the run folder: everything the run makes. The same folder again goes on where it stopped.
         directions: ('forward',), ('backward',) or both; None: the preset's.
-        lm_from: another run's folder (or one for each direction) whose fine-tuned language model to take instead of
-            making the same again; refused where it is another than this recipe would lead to.
+        lm_from: another run's folder whose fine-tuned language models to take instead of making the same again, or
+            several, of which each direction takes the first that has one, or {direction: folder}; refused where they
+            are others than this recipe would lead to.
         device: 'cpu', 'cuda', 'mps'; None: the best there is.
         resume: False moves an earlier run in `out` aside and starts anew.
         time_budget: seconds after which to stop in good order; call again to go on.
@@ -94,7 +96,7 @@ def reproduce(
     corpus: Corpus | None = None,
     out: str | Path | None = None,
     directions: Sequence[str] | None = None,
-    lm_from: str | Path | Mapping[str, str | Path] | None = None,
+    lm_from: LmFrom | None = None,
     device: str | None = None,
     resume: bool = True,
     time_budget: float | None = None,
@@ -121,14 +123,13 @@ def reproduce(
     if corpus is not None and recipe.weights != "pretrain":
         raise LostSetting(f"corpus: no effect on recipe {recipe.name!r}, whose weights are {recipe.weights!r}: only "
                           "'pretrain' reads one", field="corpus", advice="leave it out")
-    if lm_from is not None and not isinstance(lm_from, Mapping):
-        lm_from = dict.fromkeys(recipe.directions, lm_from)
-    if lm_from:  # what is wrong with it is said before a download
-        refuse_other_models(lm_from, recipe, out or Path("runs") / name, resume=resume)
+    borrowed = by_direction(lm_from, recipe.directions)
+    if borrowed:  # what is wrong with it is said before a download
+        refuse_other_models(borrowed, recipe, out or Path("runs") / name, resume=resume)
     with join(device).first():
         dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = run_with_baseline(
-        recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=lm_from, device=device,
+        recipe, dataset, out or Path("runs") / dataset.name, corpus=corpus, lm_from=borrowed, device=device,
         resume=resume, time_budget=time_budget, dry_run=dry_run, progress=progress, parallel=parallel, cbs=cbs)
     if dry_run:
         smaller = {"paper": "fastai", "paper-wt103": "fastai", "scripts": "fastai", "fastai": "quick",

@@ -52,6 +52,7 @@ def ablate(
     train: str | None = None,
     corpus: Corpus | None = None,
     out: str | Path | None = None,
+    lm_from: str | Path | Sequence[str | Path] = (),
     time_budget: float | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -78,6 +79,8 @@ def ablate(
             the base starts from nothing. Stage 1 is run for each seed; a run folder as `weights` saves that.
         out: folder of the runs, which may be shared by the tables of a task; <table>.csv, .json, .png and .svg end up
             there. None: runs/ablations/<task>.
+        lm_from: folders of other runs: rows whose language model would be one of theirs take it instead of making the
+            same again. Refused where it would be no row's.
         time_budget: seconds for all of it.
         dry_run: train nothing, only measure how long what is missing would take here.
         ids: the texts already numericalised (from a pack), for a machine without them.
@@ -102,7 +105,8 @@ def ablate(
     dataset = task if isinstance(task, Dataset) else load_task(task, data, verify=verify, train=train)
     folder = Path(out or Path("runs") / "ablations" / dataset.name)
     if dry_run:
-        return plan_grid(cells, dataset, folder, corpus=corpus, ids=ids, device=device, cache=cache, progress=progress)
+        return plan_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, ids=ids, device=device, cache=cache,
+                         progress=progress)
 
     def so_far(missing: dict[str, str] | None = None) -> AblationTable:
         found = collect(table, cells, dataset, folder, missing=missing or {}, device=device,
@@ -110,7 +114,7 @@ def ablate(
         found.save()
         return found
 
-    missing = run_grid(cells, dataset, folder, corpus=corpus, time_budget=time_budget, device=device,
+    missing = run_grid(cells, dataset, folder, corpus=corpus, lm_from=lm_from, time_budget=time_budget, device=device,
                        progress=progress, cache=cache, ids=ids, after_cell=so_far)
     result = so_far(missing)
     save_figure(result.plot(), folder / table)

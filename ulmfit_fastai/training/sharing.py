@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 PHASES = ("pretrain", "lm")
 """What can be shared: everything up to the end of LM fine-tuning."""
+LmFrom = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+"""Whose language models to take: a run folder, several, or one for each direction."""
 ANY_CLASSIFIER = Phase(stages=full(1, 0.01), optimizer=Optimizer())
 """What stands in a recipe for a classifier that is never trained."""
 
@@ -97,6 +100,32 @@ def adopt_language_model(folder: RunFolder, recipe: Recipe, direction: str, sour
     for name in taken:
         folder.mark_phase(direction, name)
     log.info("%s: the %s language model is that of %s", folder.path, direction, other.path)
+
+
+def by_direction(lm_from: LmFrom | None, directions: Iterable[str]) -> dict[str, str | Path]:
+    """{direction: run folder}: of several folders the first that has a language model of the direction.
+
+    Where none has, it is the first of them, so that what is wrong with it can be said.
+    """
+    if lm_from is None:
+        return {}
+    if isinstance(lm_from, Mapping):
+        return dict(lm_from)
+    sources = folders(lm_from)
+    return {direction: next((one for one in sources if _has_one(one, direction)), sources[0])
+            for direction in (directions if sources else ())}
+
+
+def folders(lm_from: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """A run folder, or several, as a list."""
+    return [lm_from] if isinstance(lm_from, str | Path) else list(lm_from)
+
+
+def _has_one(source: str | Path, direction: str) -> bool:
+    try:
+        return RunFolder(source).read().phase_done(direction, "lm")
+    except (UlmfitError, OSError):
+        return False
 
 
 def _taken(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], direction: str) -> list[dict[str, Any]]:
