@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import other_subjects, rivals
+from benchmarks import other_subjects, rivals, rivals_figure
 from ulmfit_fastai.texts.splits import split_validation
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 
@@ -77,3 +77,25 @@ def test_the_real_sets_have_their_rows(name, folder, counts, classes):
     assert {split: n for split, n in found.counts.items() if n} == counts and len(found.classes) == classes
     test = set(found.df["text"].iloc[found.rows("test")])
     assert not test & set(found.df["text"].iloc[found.rows("train")])
+
+
+def test_the_figure_and_the_table_hold_what_was_measured(tmp_path, capsys):
+    def summary(name, labels, error, sd, seconds):
+        return {"name": name, "labels": labels, "error": error, "sd": sd, "seeds": 3, "seconds": seconds,
+                "megabytes": None}
+
+    bag = next(iter(rivals.BAGS))
+    for task, error in (("trec6", 31.26), ("ag", 20.0)):
+        rows = [summary(bag, 200, error, 1.25, 0.4), summary(bag, 500, 1.0, None, 1.0)]
+        rows += [summary("ULMFiT, english-small", 200, 12.0, 0.5, 150.0)] if task == "ag" else []
+        (tmp_path / f"rivals-{task}.json").write_text(json.dumps({"summary": rows}))
+    rivals_figure.main(["--folder", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "| | TREC-6 | AG |", "|---|---|---|", f"| {bag} | 31.3 (1.2), 0 s | 20.0 (1.2), 0 s |",
+        "| ULMFiT, english-small |  | 12.0 (0.5), 150 s |"]
+    first, second = rivals_figure.figure(rivals_figure.summaries(tmp_path, 200), 200).axes
+    drawn = [[float(bars[0].get_xdata()[0]) for bars in axes.containers] for axes in (first, second)]
+    assert drawn == [[31.26], [12.0, 20.0]]  # from below: ours last in the table, lowest in the figure
+    assert (tmp_path / "rivals-200.png").stat().st_size > 5000 and (tmp_path / "rivals-200.svg").exists()
+    with pytest.raises(SystemExit, match="expected rivals-TASK.json with 100 labels"):
+        rivals_figure.main(["--folder", str(tmp_path), "--labels", "100"])
