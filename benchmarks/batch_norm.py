@@ -5,10 +5,11 @@
     python -m benchmarks.batch_norm imdb --data imdb.tgz --lm-from runs/imdb-quick --set valid_fraction=0.1
 
 The preset `quick`, forward and backward. After each epoch the same weights are measured with either, on the texts held
-out (a fifth of the training set, unless --set says otherwise; the test set is never read), so that a difference is that
-of the statistics alone; it is paired text by text, with its standard error. The training goes on with neither: batch
-norm trains on its batches. With --lm-from the language models are those of finished runs of `quick`, whose own part of
-held-out texts is a tenth. Resumable by run: a finished one is not made again. Writes
+out (a fifth of the training set, unless --set says otherwise), so that a difference is that of the statistics alone; it
+is paired text by text, with its standard error. The training goes on with neither: batch norm trains on its batches.
+With --lm-from the language models are those of finished runs of `quick`, whose own part of held-out texts is a tenth.
+The test set is not read, unless --set evaluate=test makes a whole run of `quick` of each direction, in
+--out/TASK-LABELS-SEED/DIRECTION. Resumable by run and direction: a finished one is not made again. Writes
 data/results/batch-norm/TASK-LABELS.json.
 """
 
@@ -100,21 +101,20 @@ def compared(running: dict[str, list[float]], precise: dict[str, list[float]]) -
 def measure(dataset: Dataset, out: Path, recipe: Recipe, lm_from: Sequence[Path] = (), **options: Any
             ) -> dict[str, Any]:
     """Train a run, or read what a finished one measured: by direction, the comparison after each epoch."""
-    kept, sources = out / "batch_norm.json", by_direction(lm_from, recipe.directions)
-    if not kept.exists():
-        before, after = Measure(4), Measure(6)
-        for direction in recipe.directions:  # one after the other, so that each has its own rows
-            one, folder = replace(recipe, directions=(direction,)), out / direction
+    sources, before, after, found = by_direction(lm_from, recipe.directions), Measure(4), Measure(6), {}
+    for direction in recipe.directions:  # one after the other, so that each has its own rows
+        folder = out / direction
+        kept = folder / "batch_norm.json"
+        if not kept.exists():
             before.epochs, after.epochs = [], []
             given = {direction: sources[direction]} if sources else None
+            one = replace(recipe, directions=(direction,))
             run(one, dataset, folder, cbs=[before, after], lm_from=given, plan=False, **options)
             if json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] != "finished":
                 raise SystemExit(f"{folder}: stopped in good order; the same command goes on")
-            found = [compared(*pair) for pair in zip(before.epochs, after.epochs, strict=True)]
-            write_json_atomic(folder / "batch_norm.json", found)
-        write_json_atomic(kept, {direction: json.loads((out / direction / "batch_norm.json").read_text())
-                                 for direction in recipe.directions})
-    return json.loads(kept.read_text())
+            write_json_atomic(kept, [compared(*pair) for pair in zip(before.epochs, after.epochs, strict=True)])
+        found[direction] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:

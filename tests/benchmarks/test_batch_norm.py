@@ -46,3 +46,11 @@ def test_language_models_of_other_runs_are_taken(reviews, recipe, tmp_path):
     for direction in recipe.directions:
         record = json.loads((tmp_path / "bn" / direction / "run.json").read_text())
         assert record["language_model_of"] == {direction: f"../../lm-{direction}"}
+
+
+def test_a_direction_that_was_measured_alone_is_not_made_again(reviews, recipe, tmp_path):
+    one = batch_norm.measure(reviews, tmp_path, replace(recipe, directions=("forward",)), progress=False)
+    made = (tmp_path / "forward" / "run.json").stat().st_mtime_ns
+    both = batch_norm.measure(reviews, tmp_path, recipe, progress=False)
+    assert list(both) == ["forward", "backward"] and both["forward"] == one["forward"]
+    assert (tmp_path / "forward" / "run.json").stat().st_mtime_ns == made
