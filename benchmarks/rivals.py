@@ -7,9 +7,10 @@
 
 TF-IDF and NB-SVM (bags of words), fastText, sentence embeddings of all-MiniLM-L6-v2 under a logistic regression, and
 SetFit, which trains that model on pairs of the texts first; `--ours` adds ULMFiT from the bundled weights it names,
-forward, and with `--both` both directions too. Every one trains on the same rows and predicts the whole test set.
-Errors, seconds and megabytes go to --out after every figure, and the same command goes on from there. A rival that
-isn't installed is left out, and said.
+forward, and with `--both` both directions too. Every one trains on the same rows and predicts the whole test set, or
+the same --test-texts of it (embedding 25,000 reviews takes a core the better part of an hour). Errors, seconds and
+megabytes go to --out after every figure, and the same command goes on from there. A rival that isn't installed is left
+out, and said.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ulmfit_fastai.results.environment import command_line, describe_device, now
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.texts.sources import load_task
 from ulmfit_fastai.training.baseline import tfidf_baseline
+from ulmfit_fastai.training.prepare import some_rows
 
 log = logging.getLogger("rivals")
 Record = dict[str, Any]
@@ -145,7 +147,7 @@ def ours(name: str, dataset: Dataset, train: np.ndarray, test: np.ndarray, folde
     from ulmfit_fastai import ULMFiT
 
     frame = dataset.df
-    rest = np.setdiff1d(np.arange(len(frame)), np.union1d(train, test))
+    rest = np.setdiff1d(np.arange(len(frame)), np.union1d(train, dataset.rows("test")))
     started = time.perf_counter()
     weights, both = OURS[name]
     model = ULMFiT(weights=weights, directions="both" if both else None, random_state=seed, progress=False).fit(
@@ -159,9 +161,9 @@ def ours(name: str, dataset: Dataset, train: np.ndarray, test: np.ndarray, folde
             "fit_seconds": round(fitted - started, 1), "megabytes": round(size_of(folder / "model"), 1)}
 
 
-def measured(name: str, dataset: Dataset, labels: int, seed: int) -> Record:
-    """One figure: a method, so many labels, a draw of them."""
-    train, test = training_rows(dataset, labels, seed), dataset.rows("test")
+def measured(name: str, dataset: Dataset, labels: int, seed: int, test_texts: int | None = None) -> Record:
+    """One figure: a method, so many labels, a draw of them; on so many test texts, the same for all draws."""
+    train, test = training_rows(dataset, labels, seed), some_rows(dataset.rows("test"), test_texts, 0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if name in BAGS:
@@ -222,20 +224,24 @@ def table(found: Record) -> str:
     return "\n".join(lines)
 
 
-def measure(dataset: Dataset, out: Path, *, numbers: list[int], seeds: int, names: list[str]) -> Record:
+def measure(dataset: Dataset, out: Path, *, numbers: list[int], seeds: int, names: list[str],
+            test_texts: int | None = None) -> Record:
     """Every figure that `out`/rivals-TASK.json doesn't hold yet."""
     path = out / f"rivals-{dataset.name}.json"
     found: Record = read_json(path) if path.exists() else {"records": []}
     if found.setdefault("fingerprint", dataset.fingerprint) != dataset.fingerprint:
         raise ValueError(f"{path} holds other texts' figures ({found['fingerprint']}, not {dataset.fingerprint}); "
                          "choose another --out")
+    if found.setdefault("test_texts", test_texts) != test_texts:
+        raise ValueError(f"{path} holds figures on {found['test_texts'] or 'all'} test texts, not "
+                         f"{test_texts or 'all'}; choose another --out, or give --test-texts as before")
     found |= {"schema": 1, "data": dataset.name, "versions": versions(), "command": command_line(),
               "device": describe_device(torch.device("cpu"))}
     known = {(one["name"], one["labels"], one["seed"]) for one in found["records"]}
     for n, seed, name in [(n, seed, name) for n in numbers for seed in range(seeds) for name in names]:
         if (name, n, seed) in known:
             continue
-        record = measured(name, dataset, n, seed)
+        record = measured(name, dataset, n, seed, test_texts)
         found["records"].append(record)
         found["summary"], found["made"] = summary(found["records"]), now()
         write_json_atomic(path, found)
@@ -263,6 +269,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--ours", nargs="+", choices=BUNDLED_WEIGHTS, default=[], metavar="WEIGHTS",
                         help="ULMFiT too, from these bundled language models: " + ", ".join(BUNDLED_WEIGHTS))
     parser.add_argument("--both", action="store_true", help="and ULMFiT with both directions")
+    parser.add_argument("--test-texts", type=int, metavar="N", help="predict N of the test texts (default: all)")
     parser.add_argument("--no-verify", action="store_true", help="take a data set as it is, be it a part of it")
     parser.add_argument("--out", type=Path, default=Path("data/results/rivals"))
     args = parser.parse_args(given)
@@ -270,7 +277,8 @@ def main(given: list[str] | None = None) -> int:
         parser.error(f"{args.task}: give --data, the folder of its Parquet file")
     dataset = dataset_of(args.task, args.data, verify=not args.no_verify)
     print(table(measure(dataset, args.out, numbers=args.labels, seeds=args.seeds,
-                        names=methods(args.methods, own=tuple(args.ours), both=args.both))))
+                        names=methods(args.methods, own=tuple(args.ours), both=args.both),
+                        test_texts=args.test_texts)))
     return 0
 
 

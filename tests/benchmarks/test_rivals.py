@@ -48,6 +48,38 @@ def test_each_method_has_the_same_rows_and_the_command_goes_on(reviews, tmp_path
                        names=names)
 
 
+def test_on_a_part_of_the_test_texts_all_have_the_same_and_ours_reads_no_other(reviews, tmp_path, monkeypatch):
+    import ulmfit_fastai
+
+    predicted, read = [], []
+
+    class Constant:
+        def __init__(self, **options):
+            pass
+
+        def fit(self, texts, labels, *, unlabelled):
+            read.extend([*texts, *unlabelled])
+            return self
+
+        def predict(self, texts):
+            predicted.append(texts)
+            return np.full(len(texts), "pos", dtype=object)
+
+        def save(self, folder):
+            folder.mkdir()
+
+    monkeypatch.setattr(ulmfit_fastai, "ULMFiT", Constant)
+    names = rivals.methods(["tf-idf", "ulmfit"], own=("wiki-small",))
+    found = rivals.measure(reviews, tmp_path, numbers=[20], seeds=2, names=names, test_texts=15)
+    assert [one["n"] for one in found["records"]] == [15] * 4 and predicted[0] == predicted[1]
+    texts = reviews.df["text"].to_numpy()
+    test = set(texts[reviews.rows("test")])
+    assert len(predicted[0]) == 15 and set(predicted[0]) < test and not set(read) & test
+    assert set(read) == set(texts) - test
+    with pytest.raises(ValueError, match="figures on 15 test texts, not all"):
+        rivals.measure(reviews, tmp_path, numbers=[20], seeds=2, names=names)
+
+
 def test_a_rival_that_is_not_installed_is_left_out_and_said(monkeypatch, caplog):
     monkeypatch.setattr(rivals, "RIVALS", {"other": (("no_such_module",), None), "here": (("json",), None)})
     assert rivals.methods(None, own=("wiki-small",)) == [*rivals.BAGS, "here", "ULMFiT, wiki-small"]
