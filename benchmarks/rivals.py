@@ -207,11 +207,16 @@ def summary(records: list[Record]) -> list[Record]:
             for (name, n), found in sorted(groups.items())]
 
 
+def predicted(found: Record) -> str:
+    """What a title says besides: on how many test texts, where that isn't all of them."""
+    return f", {found['test_texts']:,} test texts" if found.get("test_texts") else ""
+
+
 def table(found: Record) -> str:
     """Markdown: a line for each method; error and seconds at each number of labels, megabytes at the end."""
     numbers = sorted({one["labels"] for one in found["summary"]})
     cells = {(one["name"], one["labels"]): one for one in found["summary"]}
-    head = "| method | " + " | ".join(f"{n:,} labels" for n in numbers) + " | MB |"
+    head = f"| method{predicted(found)} | " + " | ".join(f"{n:,} labels" for n in numbers) + " | MB |"
     lines = [head, "|---" * (len(numbers) + 2) + "|"]
     for name in dict.fromkeys(one["name"] for one in found["summary"]):
         row, size = [], ""

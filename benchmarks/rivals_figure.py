@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.rivals import BAGS, OURS, RIVALS, Record
+from benchmarks.rivals import BAGS, OURS, RIVALS, Record, predicted
 from ulmfit_fastai._files import read_json, write_text_atomic
 from ulmfit_fastai.experiments.figures import save_figure
 
@@ -25,13 +25,17 @@ OWN, OTHER = "#b3261e", "#5f6368"
 
 
 def summaries(folder: Path, labels: int) -> dict[str, dict[str, Record]]:
-    """{data set: {method: its summary at so many labels}}, for the sets that have any."""
+    """{title of a data set: {method: its summary at so many labels}}, for the sets that have any.
+
+    Where only a part of the test texts was predicted, the title says how many.
+    """
     found = {}
-    for name in TITLES:
+    for name, title in TITLES.items():
         path = folder / f"rivals-{name}.json"
         if path.exists():
-            rows = {one["name"]: one for one in read_json(path)["summary"] if one["labels"] == labels}
-            found |= {name: rows} if rows else {}
+            kept = read_json(path)
+            rows = {one["name"]: one for one in kept["summary"] if one["labels"] == labels}
+            found |= {title + predicted(kept): rows} if rows else {}
     return found
 
 
@@ -42,7 +46,7 @@ def methods_of(found: dict[str, dict[str, Record]]) -> list[str]:
 
 def table(found: dict[str, dict[str, Record]]) -> str:
     """Markdown: a line a method; error, its standard deviation over the draws, and seconds on each set."""
-    lines = ["| | " + " | ".join(TITLES[name] for name in found) + " |", "|---" * (len(found) + 1) + "|"]
+    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
     for method in methods_of(found):
         cells = []
         for rows in found.values():
@@ -58,12 +62,12 @@ def figure(found: dict[str, dict[str, Record]], labels: int) -> Figure:
     names = methods_of(found)[::-1]
     drawn = Figure(figsize=(2.6 + 1.9 * len(found), 1.0 + 0.32 * len(names)), layout="constrained")
     panels: Any = drawn.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, (task, rows) in zip(panels, found.items(), strict=True):
+    for axes, (title, rows) in zip(panels, found.items(), strict=True):
         for y, name in enumerate(names):
             if one := rows.get(name):
                 axes.errorbar(one["error"], y, xerr=one["sd"] or 0.0, fmt="o", capsize=2,
                               color=OWN if name in OURS else OTHER)
-        axes.set(title=TITLES[task], xlim=(0, None), xlabel="test error, %")
+        axes.set(title=title, xlim=(0, None), xlabel="test error, %")
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)

@@ -76,6 +76,7 @@ def test_on_a_part_of_the_test_texts_all_have_the_same_and_ours_reads_no_other(r
     test = set(texts[reviews.rows("test")])
     assert len(predicted[0]) == 15 and set(predicted[0]) < test and not set(read) & test
     assert set(read) == set(texts) - test
+    assert rivals.table(found).startswith("| method, 15 test texts | 20 labels |")
     with pytest.raises(ValueError, match="figures on 15 test texts, not all"):
         rivals.measure(reviews, tmp_path, numbers=[20], seeds=2, names=names)
 
@@ -129,5 +130,9 @@ def test_the_figure_and_the_table_hold_what_was_measured(tmp_path, capsys):
     drawn = [[float(bars[0].get_xdata()[0]) for bars in axes.containers] for axes in (first, second)]
     assert drawn == [[31.26], [12.0, 20.0]]  # from below: ours last in the table, lowest in the figure
     assert (tmp_path / "rivals-200.png").stat().st_size > 5000 and (tmp_path / "rivals-200.svg").exists()
+    assert not any("test texts" in title for title in rivals_figure.summaries(tmp_path, 200))
+    kept = json.loads((tmp_path / "rivals-ag.json").read_text()) | {"test_texts": 2500}
+    (tmp_path / "rivals-ag.json").write_text(json.dumps(kept))
+    assert list(rivals_figure.summaries(tmp_path, 200)) == ["TREC-6", "AG, 2,500 test texts"]
     with pytest.raises(SystemExit, match="expected rivals-TASK.json with 100 labels"):
         rivals_figure.main(["--folder", str(tmp_path), "--labels", "100"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from ulmfit_fastai._files import has_changed
 from ulmfit_fastai.results import committed
 
 ROOT = Path(__file__).parents[2]
@@ -26,3 +28,9 @@ def test_installed_from_a_wheel_they_are_looked_for_beside_the_notebook_and_miss
     run.parent.mkdir(parents=True)
     run.write_text("{}")
     assert (committed.committed_results() / "imdb-quick" / "run.json").samefile(run)
+
+
+def test_no_committed_record_was_changed_after_it_was_sealed():
+    records = sorted((ROOT / "data" / "results").rglob("run.json"))
+    assert records
+    assert not [path for path in records if has_changed(json.loads(path.read_text(encoding="utf-8")))]
