@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,18 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
-from benchmarks.choices import compared, finished, text_losses
+from benchmarks.choices import compared, outcome, recipe_for
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model.weights import LMWeights
-from ulmfit_fastai.recipe.fitting import FEW_LABELS, classifier_for
 from ulmfit_fastai.recipe.parts import Adversarial
-from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
 from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.results.folder import RunFolder
-from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.dataset import Dataset
 from ulmfit_fastai.training.callbacks import Budget
 from ulmfit_fastai.training.phases import Run
 from ulmfit_fastai.training.prepare import prepare
-from ulmfit_fastai.training.runs import run
 from ulmfit_fastai.training.session import Conditions
 
 ROOT = Path(__file__).parents[1]
@@ -56,38 +52,6 @@ WAYS = {
 COSTS = {"without": Adversarial(), "adversarial": Adversarial(weight=1.0), "virtual": Adversarial(virtual_weight=1.0),
          "virtual, the labelled batch": Adversarial(virtual_weight=1.0, unlabelled=False),
          "both": Adversarial(weight=1.0, virtual_weight=1.0)}
-
-
-def recipe_for(labels: int | None, task: str = "imdb") -> Recipe:
-    """`quick`, or with few labels the classifier of `few-labels`, on the language model of `quick`; forward."""
-    base = replace(preset("quick", task), directions=("forward",), evaluate="validation", n_labels=labels)
-    if labels is None or labels >= FEW_LABELS:
-        return base
-    few = preset("few-labels", task)
-    return replace(base, classifier=classifier_for(replace(few, n_labels=labels), labels))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a way of training came to on the held-out texts of all seeds."""
-
-    losses: np.ndarray
-    errors: list[float]
-    seconds: float
-
-
-def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path, seeds: range) -> Outcome:
-    """Train what is missing, a run a seed, and read what it came to."""
-    losses, errors, seconds = [], [], 0.0
-    for seed in seeds:
-        place = folder / f"seed-{seed}"
-        finished(run(replace(recipe, seed=seed, lm_seed=0 if seed else None), dataset, place, plan=False,
-                     progress=False, lm_from={direction: language_model for direction in recipe.directions}))
-        result = Result.load(place)
-        losses.append(text_losses(place))
-        errors.append(float(result.error or 0.0))
-        seconds += sum(stage["seconds"] for stage in result.run["stages"] if stage["phase"] == "classifier")
-    return Outcome(np.concatenate(losses), errors, seconds)
 
 
 def choose(ways: dict[str, Adversarial], base: Recipe, dataset: Dataset, out: Path, language_model: Path,

@@ -3,11 +3,13 @@
     python -m benchmarks.choices lm --data imdb.tgz --out runs/choices
     python -m benchmarks.choices short --task trec6 --data trec6.parquet --out runs/choices-trec6
     python -m benchmarks.choices classifier --data imdb.tgz --out runs/choices --language-model runs/imdb-quick
+    python -m benchmarks.choices few --data imdb.tgz --out runs/choices --language-model runs/imdb-quick --labels 500
 
 `lm` fine-tunes a language model for each way on the same texts, once; `short` does so on a set of short texts, 200 of
 them with labels, as often as the preset for few labels reads them. `classifier` trains classifiers on one language
-model, that of a run. Each is measured on a fifth of the training set (language models: 1,200 texts of it at most) that
-none of them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
+model, that of a run; `few` does so with few labels, drawn as often as `--seeds` says, beside the preset for them. Each
+is measured on a fifth of the training set (`few`: a tenth; language models: 1,200 texts of it at most) that none of
+them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
 blocks of 50 texts), with their standard error. Resumable: the same command goes on. Writes
 data/results/choices/TASK-PHASE.json.
 """
@@ -25,8 +27,8 @@ import numpy as np
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model.weights import LMWeights
-from ulmfit_fastai.recipe.fitting import fitted, with_epochs
-from ulmfit_fastai.recipe.freezing import full
+from ulmfit_fastai.recipe.fitting import FEW_LABELS, classifier_for, fitted, with_epochs
+from ulmfit_fastai.recipe.freezing import Steps, by_hand, full
 from ulmfit_fastai.recipe.parts import AWD_CLASSIFIER, AWD_LM
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.recipe.recipe import Recipe
@@ -94,17 +96,21 @@ REPEATED = {
 @dataclass(frozen=True)
 class Training:
     """How a classifier is trained: ratio between neighbouring groups' rates, rate and epochs of its last stage, what
-    the paper's dropouts are multiplied by; None: the preset's."""
+    the paper's dropouts are multiplied by, and steps of unfreezing instead of the preset's; None: the preset's."""
 
     ratio: float | None = None
     lr: float | None = None
     epochs: int | None = None
     drop: float | None = None
+    steps: Steps | None = None
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe with its classifier trained so."""
-        stages = tuple(stage if self.ratio is None else replace(stage, discriminative=self.ratio)
-                       for stage in recipe.classifier.stages)
+        stages = recipe.classifier.stages
+        if self.steps is not None:
+            stages = by_hand(recipe.model.n_groups, self.steps, stages[-1].discriminative)
+        if self.ratio is not None:
+            stages = tuple(replace(stage, discriminative=self.ratio) for stage in stages)
         last = stages[-1] if self.lr is None else replace(stages[-1], lr=self.lr)
         phase = replace(recipe.classifier, stages=(*stages[:-1], last))
         model = recipe.model if self.drop is None else replace(
@@ -121,6 +127,17 @@ TRAININGS = {
     "2.6, 2 epochs": Training(2.6, 5e-3, 2, 0.5),
 }
 """The first is what the preset had before."""
+TRAININGS_FEW = {
+    "as the preset has it": Training(),
+    "1e-3": Training(lr=1e-3),
+    "2e-3": Training(lr=2e-3),
+    "head first, 2.6, 5e-3": Training(2.6, steps=((5, 2e-2), (2, 1e-2), (8, 5e-3))),
+    "head first, 2.6, 1e-3": Training(2.6, steps=((5, 2e-2), (2, 1e-2), (8, 1e-3))),
+    "head first, one rate, 1e-3": Training(1.0, steps=((5, 2e-2), (8, 1e-3))),
+    "dropout 1": Training(drop=1.0),
+    "6 epochs": Training(epochs=6),
+}
+"""For few labels; the first is the preset."""
 
 
 def block_losses(weights: LMWeights, recipe: Recipe, texts: list[str], cache: Path) -> np.ndarray:
@@ -143,6 +160,11 @@ def compared(losses: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return [{"way": way, "loss": float(found.mean()), "difference": float((found - first).mean()),
              "standard_error": float((found - first).std(ddof=1) / np.sqrt(len(found))), "n": len(found)}
             for way, found in losses.items()]
+
+
+def asked(trainings: dict[str, Training], names: list[str]) -> dict[str, Training]:
+    """The first of the ways, and those that are named."""
+    return {way: training for way, training in trainings.items() if way in (next(iter(trainings)), *names)}
 
 
 def finished(folder: Path) -> Path:
@@ -195,18 +217,65 @@ def classifiers(base: Recipe, dataset: Dataset, out: Path, language_model: Path,
     return [{**record, **more[record["way"]]} for record in compared(losses)]
 
 
+def recipe_for(labels: int | None, task: str = "imdb") -> Recipe:
+    """`quick`, or with few labels the classifier of `few-labels`, on the language model of `quick`; forward."""
+    base = replace(preset("quick", task), directions=("forward",), evaluate="validation", n_labels=labels)
+    if labels is None or labels >= FEW_LABELS:
+        return base
+    few = preset("few-labels", task)
+    return replace(base, classifier=classifier_for(replace(few, n_labels=labels), labels))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a way of training came to on the held-out texts of all seeds."""
+
+    losses: np.ndarray
+    errors: list[float]
+    seconds: float
+
+
+def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path, seeds: range) -> Outcome:
+    """Train what is missing, a run a seed, and read what it came to."""
+    losses, errors, seconds = [], [], 0.0
+    for seed in seeds:
+        place = folder / f"seed-{seed}"
+        finished(run(replace(recipe, seed=seed, lm_seed=0 if seed else None), dataset, place, plan=False,
+                     progress=False, lm_from={direction: language_model for direction in recipe.directions}))
+        result = Result.load(place)
+        losses.append(text_losses(place))
+        errors.append(float(result.error or 0.0))
+        seconds += sum(stage["seconds"] for stage in result.run["stages"] if stage["phase"] == "classifier")
+    return Outcome(np.concatenate(losses), errors, seconds)
+
+
+def with_few_labels(base: Recipe, dataset: Dataset, out: Path, language_model: Path, trainings: dict[str, Training],
+                    seeds: range) -> list[dict[str, Any]]:
+    """Train a classifier each way, once for each draw of the labels, on one language model; compare their losses."""
+    found = {}
+    for way, training in trainings.items():
+        place = out / f"{base.n_labels}-{way.replace(', ', '-').replace(' ', '-')}"
+        found[way] = outcome(training.of(base), dataset, place, language_model, seeds)
+        print(f"{way}: loss {found[way].losses.mean():.4f}, errors {found[way].errors}, {found[way].seconds:.0f} s",
+              flush=True)
+    return [{**record, "errors": found[record["way"]].errors, "seconds": found[record["way"]].seconds}
+            for record in compared({way: each.losses for way, each in found.items()})]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("lm", "short", "classifier"))
+    parser.add_argument("phase", choices=("lm", "short", "classifier", "few"))
     parser.add_argument("--task", choices=TASKS_AT_HAND, default="imdb")
     parser.add_argument("--data", type=Path, required=True, help="the set's folder or file")
     parser.add_argument("--out", type=Path, default=Path("runs/choices"))
     parser.add_argument("--docs", type=int, default=8_000, help="texts that each language model of `lm` is tuned on")
-    parser.add_argument("--labels", type=int, help="of `classifier`; default: all that are not held out")
-    parser.add_argument("--ways", nargs="*", choices=[*TRAININGS], default=[*TRAININGS],
-                        help="of `classifier`; the first is always there")
+    parser.add_argument("--labels", type=int, help="of `classifier` and `few`; default: all that are not held out")
+    parser.add_argument("--seeds", type=int, default=1, help="draws of the labels of `few`")
+    parser.add_argument("--ways", nargs="*", choices=[*TRAININGS, *TRAININGS_FEW],
+                        default=[*TRAININGS, *TRAININGS_FEW],
+                        help="of `classifier` and `few`; the first of either is always there")
     parser.add_argument("--weights", help="what they start from; default: the preset's")
-    parser.add_argument("--language-model", type=Path, help="a run that has one, for `classifier`")
+    parser.add_argument("--language-model", type=Path, help="a run that has one, for `classifier` and `few`")
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "choices")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -219,12 +288,18 @@ def main(arguments: list[str] | None = None) -> None:
         base = for_few_labels(dataset, base)
         records = language_models(base, dataset, args.out, None, REPEATED)
     elif args.language_model is None:
-        parser.error("classifier: give --language-model, a run of the preset whose language model is finished")
+        parser.error(f"{args.phase}: give --language-model, a run of the preset whose language model is finished")
+    elif args.phase == "few":
+        if args.labels is None:
+            parser.error("few: give --labels")
+        base = recipe_for(args.labels, args.task)
+        records = with_few_labels(base, dataset, args.out, args.language_model, asked(TRAININGS_FEW, args.ways),
+                                  range(args.seeds))
     else:
         base = replace(base, n_labels=args.labels)
-        records = classifiers(base, dataset, args.out, args.language_model, {
-            way: training for way, training in TRAININGS.items() if way in (next(iter(TRAININGS)), *args.ways)})
-    write_json_atomic(args.results / f"{args.task}-{args.phase}.json", {
+        records = classifiers(base, dataset, args.out, args.language_model, asked(TRAININGS, args.ways))
+    labels = f"-{args.labels}" if args.phase == "few" else ""
+    write_json_atomic(args.results / f"{args.task}-{args.phase}{labels}.json", {
         "command": command_line(), "versions": versions(), "seed": base.seed,
         "texts": args.docs if args.phase == "lm" else None, "recipe": base.to_dict(), "records": records})
 

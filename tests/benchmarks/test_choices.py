@@ -9,6 +9,7 @@ from benchmarks import choices
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.result import Result
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
+from ulmfit_fastai.training.runs import run
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,10 @@ def test_language_models_are_measured_on_the_texts_held_out_from_all(reviews, ba
     slow, fast = choices.language_models(base, reviews, tmp_path, docs=100, fittings=ways)
     assert (slow["way"], fast["way"], slow["n"]) == ("slow", "fast", 24 // 6)
     assert fast["loss"] < slow["loss"] and fast["difference"] == pytest.approx(fast["loss"] - slow["loss"])
-    run = Result.load(tmp_path / "lm-1").run
-    assert run["recipe"]["lm"]["bs"] == 8 and run["recipe"]["model"]["lm_dropouts"]["embed"] == pytest.approx(0.002)
-    assert run["data"]["splits"]["valid"] == 24
+    record = Result.load(tmp_path / "lm-1").run
+    recipe = record["recipe"]
+    assert recipe["lm"]["bs"] == 8 and recipe["model"]["lm_dropouts"]["embed"] == pytest.approx(0.002)
+    assert record["data"]["splits"]["valid"] == 24
 
 
 def test_classifiers_share_a_language_model_and_differ_in_their_training(reviews, base, tmp_path, monkeypatch):
@@ -61,3 +63,23 @@ def test_short_texts_are_read_as_often_as_the_preset_for_few_labels_has_it(revie
     assert found.n_labels == 20 and found.lm.epochs > base.lm.epochs
     assert choices.Fitting(32, 5e-3, 0.2, 2.0, 1.0).of(found).lm.epochs == found.lm.epochs
     assert choices.Fitting(32, 5e-3, 0.2, 2.0, 1.0, 4).of(found).lm.epochs == 4
+
+
+def test_few_labels_are_drawn_anew_and_share_a_language_model(reviews, base, tmp_path):
+    language_model = run(base, reviews, tmp_path / "lm", until="lm", plan=False, progress=False)
+    ways = {"as it is": choices.Training(), "head first": choices.Training(1.0, steps=((2, 2e-2), (1, 1e-3)))}
+    few = base.replace(n_labels=20, evaluate="validation")
+    found = choices.with_few_labels(few, reviews, tmp_path, language_model, ways, range(2))
+    assert [one["n"] for one in found] == [48, 48] and found[1]["difference"] != 0
+    runs = {(way, seed): Result.load(tmp_path / f"20-{way}" / f"seed-{seed}")
+            for way in ("as-it-is", "head-first") for seed in (0, 1)}
+    assert [each.recipe.seed for each in runs.values()] == [0, 1, 0, 1]
+    stages = runs["head-first", 1].recipe.classifier.stages
+    assert [(s.epochs, s.lr, s.trainable, s.discriminative) for s in stages] == [
+        (2, 2e-2, (-1,), 1.0), (1, 1e-3, None, 1.0)]
+    assert len({each.run["digests"]["lm_forward.safetensors"] for each in runs.values()}) == 1
+    assert found[1]["errors"] == [runs["head-first", seed].error for seed in (0, 1)]
+
+
+def test_the_first_way_is_always_there():
+    assert [*choices.asked(choices.TRAININGS_FEW, ["2e-3"])] == ["as the preset has it", "2e-3"]
