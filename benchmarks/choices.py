@@ -128,16 +128,17 @@ TRAININGS = {
 }
 """The first is what the preset had before."""
 TRAININGS_FEW = {
-    "as the preset has it": Training(),
-    "1e-3": Training(lr=1e-3),
-    "2e-3": Training(lr=2e-3),
+    "5e-3, 15 epochs": Training(lr=5e-3, epochs=15),
+    "2e-3, 15 epochs": Training(lr=2e-3, epochs=15),
+    "1e-3, 15 epochs": Training(lr=1e-3, epochs=15),
+    "2e-3, 6 epochs": Training(lr=2e-3, epochs=6),
+    "1e-3, 6 epochs": Training(lr=1e-3, epochs=6),
+    "5e-4, 6 epochs": Training(lr=5e-4, epochs=6),
+    "1e-3, 4 epochs": Training(lr=1e-3, epochs=4),
     "head first, 2.6, 5e-3": Training(2.6, steps=((5, 2e-2), (2, 1e-2), (8, 5e-3))),
-    "head first, 2.6, 1e-3": Training(2.6, steps=((5, 2e-2), (2, 1e-2), (8, 1e-3))),
-    "head first, one rate, 1e-3": Training(1.0, steps=((5, 2e-2), (8, 1e-3))),
-    "dropout 1": Training(drop=1.0),
-    "6 epochs": Training(epochs=6),
+    "head first, one rate, 1e-3": Training(1.0, steps=((3, 2e-2), (5, 1e-3))),
 }
-"""For few labels; the first is the preset."""
+"""For few labels; the first is what the preset had before."""
 
 
 def block_losses(weights: LMWeights, recipe: Recipe, texts: list[str], cache: Path) -> np.ndarray:
@@ -178,7 +179,7 @@ def for_few_labels(dataset: Dataset, base: Recipe, labels: int = 200) -> Recipe:
     """The preset for few labels as `ULMFiT` fits it to these texts, `labels` of them with one."""
     base = replace(base, n_labels=labels)
     tokens = int(prepare(base, dataset, progress=False).ids.offsets[-1])
-    return fitted(base, n_train=labels, n_tokens=tokens)
+    return fitted(base, n_train=labels, n_texts=len(dataset), n_tokens=tokens)
 
 
 def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None, fittings: dict[str, Fitting]
@@ -292,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.phase == "few":
         if args.labels is None:
             parser.error("few: give --labels")
-        base = recipe_for(args.labels, args.task)
+        base = replace(recipe_for(args.labels, args.task), weights=args.weights or base.weights)
         records = with_few_labels(base, dataset, args.out, args.language_model, asked(TRAININGS_FEW, args.ways),
                                   range(args.seeds))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -39,12 +40,13 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def command_line() -> str:
     """What was typed, for run.json: nothing that looks like a secret, and of a program of the user's only its name."""
     program = Path(sys.argv[0])
+    words = [shlex.quote(word) if any(map(str.isspace, word)) else word for word in sys.argv[1:]]
     if program.stem == "ulmfit-fastai" or program.parts[-2:] == ("ulmfit_fastai", "__main__.py"):
-        return without_secrets(" ".join(["ulmfit-fastai", *sys.argv[1:]]))
+        return without_secrets(" ".join(["ulmfit-fastai", *words]))
     if program.resolve().is_relative_to(BENCHMARKS):
         module = program.resolve().relative_to(BENCHMARKS.parent).with_suffix("")
         name = ".".join(module.parts).removesuffix(".__main__")
-        return without_secrets(" ".join([f"python -m {name}", *sys.argv[1:]]))
+        return without_secrets(" ".join([f"python -m {name}", *words]))
     return program.name
 
 
