@@ -138,7 +138,7 @@ TRAININGS_FEW = {
     "head first, 2.6, 5e-3": Training(2.6, steps=((5, 2e-2), (2, 1e-2), (8, 5e-3))),
     "head first, one rate, 1e-3": Training(1.0, steps=((3, 2e-2), (5, 1e-3))),
 }
-"""For few labels; the first is what the preset had before."""
+"""For few labels; the first is the preset's."""
 
 
 def block_losses(weights: LMWeights, recipe: Recipe, texts: list[str], cache: Path) -> np.ndarray:
@@ -179,7 +179,7 @@ def for_few_labels(dataset: Dataset, base: Recipe, labels: int = 200) -> Recipe:
     """The preset for few labels as `ULMFiT` fits it to these texts, `labels` of them with one."""
     base = replace(base, n_labels=labels)
     tokens = int(prepare(base, dataset, progress=False).ids.offsets[-1])
-    return fitted(base, n_train=labels, n_texts=len(dataset), n_tokens=tokens)
+    return fitted(base, n_train=labels, n_tokens=tokens)
 
 
 def language_models(base: Recipe, dataset: Dataset, out: Path, docs: int | None, fittings: dict[str, Fitting]

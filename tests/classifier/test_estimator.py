@@ -366,8 +366,8 @@ def test_without_a_preset_the_number_of_labels_decides(n, name):
 
 def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     quick = preset("quick")
-    assert fitted(quick, n_train=25_000, n_texts=75_000, n_tokens=20_000_000) == quick
-    few = fitted(quick, n_train=300, n_texts=900, n_tokens=9_000)
+    assert fitted(quick, n_train=25_000, n_tokens=20_000_000) == quick
+    few = fitted(quick, n_train=300, n_tokens=9_000)
     assert few.classifier.bs == 18 and few.lm.bs < quick.lm.bs and few.min_freq == 1
     assert few.lm.epochs > quick.lm.epochs and few.classifier.epochs > quick.classifier.epochs
     assert few.classifier.stages[:-1] == quick.classifier.stages[:-1]
@@ -378,27 +378,11 @@ def test_a_preset_is_fitted_to_few_texts_and_left_alone_on_many():
     assert (more.lm.epochs, more.lm.alpha) == (3, 2) and ULMFiT(quick, lm_epochs=1)._settled(quick).lm == quick.lm
     assert ULMFiT(quick, lm_epochs=0)._settled(quick).lm is None
     fastai = preset("fastai")
-    few = {"n_train": 300, "n_texts": 900, "n_tokens": 9_000}
-    assert fitted(fastai, **few).lm.stages == fastai.lm.stages  # it has epochs enough
-    assert fitted(preset("tiny"), **few).classifier.epochs == preset("tiny").classifier.epochs
+    assert fitted(fastai, n_train=300, n_tokens=9_000).lm.stages == fastai.lm.stages  # it has epochs enough
+    assert fitted(preset("tiny"), n_train=300, n_tokens=9_000).classifier.epochs == preset("tiny").classifier.epochs
     mine = replace(quick, seed=5)
     dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)
     assert tiny(preset=mine)._recipe(dataset, labels, OpenedWeights(), n_tokens=500).classifier == mine.classifier
-
-
-def test_few_labels_are_read_more_often_where_texts_are_short():
-    few, quick = preset("few-labels", "custom"), preset("quick", "custom")
-    long, short = (fitted(few, n_train=500, n_texts=10_000, n_tokens=10_000 * length).classifier.stages[-1]
-                   for length in (150, 15))
-    assert (long.lr, short.lr) == (1e-3, 5e-3) and long.epochs < short.epochs == 15
-    assert fitted(quick, n_train=500, n_texts=10_000, n_tokens=150_000).classifier.stages[-1].lr == 5e-3
-    of_set = [preset("few-labels", task).classifier.stages[-1].lr for task in ("imdb", "yelp-full", "trec6", "dbpedia")]
-    assert of_set == [1e-3, 1e-3, 5e-3, 5e-3]
-    dataset, labels = own_dataset(TEXTS, read_labels(LABELS), columns=None), read_labels(LABELS)
-    for length, lr in ((99, 5e-3), (101, 1e-3)):  # tokens in the mean, of all the texts
-        recipe = ULMFiT("few-labels", weights="none", lang="en")._recipe(dataset, labels, OpenedWeights(),
-                                                                         n_tokens=len(TEXTS) * length)
-        assert recipe.classifier.stages[-1].lr == lr
 
 
 # ------------------------------------------------------------------------------------------------ weights to start from

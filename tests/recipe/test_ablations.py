@@ -175,7 +175,7 @@ def test_a_low_shot_point_reads_no_more_labelled_texts_than_it_may(n_labels, epo
     assert {field.split(".")[0] for field, _, _ in recipe.diff(free)} <= {"classifier"}
 
 
-@pytest.mark.parametrize(("n_labels", "bs", "epochs"), [(100, 6, 12), (500, 16, 6), (1000, 16, 6), (5000, 16, 2)])
+@pytest.mark.parametrize(("n_labels", "bs", "epochs"), [(100, 6, 15), (500, 16, 15), (1000, 16, 10), (5000, 16, 2)])
 def test_a_low_shot_point_trained_as_the_preset_has_its_stages_and_rates(n_labels, bs, epochs):
     base = preset("few-labels")
     recipe = low_shot("semi_supervised", n_labels, base=base, most_texts=10_000, training="preset")

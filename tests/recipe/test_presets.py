@@ -30,8 +30,8 @@ HASHES = {
                    "8eda1f0b7db726e7 8eda1f0b7db726e7 8eda1f0b7db726e7",
     "quick": "106d5a40bbf04346 14add93c497df2d3 1b87fa243c5b12a8 "
              "c4d0867136df2b9f c4d0867136df2b9f c4d0867136df2b9f",
-    "few-labels": "07a396c3185e6aa5 16d263c2e1b4f103 1c9f1a565e5fd306 "
-                  "8511d8604fa9aef7 07a396c3185e6aa5 07a396c3185e6aa5",
+    "few-labels": "8511d8604fa9aef7 16d263c2e1b4f103 1c9f1a565e5fd306 "
+                  "8511d8604fa9aef7 8511d8604fa9aef7 8511d8604fa9aef7",
     "quick-adversarial": "93ff3e18fd52830d 261c0478b2b53dd8 4118368c6145f8c0 "
                          "0e95f787501dab4e 0e95f787501dab4e 0e95f787501dab4e",
     "night": "c1a022a6062d21ef",  # whatever the task

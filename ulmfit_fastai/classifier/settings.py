@@ -54,7 +54,7 @@ class Settings(Trained):
                               as_it_is=not is_name(name))
         if is_name(name):
             recipe = replace(recipe, n_labels=None)  # all the labels that are given
-            recipe = fitted(recipe, n_train=labelled, n_texts=len(dataset), n_tokens=n_tokens)
+            recipe = fitted(recipe, n_train=labelled, n_tokens=n_tokens)
         return recipe if self.lm is None else replace(recipe, lm=None)
 
     def _settled(self, recipe: Recipe) -> Recipe:

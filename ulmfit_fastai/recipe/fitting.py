@@ -6,16 +6,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from .._errors import UlmfitError
-from .freezing import Stage, Steps
+from .freezing import Stage
 from .parts import AWD_LM, Dropouts, Phase
-from .presets import FEW_LABELS_STEPS, FEW_SHORT_STEPS, SHORT
+from .presets import SHORT
 from .recipe import Recipe
 
 FEW_LABELS = 2_000
 """With fewer labelled texts than this the preset is `few-labels`, unless another was asked for. On IMDb with 500 labels
-that was better than `quick` on held-out reviews; see `presets.FEW_LABELS_STEPS` too."""
-SHORT_TEXT = 100
-"""With fewer tokens than this in the mean, texts are short; sets of both kinds were tried, none near it."""
+that was better than `quick` on held-out reviews: see `presets.FEW_LABELS_EPOCHS`."""
 RARE_WORDS = ((200_000, 1), (1_000_000, 2))
 """With fewer tokens than this, words seen so often are kept: among few texts most words are rare."""
 DEFAULT_PRESETS = ("few-labels", "quick")
@@ -24,9 +22,8 @@ LM_STEPS, LM_EPOCHS = 250, 4
 """Steps that fine-tuning a language model should have, and the most epochs that are given for them. On TREC-6's 4,400
 questions four epochs lost less on held-out ones than two, and far less than fifteen (the paper's number, for a model
 that knows more), whatever the dropout: `python -m benchmarks.choices short`, data/results/choices/trec6-short.json."""
-CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 180, 15
-"""Steps that a classifier should have, and the most epochs that are added for them: what `few-labels` has with its 500
-labels of long texts, where more were worse."""
+CLASSIFIER_STEPS, CLASSIFIER_EPOCHS = 250, 15
+"""Steps that a classifier should have, and the most epochs that are added for them."""
 STEPS_AN_EPOCH = 16
 """Fewest steps of an epoch: batches are made smaller until there are so many."""
 
@@ -37,13 +34,12 @@ def default_preset(n_train: int) -> str:
     return few if n_train < FEW_LABELS else many
 
 
-def fitted(recipe: Recipe, *, n_train: int, n_texts: int, n_tokens: int) -> Recipe:
-    """The recipe with batches, epochs and vocabulary for `n_train` labelled texts, `n_texts` and `n_tokens` in all.
+def fitted(recipe: Recipe, *, n_train: int, n_tokens: int) -> Recipe:
+    """The recipe with batches, epochs and vocabulary for `n_train` labelled texts and `n_tokens` tokens in all.
 
     On a large set it comes back as it was. Epochs are added to the last stage of a phase, and none to the preset
-    'tiny', which is there to be quick. The classifier of 'few-labels' is trained for longer where texts are short.
+    'tiny', which is there to be quick.
     """
-    recipe = _for_length(recipe, n_tokens / max(1, n_texts))
     changes: dict[str, Any] = {"min_freq": min([recipe.min_freq, *(n for most, n in RARE_WORDS if n_tokens < most)])}
     if recipe.lm is not None:
         bs = max(2, min(recipe.lm.bs, n_tokens // (recipe.lm.bptt * STEPS_AN_EPOCH)))
@@ -53,16 +49,6 @@ def fitted(recipe: Recipe, *, n_train: int, n_texts: int, n_tokens: int) -> Reci
             changes |= regularised(recipe, longer(lm, steps, LM_STEPS, LM_EPOCHS))
     changes["classifier"] = classifier_for(recipe, n_train)
     return replace(recipe, **changes)
-
-
-def _for_length(recipe: Recipe, tokens: float) -> Recipe:
-    """`few-labels` with the epochs and rate for texts of so many tokens in the mean; any other as it is."""
-    steps: Steps = FEW_SHORT_STEPS if tokens < SHORT_TEXT else FEW_LABELS_STEPS
-    stages = recipe.classifier.stages
-    if recipe.name != "few-labels" or len(stages) != len(steps):
-        return recipe
-    stages = tuple(replace(stage, epochs=epochs, lr=lr) for stage, (epochs, lr) in zip(stages, steps, strict=True))
-    return replace(recipe, classifier=replace(recipe.classifier, stages=stages))
 
 
 def regularised(recipe: Recipe, lm: Phase) -> dict[str, Any]:
