@@ -11,7 +11,7 @@ model, that of a run; `few` does so with few labels, drawn as often as `--seeds`
 is measured on a fifth of the training set (`few`: a tenth; language models: 1,200 texts of it at most) that none of
 them learns from; the test set is never read. Losses are paired: differences text by text (language models: in
 blocks of 50 texts), with their standard error. Resumable: the same command goes on. Writes
-data/results/choices/TASK-PHASE.json.
+data/results/choices/TASK-PHASE.json, `few` TASK-few-LABELS-RUN.json.
 """
 
 from __future__ import annotations
@@ -250,6 +250,13 @@ def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path
     return Outcome(np.concatenate(losses), errors, seconds)
 
 
+def on_language_model(language_model: Path, labels: int, task: str) -> Recipe:
+    """The recipe of a run that has a language model, with the classifier of `few-labels`; forward."""
+    base = recipe_for(labels, task)
+    return replace(Result.load(language_model).recipe, classifier=base.classifier, directions=base.directions,
+                   evaluate=base.evaluate, n_labels=labels, adversarial=base.adversarial)
+
+
 def with_few_labels(base: Recipe, dataset: Dataset, out: Path, language_model: Path, trainings: dict[str, Training],
                     seeds: range) -> list[dict[str, Any]]:
     """Train a classifier each way, once for each draw of the labels, on one language model; compare their losses."""
@@ -293,14 +300,14 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.phase == "few":
         if args.labels is None:
             parser.error("few: give --labels")
-        base = replace(recipe_for(args.labels, args.task), weights=args.weights or base.weights)
+        base = on_language_model(args.language_model, args.labels, args.task)
         records = with_few_labels(base, dataset, args.out, args.language_model, asked(TRAININGS_FEW, args.ways),
                                   range(args.seeds))
     else:
         base = replace(base, n_labels=args.labels)
         records = classifiers(base, dataset, args.out, args.language_model, asked(TRAININGS, args.ways))
-    labels = f"-{args.labels}" if args.phase == "few" else ""
-    write_json_atomic(args.results / f"{args.task}-{args.phase}{labels}.json", {
+    of = f"-{args.labels}-{args.language_model.name}" if args.phase == "few" else ""
+    write_json_atomic(args.results / f"{args.task}-{args.phase}{of}.json", {
         "command": command_line(), "versions": versions(), "seed": base.seed,
         "texts": args.docs if args.phase == "lm" else None, "recipe": base.to_dict(), "records": records})
 

@@ -81,6 +81,15 @@ def test_few_labels_are_drawn_anew_and_share_a_language_model(reviews, base, tmp
     assert found[1]["errors"] == [runs["head-first", seed].error for seed in (0, 1)]
 
 
+def test_a_language_model_brings_its_own_recipe(reviews, base, tmp_path):
+    made = base.replace(**{"lm.max_docs": 90, "min_freq": 2, "directions": ("backward", "forward")})
+    language_model = run(made, reviews, tmp_path / "lm", until="lm", plan=False, progress=False)
+    recipe = choices.on_language_model(language_model, 500, "imdb")
+    assert recipe.lm == made.lm and recipe.min_freq == 2 and recipe.valid_fraction == made.valid_fraction
+    assert recipe.classifier == preset("few-labels").classifier and recipe.directions == ("forward",)
+    assert (recipe.n_labels, recipe.evaluate) == (500, "validation")
+
+
 def test_the_preset_for_few_labels_is_the_first_of_the_ways_compared():
     recipe = choices.recipe_for(500)
     first = next(iter(choices.TRAININGS_FEW.values()))
