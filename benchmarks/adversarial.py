@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
-from benchmarks.choices import compared, outcome, recipe_for
+from benchmarks.choices import recipe_for, side_by_side
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
 from ulmfit_fastai.model.weights import LMWeights
@@ -57,15 +57,9 @@ COSTS = {"without": Adversarial(), "adversarial": Adversarial(weight=1.0), "virt
 def choose(ways: dict[str, Adversarial], base: Recipe, dataset: Dataset, out: Path, language_model: Path,
            seeds: range) -> list[dict[str, Any]]:
     """Each way beside the first, on the same held-out texts."""
-    found = {}
-    for way, asked in ways.items():
-        folder = out / f"{base.n_labels or 'all'}-{way.replace(', ', '-').replace(' ', '-')}"
-        found[way] = outcome(replace(base, adversarial=asked), dataset, folder, language_model, seeds)
-        print(f"{way}: loss {found[way].losses.mean():.4f}, errors {found[way].errors}, {found[way].seconds:.0f} s",
-              flush=True)
-    return [{**record, "adversarial": vars(ways[record["way"]]), "errors": found[record["way"]].errors,
-             "seconds": found[record["way"]].seconds}
-            for record in compared({way: each.losses for way, each in found.items()})]
+    recipes = {way: replace(base, adversarial=asked) for way, asked in ways.items()}
+    return [{**record, "adversarial": vars(ways[record["way"]])}
+            for record in side_by_side(recipes, dataset, out, language_model, seeds)]
 
 
 def cost(base: Recipe, dataset: Dataset, language_model: Path, *, batches: int, repeats: int) -> list[dict[str, Any]]:

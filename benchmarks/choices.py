@@ -257,13 +257,13 @@ def on_language_model(language_model: Path, labels: int, task: str) -> Recipe:
                    evaluate=base.evaluate, n_labels=labels, adversarial=base.adversarial)
 
 
-def with_few_labels(base: Recipe, dataset: Dataset, out: Path, language_model: Path, trainings: dict[str, Training],
-                    seeds: range) -> list[dict[str, Any]]:
-    """Train a classifier each way, once for each draw of the labels, on one language model; compare their losses."""
+def side_by_side(recipes: dict[str, Recipe], dataset: Dataset, out: Path, language_model: Path, seeds: range
+                 ) -> list[dict[str, Any]]:
+    """Train a classifier by each recipe, once for each draw of the labels, on one language model; compare losses."""
     found = {}
-    for way, training in trainings.items():
-        place = out / f"{base.n_labels}-{way.replace(', ', '-').replace(' ', '-')}"
-        found[way] = outcome(training.of(base), dataset, place, language_model, seeds)
+    for way, recipe in recipes.items():
+        place = out / f"{recipe.n_labels or 'all'}-{way.replace(', ', '-').replace(' ', '-')}"
+        found[way] = outcome(recipe, dataset, place, language_model, seeds)
         print(f"{way}: loss {found[way].losses.mean():.4f}, errors {found[way].errors}, {found[way].seconds:.0f} s",
               flush=True)
     return [{**record, "errors": found[record["way"]].errors, "seconds": found[record["way"]].seconds}
@@ -301,8 +301,8 @@ def main(arguments: list[str] | None = None) -> None:
         if args.labels is None:
             parser.error("few: give --labels")
         base = on_language_model(args.language_model, args.labels, args.task)
-        records = with_few_labels(base, dataset, args.out, args.language_model, asked(TRAININGS_FEW, args.ways),
-                                  range(args.seeds))
+        recipes = {way: training.of(base) for way, training in asked(TRAININGS_FEW, args.ways).items()}
+        records = side_by_side(recipes, dataset, args.out, args.language_model, range(args.seeds))
     else:
         base = replace(base, n_labels=args.labels)
         records = classifiers(base, dataset, args.out, args.language_model, asked(TRAININGS, args.ways))

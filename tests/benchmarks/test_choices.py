@@ -69,7 +69,8 @@ def test_few_labels_are_drawn_anew_and_share_a_language_model(reviews, base, tmp
     language_model = run(base, reviews, tmp_path / "lm", until="lm", plan=False, progress=False)
     ways = {"as it is": choices.Training(), "head first": choices.Training(1.0, steps=((2, 2e-2), (1, 1e-3)))}
     few = base.replace(n_labels=20, evaluate="validation")
-    found = choices.with_few_labels(few, reviews, tmp_path, language_model, ways, range(2))
+    recipes = {way: training.of(few) for way, training in ways.items()}
+    found = choices.side_by_side(recipes, reviews, tmp_path, language_model, range(2))
     assert [one["n"] for one in found] == [48, 48] and found[1]["difference"] != 0
     runs = {(way, seed): Result.load(tmp_path / f"20-{way}" / f"seed-{seed}")
             for way in ("as-it-is", "head-first") for seed in (0, 1)}
