@@ -38,14 +38,16 @@ def visible(text: Any) -> str:
 
 
 _NAMES = "(?<![a-z])(?:api|access|auth|private)?[-_.]?(?:key|token|secret|passw(?:or)?d|pwd|credentials?|signature)"
-_SECRET = re.compile(rf"(?i)({_NAMES}\s*[=:]\s*|--[\w-]*?{_NAMES}\s+)[^\s&]+")
+_SECRET = re.compile(rf"(?i)({_NAMES}\s*[=:]\s*|--[\w-]*?{_NAMES}\s+)(?:'[^']*'|[^\s&]+)")
+_QUOTED_SECRET = re.compile(rf"(?i)'(--?[\w-]*?{_NAMES}[=:])[^']*'")
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _SHAPE = re.compile(r"\b(?:hf|sk|pk|rk|gh[opsu]|github_pat|glpat|xox[abp]|AKIA|ASIA|AIza|ya29|eyJ)[-_.]?[\w.-]{12,}")
 
 
 def without_secrets(text: str) -> str:
     """A command line with *** in the place of what looks like a password, a key or a token."""
-    return _SHAPE.sub("***", _SECRET.sub(r"\1***", _USER.sub("***", text)))
+    text = _QUOTED_SECRET.sub(r"\1***", _USER.sub("***", text))
+    return _SHAPE.sub("***", _SECRET.sub(r"\1***", text))
 
 
 def duration(seconds: float) -> str:

@@ -400,6 +400,8 @@ def test_control_characters_of_a_class_never_reach_the_terminal(tmp_path, capsys
     (str(BENCHMARKS / "gpu" / "__main__.py"), ["smoke"], "python -m benchmarks.gpu smoke"),
     (str(BENCHMARKS / "choices.py"), ["few", "--ways", "1e-3, 6 epochs"],
      "python -m benchmarks.choices few --ways '1e-3, 6 epochs'"),
+    ("/bin/ulmfit-fastai", ["imdb", "--password", "secret99 of two words", "--api-key=secret99 too", "--out", "m"],
+     "ulmfit-fastai imdb --password *** --api-key=*** --out m"),
     ("/home/me/benchmarks/script.py", ["--password", "secret99"], "script.py"),
     ("/home/me/script.py", ["--api-key=SECRET123", "--password", "secret99"], "script.py")])
 def test_a_command_is_kept_without_secrets(program, words, kept, monkeypatch):
