@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import torch
 from ulmfit_fastai.experiments.reproduction import reproduce
 from ulmfit_fastai.model import pretrained
 from ulmfit_fastai.model.weights import LMWeights
+from ulmfit_fastai.predict import outputs
+from ulmfit_fastai.predict.outputs import inference_loader
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.results.record import seconds_of
@@ -130,6 +134,33 @@ def test_starting_weights_are_opened_once_a_direction_and_not_again_once_they_se
     with pytest.raises(ValueError, match="weights: expected"):  # said before anything is written
         run(recipe, reviews, tmp_path / "third", cache=tmp_path, progress=False)
     assert len(opened) == 2 and not (tmp_path / "third").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a POSIX system")
+def test_sigterm_stops_while_the_test_texts_are_predicted(reviews, tmp_path, monkeypatch):
+    recipe = replace(preset("tiny"), lm=None)
+    recipe = recipe.replace(**{"classifier.stages": recipe.classifier.stages[:1]})
+    whole, batches = run(recipe, reviews, tmp_path / "whole", cache=tmp_path, progress=False), []
+
+    class Counted:
+        def __init__(self, ids, **how):
+            self.loader = inference_loader(ids, **how)
+            self.order = self.loader.order
+
+        def __iter__(self):
+            for batch in self.loader:
+                batches.append(batch)
+                if len(batches) == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    monkeypatch.setattr(outputs, "inference_loader", Counted)
+    stopped = run(recipe, reviews, tmp_path / "stopped", cache=tmp_path, progress=False)
+    record = json.loads((stopped / "run.json").read_text())
+    assert record["status"] == "stopped" and record["phases_done"][-1] == "forward/classifier" and len(batches) == 2
+    monkeypatch.undo()
+    run(recipe, reviews, tmp_path / "stopped", cache=tmp_path, progress=False)
+    assert (stopped / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
 
 
 def test_outputs_are_read_back_by_a_run_that_was_killed_before_its_end(reviews, tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ ONE_CLASS = Target("single")
 
 
 def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray, *,
-                 direction: str, bptt: int, device: torch.device, target: Target = ONE_CLASS) -> np.ndarray:
+                 direction: str, bptt: int, device: torch.device, target: Target = ONE_CLASS,
+                 before_batch: Callable[[], None] | None = None) -> np.ndarray:
     """Class probabilities, or numbers for regression, of texts that are word numbers already.
 
     Args:
@@ -27,12 +28,15 @@ def predict_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] 
         direction: 'forward' or 'backward', which reads each text from its end.
         bptt: tokens of a chunk.
         target: what the model's outputs are; by default one class a text.
+        before_batch: called before each batch; what it raises ends the work.
 
     Returns:
         float32 (rows, outputs), of numbers float64, in the order of `rows`.
     """
-    return _read(model, ids, rows, lambda out: target.outputs(out[0] if isinstance(out, tuple) else out),
-                 direction=direction, bptt=bptt, device=device)
+    def outputs(out: Any) -> np.ndarray:
+        return target.outputs(out[0] if isinstance(out, tuple) else out)
+
+    return _read(model, ids, rows, outputs, direction=direction, bptt=bptt, device=device, before_batch=before_batch)
 
 
 def pooled_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray, *,
@@ -53,12 +57,17 @@ def pooled_rows(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] |
 
 
 def _read(model: torch.nn.Module, ids: TokenIds | Sequence[Sequence[int] | np.ndarray], rows: np.ndarray,
-          take: Callable[[Any], np.ndarray], *, direction: str, bptt: int, device: torch.device) -> np.ndarray:
+          take: Callable[[Any], np.ndarray], *, direction: str, bptt: int, device: torch.device,
+          before_batch: Callable[[], None] | None = None) -> np.ndarray:
     """What `take` makes of the model's answers to each batch, in the order of the rows."""
     loader = inference_loader(ids, rows=rows, direction=direction, bptt=bptt, device=device)
     model.eval()
+    parts = []
     with torch.inference_mode():
-        parts = [take(model(batch.to(device))) for (batch,) in loader]
+        for (batch,) in loader:
+            if before_batch is not None:
+                before_batch()
+            parts.append(take(model(batch.to(device))))
     out = np.empty((len(rows), parts[0].shape[1]), parts[0].dtype)
     out[np.asarray(loader.order)] = np.concatenate(parts)
     return out

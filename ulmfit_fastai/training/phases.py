@@ -36,7 +36,7 @@ from .precise_batch_norm import PreciseBatchNorm
 from .prepare import Prepared, pretraining_left, some_rows
 from .processes import processes
 from .sample_weights import SampleWeights
-from .session import Conditions
+from .session import Conditions, Stopped
 from .starting import OpenedWeights, about_start
 from .work import Work
 
@@ -200,10 +200,17 @@ class Run(Work):
                 with autocast_of(learn):  # in the types it was trained in
                     found = processes().dealt(rows, partial(
                         predict_rows, learn.model, self.data.ids, direction=direction, bptt=self.recipe.classifier.bptt,
-                        device=self.device, target=targets.target))
+                        device=self.device, target=targets.target, before_batch=self._stop_if_asked))
                 self._keep(part, direction, found)
         self.folder.run.setdefault("seconds", {})[f"predict_{direction}"] = round(time.monotonic() - started, 1)
         self.forget(learn)
+
+    def _stop_if_asked(self) -> None:
+        """SIGTERM ends the predicting too, which is begun anew; a time budget that ends meanwhile lets it be finished,
+        so that any budget comes to the end of a run. Of several processes, none ends before the others.
+        """
+        if self.conditions.budget.stopped and processes().world == 1:
+            raise Stopped
 
     @property
     def held_out(self) -> dict[str, np.ndarray]:
