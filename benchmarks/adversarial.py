@@ -1,13 +1,15 @@
 """What adversarial training of the classifier is worth, and what it costs.
 
-    python -m benchmarks.adversarial choose --language-model runs/imdb-quick --data imdb.tgz --labels 500
+    python -m benchmarks.adversarial choose --language-model runs/imdb-quick --data imdb.tgz --labels 500 \\
+        --set classifier.stages.0.epochs=6 --set classifier.stages.0.lr=1e-3
     python -m benchmarks.adversarial cost --language-model runs/imdb-quick --data imdb.tgz
 
-`choose` trains classifiers on one language model, that of a finished `quick`, with the same labels, seeds and order of
-texts: as the preset has it, and with each weight and epsilon. They are measured on the same held-out reviews, by paired
-differences of their losses; the test set is never read; the same command goes on. `cost` times batches without, with
-the adversarial loss, the virtual one and both, in turn, on the same texts in one process: CPU seconds, with the median
-and spread of the ratios. They write data/results/adversarial/TASK-LABELS.json and cost.json.
+`choose` trains classifiers on one language model, that of a run, with the same labels, seeds and order of texts:
+without, and with each weight and epsilon; as the preset has it, but for what --set changes. They are measured on the
+same held-out reviews, by paired differences of their losses; the test set is never read; the same command goes on.
+`cost` times batches without, with the adversarial loss, the virtual one and both, in turn, on the same texts in one
+process: CPU seconds, with the median and spread of the ratios. They write
+data/results/adversarial/TASK-LABELS-RUN.json and cost.json.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
-from benchmarks.choices import recipe_for, side_by_side
+from benchmarks.choices import on_language_model, side_by_side
 from benchmarks.rivals import TASKS_AT_HAND, dataset_of
 from ulmfit_fastai._files import write_json_atomic
+from ulmfit_fastai.cli.options import setting
 from ulmfit_fastai.model.weights import LMWeights
 from ulmfit_fastai.recipe.parts import Adversarial
 from ulmfit_fastai.recipe.recipe import Recipe
+from ulmfit_fastai.recipe.settings import with_settings
 from ulmfit_fastai.results.environment import command_line, versions
 from ulmfit_fastai.results.folder import RunFolder
 from ulmfit_fastai.texts.dataset import Dataset
@@ -39,7 +43,7 @@ from ulmfit_fastai.training.session import Conditions
 
 ROOT = Path(__file__).parents[1]
 WAYS = {
-    "as the preset has it": Adversarial(),
+    "without": Adversarial(),
     "adversarial, 1": Adversarial(weight=1.0, epsilon=1.0),
     "adversarial, 2.5": Adversarial(weight=1.0, epsilon=2.5),
     "adversarial, 5": Adversarial(weight=1.0, epsilon=5.0),
@@ -109,22 +113,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("what", choices=("choose", "cost"))
     parser.add_argument("--task", choices=TASKS_AT_HAND, default="imdb")
     parser.add_argument("--data", type=Path, required=True, help="the set's folder or file")
-    parser.add_argument("--language-model", type=Path, required=True, help="a run of `quick` that has it")
+    parser.add_argument("--language-model", type=Path, required=True, help="a run that has it")
     parser.add_argument("--labels", type=int, help="default: all that are not held out")
     parser.add_argument("--seeds", type=int, default=1, help="draws of the labels")
     parser.add_argument("--ways", nargs="*", choices=[*WAYS], default=[*WAYS], help="the first is always there")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                        help="what all of them have otherwise than the preset")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/adversarial"))
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "adversarial")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    base, dataset = recipe_for(args.labels, args.task), dataset_of(args.task, args.data, verify=False)
+    base = with_settings(on_language_model(args.language_model, args.labels, args.task), dict(map(setting, args.set)))
+    dataset = dataset_of(args.task, args.data, verify=False)
     if args.what == "cost":
         records, name = cost(base, dataset, args.language_model, batches=6, repeats=args.repeats), "cost"
     else:
         ways = {way: asked for way, asked in WAYS.items() if way in (next(iter(WAYS)), *args.ways)}
         records = choose(ways, base, dataset, args.out / args.task, args.language_model, range(args.seeds))
-        name = f"{args.task}-{args.labels or 'all'}"
+        name = f"{args.task}-{args.labels or 'all'}-{args.language_model.name}"
     write_json_atomic(args.results / f"{name}.json", {
         "command": command_line(), "versions": versions(), "seeds": args.seeds, "recipe": base.to_dict(),
         "records": records})

@@ -250,8 +250,9 @@ def outcome(recipe: Recipe, dataset: Dataset, folder: Path, language_model: Path
     return Outcome(np.concatenate(losses), errors, seconds)
 
 
-def on_language_model(language_model: Path, labels: int, task: str) -> Recipe:
-    """The recipe of a run that has a language model, with the classifier of `few-labels`; forward."""
+def on_language_model(language_model: Path, labels: int | None, task: str) -> Recipe:
+    """The recipe of a run that has a language model, with the classifier of `quick` or, with few labels, that of
+    `few-labels`; forward."""
     base = recipe_for(labels, task)
     return replace(Result.load(language_model).recipe, classifier=base.classifier, directions=base.directions,
                    evaluate=base.evaluate, n_labels=labels, adversarial=base.adversarial)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import adversarial
+from benchmarks import adversarial, choices
+from ulmfit_fastai._files import read_json
 from ulmfit_fastai.recipe.parts import Adversarial
 from ulmfit_fastai.recipe.presets import preset
 from ulmfit_fastai.results.result import Result
@@ -41,7 +42,19 @@ def test_batches_are_timed_beside_each_other(reviews, language_model):
     assert found["both"]["ratio"] > found["adversarial"]["ratio"] > 1.2  # each is more work than the one before
 
 
-def test_few_labels_are_trained_on_as_the_preset_for_them_has_it():
-    assert adversarial.recipe_for(500).classifier == preset("few-labels").classifier
-    assert adversarial.recipe_for(None).classifier == preset("quick").classifier
-    assert adversarial.recipe_for(500).lm == preset("quick").lm
+def test_the_classifier_is_that_of_the_preset_for_so_many_labels(language_model):
+    few, every = (choices.on_language_model(language_model, labels, "imdb") for labels in (500, None))
+    assert few.classifier == preset("few-labels").classifier and every.classifier == preset("quick").classifier
+    assert few.lm == every.lm == preset("tiny").lm
+
+
+def test_both_ways_take_what_is_asked_for(reviews, language_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "dataset_of", lambda *_, **__: reviews)
+    adversarial.main(["choose", "--data", "reviews", "--language-model", str(language_model), "--labels", "20",
+                      "--ways", "adversarial, 5", "--set", "classifier.stages.0.epochs=2", "--set",
+                      "classifier.stages.0.lr=1e-3", "--out", str(tmp_path), "--results", str(tmp_path / "results")])
+    found = read_json(tmp_path / "results" / f"imdb-20-{language_model.name}.json")
+    assert [record["way"] for record in found["records"]] == ["without", "adversarial, 5"]
+    stages = [Result.load(tmp_path / "imdb" / f"20-{way}" / "seed-0").recipe.classifier.stages
+              for way in ("without", "adversarial-5")]
+    assert [[(stage.epochs, stage.lr) for stage in each] for each in stages] == [[(2, 1e-3)], [(2, 1e-3)]]
