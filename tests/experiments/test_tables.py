@@ -568,7 +568,14 @@ def test_a_curve_may_average_both_directions(reviews, options, tmp_path, fits):
     assert [set(run.errors) for run in runs] == [{"forward", "backward", "averaged"}] * 2
     assert {n: by_seed[0] for n, by_seed in found.errors.items()} == {
         f"semi_supervised/{run.recipe.n_labels}": run.errors["averaged"] for run in runs}
+    for run in runs:
+        alone = found.by_direction[f"semi_supervised/{run.recipe.n_labels}"]
+        assert alone == {name: {0: run.errors[name]} for name in ("forward", "backward")}
+        assert (f"semi-supervised with {run.recipe.n_labels} labels: forward alone {run.errors['forward']:.2f}, "
+                f"backward alone {run.errors['backward']:.2f}") in repr(found)
+    assert json.loads((tmp_path / "lowshot.json").read_text())["by_direction"].keys() == found.by_direction.keys()
     assert "forward and backward language model, the paper's forward" in found.notes
+    assert not lowshot(reviews, (10, 30), **how).by_direction
     lowshot(reviews, (10, 30), **how)
     assert fits == {"lm": 2, "classifier": 6}, "the forward language model serves both"
 

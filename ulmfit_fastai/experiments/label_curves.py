@@ -65,6 +65,8 @@ class LowShot:
     notes: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    by_direction: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    """"kind/labels" -> 'forward' or 'backward' -> seed -> error in %, where both are averaged"""
 
     @property
     def finished(self) -> bool:
@@ -108,9 +110,21 @@ class LowShot:
             theirs = f"; the paper: {row.paper * row.labels:,.0f}" if row.paper == row.paper else ""
             lines.append(f"{NAMES[row.kind]} with {row.labels:,} labels is as good as training from scratch with "
                          f"{row.text}{theirs}")
+        lines += self._each_direction()
         lines += [f"! {note}" for note in said_once(self.notes)]
         lines += [f"! missing: {name} ({why})" for name, why in self.missing.items()]
         return "\n".join(lines)
+
+    def _each_direction(self) -> list[str]:
+        """What the directions have alone, where the curves are of both averaged."""
+        lines = []
+        for row, directions in self.by_direction.items():
+            kind, labels = row.split("/")
+            alone = [f"{name} alone {_with_spread(*_mean_and_spread(list(by_seed.values())))}"
+                     for name, by_seed in directions.items() if by_seed]
+            if alone:
+                lines.append(f"{NAMES[kind]} with {int(labels):,} labels: {', '.join(alone)}")
+        return lines
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
@@ -123,8 +137,8 @@ class LowShot:
         """Write lowshot.csv and lowshot.json; returns the path of the latter."""
         write_text_atomic(self.folder / "lowshot.csv", self.points.to_csv(index=False, float_format="%.6g"))
         values = {"schema": SCHEMA, "task": self.task, "points": self.points.to_dict("records"),
-                  "errors": self.errors, "needed": self.needed.to_dict("records"), "missing": self.missing,
-                  "notes": self.notes, "record": self.record}
+                  "errors": self.errors, "by_direction": self.by_direction, "needed": self.needed.to_dict("records"),
+                  "missing": self.missing, "notes": self.notes, "record": self.record}
         return write_json_atomic(self.folder / "lowshot.json", values)
 
 
@@ -250,10 +264,14 @@ def collect_lowshot(cells: Sequence[Cell], dataset: Dataset, folder: Path, *, me
     missing = {name: missing.get(name, "not run yet") for name, found in results.items() if found is None}
     errors: dict[str, dict[int, float]] = {c.row: {} for c in cells}
     n_texts: dict[str, int] = {}
+    alone: dict[str, dict[str, dict[int, float]]] = {}
     for c in cells:
         result = results[c.folder]
         if result is not None and result.error is not None:
             errors[c.row][c.seed], n_texts[c.row] = result.error, result.n_test or 0
+            if len(c.recipe.directions) > 1:
+                for direction in c.recipe.directions:
+                    alone.setdefault(c.row, {}).setdefault(direction, {})[c.seed] = result.errors[direction]
     for key, records in bags.items():
         errors[key] = {seed: record["error"] for seed, record in records.items()}
         n_texts[key] = next(iter(records.values()))["n"]
@@ -262,14 +280,18 @@ def collect_lowshot(cells: Sequence[Cell], dataset: Dataset, folder: Path, *, me
         kind, n = key.split("/")
         values = list(by_seed.values())
         low, high = interval(values, n_texts[key]) if values else (math.nan, math.nan)
-        points.append((kind, int(n), fmean(values) if values else math.nan,
-                       stdev(values) if len(values) > 1 else math.nan, low, high, len(values), n_texts.get(key, 0)))
+        points.append((kind, int(n), *_mean_and_spread(values), low, high, len(values), n_texts.get(key, 0)))
     record = record_of(cells, results, dataset, method=method, device=device)
     order = {kind: place for place, kind in enumerate(NAMES)}
     frame = pd.DataFrame(points, columns=COLUMNS)
     frame = frame.sort_values(["kind", "labels"], key=lambda column: column.map(order) if column.name == "kind"
                               else column, ignore_index=True)
-    return LowShot(dataset.name, frame, errors, missing, notes_of(method, record), record, folder)
+    return LowShot(dataset.name, frame, errors, missing, notes_of(method, record), record, folder, alone)
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, NaN where there are too few."""
+    return fmean(values) if values else math.nan, stdev(values) if len(values) > 1 else math.nan
 
 
 def _with_spread(error: float, sd: float) -> str:
