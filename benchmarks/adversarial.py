@@ -9,7 +9,7 @@ without, and with each weight and epsilon; as the preset has it, but for what --
 same held-out reviews, by paired differences of their losses; the test set is never read; the same command goes on.
 `cost` times batches without, with the adversarial loss, the virtual one and both, in turn, on the same texts in one
 process: CPU seconds, with the median and spread of the ratios. They write
-data/results/adversarial/TASK-LABELS-RUN.json and cost.json.
+data/results/adversarial/TASK-LABELS-RUN.json (or --name) and cost.json.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/adversarial"))
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results" / "adversarial")
+    parser.add_argument("--name", help="of the file that `choose` writes (default: TASK-LABELS-RUN)")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     base = with_settings(on_language_model(args.language_model, args.labels, args.task), dict(map(setting, args.set)))
@@ -131,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         ways = {way: asked for way, asked in WAYS.items() if way in (next(iter(WAYS)), *args.ways)}
         records = choose(ways, base, dataset, args.out / args.task, args.language_model, range(args.seeds))
-        name = f"{args.task}-{args.labels or 'all'}-{args.language_model.name}"
+        name = args.name or f"{args.task}-{args.labels or 'all'}-{args.language_model.name}"
     write_json_atomic(args.results / f"{name}.json", {
         "command": command_line(), "versions": versions(), "seeds": args.seeds, "recipe": base.to_dict(),
         "records": records})

@@ -52,8 +52,9 @@ def test_both_ways_take_what_is_asked_for(reviews, language_model, tmp_path, mon
     monkeypatch.setattr(adversarial, "dataset_of", lambda *_, **__: reviews)
     adversarial.main(["choose", "--data", "reviews", "--language-model", str(language_model), "--labels", "20",
                       "--ways", "adversarial, 5", "--set", "classifier.stages.0.epochs=2", "--set",
-                      "classifier.stages.0.lr=1e-3", "--out", str(tmp_path), "--results", str(tmp_path / "results")])
-    found = read_json(tmp_path / "results" / f"imdb-20-{language_model.name}.json")
+                      "classifier.stages.0.lr=1e-3", "--out", str(tmp_path), "--name", "two", "--results",
+                      str(tmp_path / "results")])
+    found = read_json(tmp_path / "results" / "two.json")
     assert [record["way"] for record in found["records"]] == ["without", "adversarial, 5"]
     stages = [Result.load(tmp_path / "imdb" / f"20-{way}" / "seed-0").recipe.classifier.stages
               for way in ("without", "adversarial-5")]
