@@ -69,8 +69,8 @@ def train(data: Path, texts: int, cache: Path) -> dict[str, float]:
 
 def in_a_process(args: argparse.Namespace, cache: Path) -> dict[str, float]:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.loaded", "--data", str(args.data), "--texts", str(args.texts),
-               "--child", str(cache)]
+    command = [sys.executable, "-m", "benchmarks.loaded", "--data", str(args.data.resolve()),
+               "--texts", str(args.texts), "--child", str(cache)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -32,6 +32,19 @@ def test_the_others_run_while_a_training_is_measured_and_are_gone_after_it(tmp_p
     assert found["ratios"] == [1.5, 1.2] and found["ratio"] == pytest.approx(1.35)
 
 
+def test_a_path_is_looked_up_where_the_command_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def run(command, **more):
+        asked.append(command[command.index("--data") + 1])
+        return subprocess.CompletedProcess(command, 0, stdout='{"cpu_seconds": 1.0, "seconds": 1.0}\n')
+
+    monkeypatch.setattr(loaded.subprocess, "run", run)
+    loaded.main(["--data", "imdb.tgz", "--others", "0", "--repeats", "1", "--results", str(tmp_path)])
+    assert set(asked) == {str(tmp_path / "imdb.tgz")}
+
+
 def test_cpu_seconds_are_those_of_this_process_and_of_children_that_have_ended():
     before = loaded.cpu_seconds()
     subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
