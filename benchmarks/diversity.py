@@ -60,12 +60,13 @@ def kind_of(one: Name, other: Name) -> str:
 def pairs_of(models: Mapping[Name, np.ndarray], labels: np.ndarray) -> list[dict[str, Any]]:
     """The mean of every two models. Errors and shares in % of the texts."""
     wrong = {name: probs.argmax(axis=1) != labels for name, probs in models.items()}
-    return [{"kind": kind_of(one, other), "models": [one, other],
-             "error": error_metrics((models[one] + models[other]) / 2, labels)["error"],
-             "gain": 50 * (wrong[one].mean() + wrong[other].mean())
-             - error_metrics((models[one] + models[other]) / 2, labels)["error"],
-             "both_wrong": 100 * float((wrong[one] & wrong[other]).mean())}
-            for one, other in combinations(models, 2)]
+    pairs = []
+    for one, other in combinations(models, 2):
+        error = error_metrics((models[one] + models[other]) / 2, labels)["error"]
+        pairs.append({"kind": kind_of(one, other), "models": [one, other], "error": error,
+                      "gain": 50 * (wrong[one].mean() + wrong[other].mean()) - error,
+                      "both_wrong": 100 * float((wrong[one] & wrong[other]).mean())})
+    return pairs
 
 
 def table(found: dict[str, Any]) -> str:
