@@ -132,7 +132,7 @@ def commands(page: str) -> Iterator[str]:
     """What a reader would type: every line of the blocks for a shell, and every command that stands in a sentence."""
     for block in blocks(page, ""):
         for line in block.replace("\\\n", " ").splitlines():
-            if line := re.sub(r"(^|\s)#.*$", "", line).strip():
+            if line := re.sub(r"(^|\s)#.*$", "", line).strip().removesuffix(" &"):
                 yield line
     sentences = re.sub(r"^```.*?^```$", "", page, flags=re.M | re.S)
     for code in re.findall(r"`((?:ulmfit-fastai|python -m|make|torchrun)\s[^`]*)`", sentences):

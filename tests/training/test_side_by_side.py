@@ -20,7 +20,7 @@ from ulmfit_fastai import _progress
 from ulmfit_fastai._errors import UlmfitError
 from ulmfit_fastai._files import read_json
 from ulmfit_fastai.recipe.presets import preset
-from ulmfit_fastai.results.folder import RunFolder
+from ulmfit_fastai.results.folder import FolderInUse, RunFolder
 from ulmfit_fastai.texts.synthetic import synthetic_reviews
 from ulmfit_fastai.training import side_by_side
 from ulmfit_fastai.training.estimate import Plan
@@ -220,10 +220,10 @@ def test_a_bar_says_what_the_other_process_is_at(monkeypatch):
 
 def test_a_part_in_other_hands_is_waited_for_and_then_refused(tmp_path, monkeypatch):
     def busy(self, header):
-        raise UlmfitError(f"{self.path}: another process is running in this folder")
+        raise FolderInUse(f"{self.path}: another process is running in this folder")
 
     monkeypatch.setattr(RunFolder, "open", busy)
     started_at = time.monotonic()
-    with pytest.raises(UlmfitError, match="another process"):
+    with pytest.raises(FolderInUse, match="another process"):
         side_by_side.open_patiently(RunFolder(tmp_path), {}, seconds=1.0)
     assert time.monotonic() - started_at >= 1.0

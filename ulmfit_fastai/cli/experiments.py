@@ -88,7 +88,8 @@ def ablate(args: argparse.Namespace) -> int:
     Each row is a run with each seed; rows that share a language model share its fine-tuning. Errors are of a tenth of
     the training set, as in the paper. What is finished is kept: after a kill, or at the end of the time budget, the
     same command makes the rest. --out then holds the runs, TABLE.csv, TABLE.json and the figure; tables of one data
-    set may share it. `direction` is not a table but the comparison of forward, backward and both, on the test set.
+    set may share it, and the same command given twice at once, each with a core or a GPU of its own, shares the runs.
+    `direction` is not a table but the comparison of forward, backward and both, on the test set.
 
     The default sizes are the paper's: for a GPU. --preset paper-small is for a CPU.
 

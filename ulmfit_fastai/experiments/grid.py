@@ -6,7 +6,8 @@
 
 Cells with equal recipes are one run: the full method's, for one, serves Tables 4, 6 and 7. Whatever is finished is
 kept, so that the same call, after a kill or at the end of a time budget, makes what is missing and comes to the same
-numbers.
+numbers. Several processes may be given the same call at once, and share the work: each takes the next run that no
+other is making, and all of them end with the whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .._errors import UlmfitError
 from .._files import expanded
 from .._words import duration
 from ..recipe.recipe import Recipe
-from ..results.folder import ANOTHER_PLACE, RunMismatch
+from ..results.folder import ANOTHER_PLACE, FolderInUse, RunFolder, RunMismatch
 from ..results.result import Result
 from ..texts.dataset import Dataset
 from ..tokens.ids import TokenIds
@@ -42,6 +43,8 @@ from ..training.sharing import (
 log = logging.getLogger(__name__)
 
 NAMES = {"pretrain": "pretraining", "lm": "language model"}
+LOOK_EVERY = 2.0
+"""Seconds after which it is seen that another process has left a run."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,10 @@ def run_grid(
 ) -> dict[str, str]:
     """Make the runs of all cells that `out` does not hold yet; returns {folder name: why} of those that are missing.
 
-    They run in the order given. `time_budget` (seconds) is for all of them together. A run whose loss is no longer a
-    number is reported and left, the others go on; the next call tries it again. `after_cell` is called after each
-    finished run. `options` are those of `runs.run`.
+    They run in the order given. One that another process is making is left to it; at the end it is waited for, and
+    made here if that process has left it unfinished. `time_budget` (seconds) is for all of them together. A run whose
+    loss is no longer a number is reported and left, the others go on; the next call tries it again. `after_cell` is
+    called after each run that is finished. `options` are those of `runs.run`.
 
     `lm_from` are folders of other runs: cells whose language model would be one of theirs take it instead of making
     the same again. RunMismatch where it would be no cell's.
@@ -113,17 +117,24 @@ def run_grid(
     missing = {c.folder: "not run yet" for c in todo if not runs.finished(c.recipe, out / c.folder)}
     log.info("%d of %d runs in %s are finished", len(todo) - len(missing), len(todo), out)
     left = [c for c in todo if c.folder in missing]
-    for number, current in enumerate(left, start=1):
-        log.info("run %d of %d: %s", number, len(left), current.folder)
+    numbers, elsewhere = {c.folder: n for n, c in enumerate(left, start=1)}, dict[str, Path]()
+    while left:
         try:
+            current = runs.next_of(left, elsewhere)
+            log.info("run %d of %d: %s", numbers[current.folder], len(numbers), current.folder)
             runs.make(current, out)
+            left.remove(current)
             missing.pop(current.folder)
             after_cell()
+        except FolderInUse as error:
+            log.info("%s: another process is making it", error.path)
+            elsewhere[current.folder] = Path(error.path)
         except Stopped:
             log.warning("stopped with %d runs missing; the same command goes on", len(missing))
             break
         except FloatingPointError as error:
             log.warning("%s: %s", current.folder, error)
+            left.remove(current)
             missing[current.folder] = f"diverged: {error}"
     return missing
 
@@ -184,6 +195,25 @@ class _Runs:
                 self.to_the_end(recipe, folder, until=phase, lm_from=start)
                 sources[direction] = folder
         self.to_the_end(cell.recipe, out / cell.folder, lm_from=sources)
+
+    def next_of(self, cells: Sequence[Cell], elsewhere: Mapping[str, Path]) -> Cell:
+        """The first of these that no other process is making, waited for; Stopped where the time is up before.
+
+        `elsewhere` has the folders in which others were seen at work, by the cell that needs them.
+        """
+        said = False
+        while True:
+            for one in cells:
+                if one.folder not in elsewhere or not RunFolder(elsewhere[one.folder]).is_in_use:
+                    return one
+            left = LOOK_EVERY if self.deadline is None else min(LOOK_EVERY, self.deadline - time.monotonic())
+            if left <= 0:
+                raise Stopped
+            if not said:
+                log.warning("waiting for other processes, which are making %s",
+                            ", ".join(sorted({str(elsewhere[one.folder]) for one in cells})))
+                said = True
+            time.sleep(left)
 
     def to_the_end(self, recipe: Recipe, folder: Path, **how: Any) -> None:
         """Run; Stopped unless the run is finished then."""

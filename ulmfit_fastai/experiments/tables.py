@@ -64,7 +64,8 @@ def ablate(
     """Run every row of one of the paper's analyses and put the errors beside the paper's.
 
     Rows that share a language model share its fine-tuning; finished runs are kept in `out`, and the same call makes
-    those that are missing. Errors are of a tenth of the training set, the same for all rows and seeds, as in the paper.
+    those that are missing; several processes may make it at once, and share the runs. Errors are of a tenth of the
+    training set, the same for all rows and seeds, as in the paper.
 
     Args:
         table: 'table4' to 'table7', or 'direction' (forward, backward, both; its errors are of the test set).

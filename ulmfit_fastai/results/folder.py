@@ -43,6 +43,10 @@ class RunMismatch(UlmfitError):
     """The folder holds a run of another recipe or other data."""
 
 
+class FolderInUse(UlmfitError):
+    """Another process works in the folder."""
+
+
 class RunFolder:
     """One run on disk: run.json and the tables beside it.
 
@@ -93,6 +97,7 @@ class RunFolder:
         if found.exists() and not resume:
             self._move_aside()
         if found.exists():
+            self._alone()  # another process may have made it since
             self.read()
             if self._is_this(header):
                 self._say_other_versions(header)
@@ -152,12 +157,25 @@ class RunFolder:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise UlmfitError(f"{self.path}: another process is running in this folder", path=self.path,
+            raise FolderInUse(f"{self.path}: another process is running in this folder", path=self.path,
                               advice=f"wait for it to end, or {ANOTHER_PLACE}") from None
         except OSError as error:  # a file system without locks, or a folder to read only: its first write says the rest
             log.debug("%s cannot be locked: %s", self.path, error)
             return
         self._lock = lock
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether another process works in the folder now."""
+        held = self._lock
+        try:
+            self._alone()
+        except FolderInUse:
+            return True
+        if held is None and self._lock is not None:
+            self._lock.release()  # not by force: another object of this process may hold it too
+            self._lock = None
+        return False
 
     def release(self) -> None:
         """Let another process, or another folder object, work in it."""

@@ -28,7 +28,7 @@ from .. import _progress
 from .._errors import UlmfitError
 from .._progress import Bar
 from ..recipe.recipe import Recipe
-from ..results.folder import RunFolder
+from ..results.folder import FolderInUse, RunFolder
 from ..results.recorder import record_file
 from ..tokens.stream import cores
 from .phases import Run
@@ -170,8 +170,8 @@ def open_patiently(folder: RunFolder, header: dict[str, Any], seconds: float = 6
         try:
             folder.open(header)
             return folder
-        except UlmfitError as error:
-            if "another process" not in str(error) or time.monotonic() > patience:
+        except FolderInUse:
+            if time.monotonic() > patience:
                 raise
             time.sleep(0.5)
 
