@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = ["from_scratch", "full", "last", "freez"]
 
 PROGRAM = """
-import json, logging, sys
+import json, sys
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)

@@ -88,7 +88,8 @@ class RunFolder:
 
         Raises:
             RunMismatch: the folder holds another run.
-            UlmfitError: it holds something else, another process works in it, or it can't be made.
+            FolderInUse: another process works in it.
+            UlmfitError: it holds something else, or it can't be made.
         """
         found = self.path / "run.json"
         self._alone()
